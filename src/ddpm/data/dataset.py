@@ -1,0 +1,78 @@
+"""What every dataset is, and the plainest set of examples: one array in memory."""
+
+from abc import ABC, abstractmethod
+from typing import Literal, TypeAlias
+
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+Split: TypeAlias = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = ("train", "test")
+
+
+class DataError(ValueError):
+    """The data is not what was asked for. One line: what happened, to which file, and what to do about it."""
+
+
+class Examples(torch.utils.data.Dataset[Tensor], ABC):
+    """The examples of one split: uint8 [n, C, H, W], or float [n, 2] for points in the plane.
+
+    `labels` holds a class per example where the source has classes. `in_memory` says that a batch is a gather from one
+    array, which worker processes could only slow down.
+    """
+
+    labels: Int64[Tensor, " n"] | None
+    in_memory: bool
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitems__(self, indices: list[int]) -> Shaped[Tensor, "b *event"]:
+        """The batch with these indices, in this order."""
+
+    def __getitem__(self, index: int) -> Shaped[Tensor, "*event"]:
+        return self.__getitems__([index])[0]
+
+
+class InMemory(Examples):
+    """Examples that are rows of one array, which may be mapped from a file."""
+
+    in_memory = True
+
+    def __init__(self, values: Shaped[Tensor, "n *event"], labels: Int64[Tensor, " n"] | None = None) -> None:
+        self.values = values
+        self.labels = labels
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitems__(self, indices: list[int]) -> Shaped[Tensor, "b *event"]:
+        return self.values[torch.tensor(indices, dtype=torch.int64)]
+
+
+class Dataset(ABC):
+    """A source of examples in two splits.
+
+    `shape` is known before any data is read, since the network is built from it. `discrete` says that examples are
+    uint8 images, which have a discretized decoder, bits and an Inception Score; points in the plane have none of them.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    discrete: bool = True
+    horizontal_flip: bool = False
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Download, decode and cache what is missing. Called in one process per machine; cheap when repeated."""
+
+    @abstractmethod
+    def split(self, name: Split) -> Examples:
+        """The examples of a split. `prepare` has been called, here or in another process."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """What the numbers of an evaluation depend on: source, sizes of the splits, resize rule. Paths are left out."""
