@@ -150,7 +150,7 @@ class TorchFidelity(FeatureExtractor):
         self, name: str = "inception-v3-compat", weights: str | Path | None = None, trust: bool = False
     ) -> None:
         super().__init__()
-        from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as REGISTRY  # 4 s: paid by those who need it
+        from torch_fidelity.registry import FEATURE_EXTRACTORS_REGISTRY as REGISTRY  # costs 4 s
 
         if name not in REGISTRY:
             raise ValueError(f"features.name={name} is not known: {', '.join(sorted(REGISTRY))} are")

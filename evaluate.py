@@ -1,0 +1,26 @@
+"""IS, FID and bits/dim of a checkpoint: `python evaluate.py ckpt=RUN_FOLDER_OR_FILE [GROUP=OPTION] [KEY=VALUE] ...`."""
+
+from ddpm import cli, runs
+
+
+def evaluate(overrides: list[str]) -> None:
+    with cli.request():  # a wrong request ends here, before anything is written
+        from ddpm import build, checkpoint
+
+        saved = checkpoint.load(cli.path_of("ckpt", overrides))
+        config = cli.compose_evaluation(saved.config, overrides)
+        images = build.dataset(config)
+        p, evaluation = build.trained(saved, config, images), build.evaluation(config, images)
+        folder = runs.evaluation_folder(saved.run, saved.path.stem, config.out, evaluation.protocol(p)["fingerprint"])
+    place = build.place(config.trainer)
+    results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": build.plain(config)})
+    if place.rank == 0:
+        loggers = build.run_loggers(config, folder, job_type="eval")
+        results.publish(folder, loggers, saved.step)
+        if saved.run and not config.out:
+            results.write(saved.run)  # the newest, where the report looks
+        runs.say(f"results: {folder / 'results.json'}")
+
+
+if __name__ == "__main__":
+    cli.run_evaluation(evaluate)

@@ -1,0 +1,237 @@
+"""From a configuration to objects. The only place where networks, mathematics and data meet."""
+
+import functools
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import lightning as L
+import torch
+from hydra.errors import InstantiationException
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm import callbacks, loggers, runs
+from ddpm.checkpoint import Checkpoint
+from ddpm.data.dataset import Dataset
+from ddpm.data.module import DataModule
+from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import Sampler
+from ddpm.evaluation import Evaluation, Place, Settings
+from ddpm.features import FeatureExtractor
+from ddpm.module import DiffusionModule, OptimizerSettings
+from ddpm.randomness import seed_of
+
+LOADER_ARGUMENTS = ("batch_size", "num_workers", "split")
+
+
+def dataset(config: DictConfig) -> Dataset:
+    arguments = {key: value for key, value in config.data.items() if key not in LOADER_ARGUMENTS}
+    built: Dataset = instantiate(OmegaConf.create(arguments))
+    return built
+
+
+def data_module(config: DictConfig, images: Dataset) -> DataModule:
+    return DataModule(
+        images,
+        config.data.batch_size,
+        config.seed,
+        config.max_steps,
+        config.trainer.accumulate,
+        config.data.num_workers,
+    )
+
+
+def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
+    """q, a freshly initialised network and the axes, for data of this shape."""
+    q = ForwardProcess(instantiate(config.schedule))
+    variance = instantiate(config.variance)
+    channels, *size = images.shape
+    torch.manual_seed(seed_of(config.seed))
+    derived: dict[str, Any] = {"in_channels": channels, "out_channels": channels * (2 if variance.learned else 1)}
+    if size:
+        derived["image_size"] = tuple(size)
+    network = instantiate(config.network, **derived)
+    decoder = DiscretizedDecoder(config.evaluation.decoder) if images.discrete else ContinuousDecoder()
+    return ReverseProcess(network, q, instantiate(config.prediction), variance, decoder)
+
+
+def module(config: DictConfig, images: Dataset) -> DiffusionModule:
+    return DiffusionModule(
+        reverse_process(config, images),
+        instantiate(config.objective),
+        instantiate(config.timesteps),
+        OptimizerSettings(**config.optimizer),
+        ema_decay=config.ema.decay,
+        seed=config.seed,
+        horizontal_flip=images.horizontal_flip,
+        log_every=config.every.log,
+        config=plain(config),
+    )
+
+
+def trained(checkpoint: Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:
+    """The reverse process with the checkpoint's averaged weights, ready to be evaluated.
+
+    Raises:
+        ValueError: the weights are not this network's.
+    """
+    p = reverse_process(config, images)
+    try:
+        p.network.load_state_dict(checkpoint.weights)
+    except RuntimeError as error:
+        raise ValueError(f"{checkpoint.path} does not hold the weights of its own configuration") from error
+    return p.requires_grad_(False).eval()
+
+
+def sampler(config: DictConfig) -> Sampler:
+    built: Sampler = instantiate(config.sampler)
+    return built
+
+
+def features(config: DictConfig) -> FeatureExtractor:
+    built: FeatureExtractor = instantiate(config.features)
+    return built
+
+
+def place(hardware: DictConfig) -> Place:
+    """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
+    quieten()
+    fabric = L.Fabric(
+        accelerator=hardware.accelerator,
+        strategy=hardware.strategy,
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+    )
+    fabric.launch()
+    return Place(fabric.global_rank, fabric.world_size, fabric.device)
+
+
+def place_of(runner: L.Trainer) -> Place:
+    """Where this process stands in a training that is over."""
+    return Place(runner.global_rank, runner.world_size, runner.strategy.root_device)
+
+
+def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
+    """What to measure; everything that can be wrong with the request is wrong here."""
+    settings = Settings(**plain(config)["evaluation"], bound_split=config.data.split)
+    return Evaluation(images, sampler(config), features(config), settings)
+
+
+def run_loggers(config: DictConfig, folder: Path, **of_wandb: Any) -> list[Logger]:
+    """metrics.csv, and W&B where `logger` names it; only rank 0 has any."""
+    if not runs.is_rank_zero():
+        return []
+    made: list[Logger] = [loggers.MetricsCsv(folder)]
+    if settings := config.logger.get("wandb"):
+        named = {"name": f"{config.name} {folder.name}", **settings, **of_wandb}
+        made.append(loggers.wandb_logger(folder, plain(config), **named))
+    return made
+
+
+def trainer(config: DictConfig, folder: Path, images: Dataset) -> L.Trainer:
+    """The Trainer with everything that happens beside the training step."""
+    quieten()
+    every, hardware = config.every, config.trainer
+    strategy = hardware.strategy
+    if strategy == "ddp":
+        # Buffers are the same on every rank by construction.
+        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    return L.Trainer(
+        accelerator=hardware.accelerator,
+        devices=hardware.devices,
+        num_nodes=hardware.num_nodes,
+        strategy=strategy,
+        precision=hardware.precision,
+        max_steps=config.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=hardware.accumulate,
+        val_check_interval=every.validation * hardware.accumulate,
+        check_val_every_n_epoch=None,
+        callbacks=[
+            callbacks.TrainingBar(),
+            callbacks.SampleGrid(
+                folder / "samples", sampler(config), images.shape, every=every.samples, seed=config.evaluation.seed
+            ),
+            callbacks.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation),
+            callbacks.Throughput(every.log),
+        ],
+        logger=run_loggers(config, folder) or False,
+        default_root_dir=folder,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,  # the DataModule's samplers know the ranks
+        enable_model_summary=False,
+        enable_checkpointing=False,  # ours writes after a validation that is due at the same step
+    )
+
+
+def summary(trained: DiffusionModule, config: DictConfig) -> str:
+    """What is about to be trained, on one line."""
+    axes = ("prediction", "variance", "objective", "schedule")
+    parameters = sum(weights.numel() for weights in trained.p.network.parameters())
+    chosen = ", ".join(str(config.choices[axis]) for axis in axes)
+    return f"{config.name}: {parameters:,} parameters; {chosen}; {config.max_steps:,} steps of {config.data.batch_size}"
+
+
+def how_to_look(runner: L.Trainer) -> list[str]:
+    """How to see the run in W&B, if it is there."""
+    return [
+        line for logger in runner.loggers if isinstance(logger, WandbLogger) for line in loggers.how_to_look(logger)
+    ]
+
+
+def quieten() -> None:
+    """Keep Lightning's notices about itself out of the user's output."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # A data set in memory is gathered faster by the training process than by workers.
+    warnings.filterwarnings("ignore", r".*does not have many workers")
+    # The averaged network is in evaluation mode on purpose.
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+    # Lightning 2.6 with torch >= 2.13, about its own internals.
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
+
+
+def instantiate(node: DictConfig, **arguments: Any) -> Any:
+    """Build what `node` describes. A configuration may come from a checkpoint, so only targets that conf/ names pass.
+
+    Raises:
+        ValueError: another target.
+    """
+    for target in _targets(OmegaConf.to_container(node, resolve=True)):
+        if target not in allowed_targets():
+            raise ValueError(f"the configuration names {target!r}, which is not one of conf/'s targets")
+    try:
+        return hydra.utils.instantiate(node, _convert_="all", **arguments)
+    except InstantiationException as error:
+        raise (error.__cause__ or error) from None
+
+
+@functools.cache
+def allowed_targets() -> frozenset[str]:
+    """Every `_target_` under conf/."""
+    return frozenset(
+        target
+        for file in runs.CONF.rglob("*.yaml")
+        for target in _targets(OmegaConf.to_container(OmegaConf.load(file)))
+    )
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain containers, as a checkpoint holds it."""
+    container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return container
+
+
+def _targets(tree: Any) -> list[str]:
+    if isinstance(tree, dict):
+        own = [str(tree["_target_"])] if "_target_" in tree else []
+        return own + [target for value in tree.values() for target in _targets(value)]
+    if isinstance(tree, list):
+        return [target for value in tree for target in _targets(value)]
+    return []

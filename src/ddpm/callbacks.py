@@ -1,0 +1,161 @@
+"""What happens beside the training step; one class per job."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+
+from ddpm import figures, runs
+from ddpm.data.module import DataModule
+from ddpm.data.pixels import to_uint8
+from ddpm.diffusion.sampler import Sampler
+from ddpm.module import DiffusionModule
+from ddpm.progress import Bar
+from ddpm.randomness import generator
+
+GRID_SIDE = 8
+TOLERABLE_WAIT = 0.2  # of the time of a step
+
+
+class TrainingBar(ProgressBar):
+    """Steps, loss, images/s, time left. One bar over all steps: an epoch means little to a diffusion model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Bar | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._bar = Bar("training", trainer.max_steps, enabled=trainer.is_global_zero, start=trainer.global_step)
+        self._bar.__enter__()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert self._bar is not None
+        assert isinstance(module, DiffusionModule)
+        if (steps := trainer.global_step - self._bar.done) > 0:
+            latest = module.latest
+            shown = [f"loss {latest['train/loss']:.4f}"] if "train/loss" in latest else []
+            shown += (
+                [f"{latest['train/images_per_second']:.0f} images/s"] if "train/images_per_second" in latest else []
+            )
+            self._bar.advance(steps, "  ".join(shown))
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+    def disable(self) -> None:
+        """Lightning's wish on ranks above 0; the bar asks the trainer itself."""
+
+    def enable(self) -> None: ...
+
+
+class Throughput(Callback):
+    """images/s of the training steps, validations and pictures aside, and the share of it spent waiting for data.
+
+    Must be the last callback: what others do at the end of a batch is not waiting.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._images, self._busy, self._waited = 0, 0.0, 0.0
+        self._then: float | None = None  # the end of the last batch, unless something else came between
+        self._advised = False
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        now = time.perf_counter()
+        self._waited += 0.0 if self._then is None else now - self._then
+        self._then = now
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        assert isinstance(module, DiffusionModule)
+        assert self._then is not None
+        now = time.perf_counter()
+        self._busy += now - self._then
+        self._images += len(batch) * trainer.world_size
+        self._then = now
+        if trainer.global_step % self.every == 0:
+            total = self._busy + self._waited
+            share = self._waited / total
+            module.log_now({"train/images_per_second": self._images / total, "train/data_wait": share})
+            self._advise(trainer, share)
+            self._images, self._busy, self._waited = 0, 0.0, 0.0
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._then = None
+
+    def _advise(self, trainer: L.Trainer, share: float) -> None:
+        data = getattr(trainer, "datamodule", None)
+        warm = trainer.global_step > self.every  # the first batches start the workers
+        if share > TOLERABLE_WAIT and warm and not self._advised and isinstance(data, DataModule):
+            self._advised = True
+            runs.say(f"warning: {share:.0%} of the training time is waiting for data: {data.advice}")
+
+
+class SampleGrid(Callback):
+    """A grid of samples from the EMA weights every `every` steps and at the end, always from the same noise."""
+
+    def __init__(self, folder: Path, sampler: Sampler, shape: tuple[int, ...], *, every: int, seed: int) -> None:
+        self.folder, self.sampler, self.shape, self.every, self.seed = folder, sampler, shape, every, seed
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, DiffusionModule)
+        step = trainer.global_step
+        stepped = not trainer.fit_loop._should_accumulate()
+        if not stepped or (step % self.every and step != trainer.max_steps):
+            return
+        draw = generator(module.device, self.seed)
+        x_T = torch.randn((GRID_SIDE**2, *self.shape), generator=draw, device=module.device)
+        for state in self.sampler(module.p_ema, x_T, draw):  # noqa: B007
+            pass
+        if trainer.is_global_zero:
+            picture = figures.grid(to_uint8(state.x_t).cpu(), GRID_SIDE)
+            figures.save(picture, self.folder / f"step_{step:07d}.png")
+            for logger in trainer.loggers:
+                if isinstance(logger, WandbLogger):
+                    logger.log_image("samples", [picture], step)
+
+
+class Checkpoint(Callback):
+    """checkpoints/last.ckpt every `every` steps and at the end; where a validation is due as well, after it.
+
+    The file before stays as previous.ckpt, and both are complete at any moment: a new one is written beside and moved.
+    """
+
+    def __init__(self, folder: Path, every: int, validation_every: int) -> None:
+        self.folder, self.every, self.validation_every, self._saved_at = folder, every, validation_every, -1
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        validation_follows = trainer.global_step % self.validation_every == 0
+        if trainer.global_step % self.every == 0 and not validation_follows:
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.global_step % self.every == 0 and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._save(trainer)
+
+    def _save(self, trainer: L.Trainer) -> None:
+        if trainer.global_step == self._saved_at or trainer.fit_loop._should_accumulate():
+            return
+        self._saved_at = trainer.global_step
+        new, last, previous = (self.folder / name for name in ("new.ckpt", "last.ckpt", "previous.ckpt"))
+        trainer.save_checkpoint(new)
+        if trainer.is_global_zero:
+            if last.exists():
+                last.replace(previous)
+            new.replace(last)

@@ -1,0 +1,301 @@
+"""From argv to a checked configuration; one-line messages and exit codes. Never imports torch.
+
+Exit codes: 0 done; 1 it failed; 2 the request was wrong, said in one line before anything was written;
+130 Ctrl-C; 143 SIGTERM.
+"""
+
+import contextlib
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ddpm import runs, validity
+from ddpm.runs import CONF
+
+PATH_KEYS = ("ckpt", "resume", "out", "data.path", "features.weights")
+EVALUATION_GROUPS = ("sampler", "features", "trainer", "logger")
+EVALUATION_KEYS = ("ckpt", "out", "debug", "data.split", "data.path", "evaluation", *EVALUATION_GROUPS)
+INFORMATIONAL = (
+    "-h",
+    "--help",
+    "--hydra-help",
+    "--version",
+    "-c",
+    "--cfg",
+    "-i",
+    "--info",
+    "-sc",
+    "--shell-completion",
+)
+
+
+class RequestError(Exception):
+    """What was asked for cannot be done: one readable line, exit code 2."""
+
+
+class RefusedError(RequestError):
+    """Every word of the request is right and their combination cannot work: a sweep keeps it as a refused cell."""
+
+
+def quote_paths(argv: Sequence[str]) -> list[str]:
+    """Quote the values of path keys, so that Hydra's grammar passes any path through unread; `~` is expanded."""
+    keys = "|".join(map(re.escape, PATH_KEYS))
+
+    def quoted(argument: str) -> str:
+        match = re.fullmatch(rf"(\+{{0,2}}(?:{keys})=)(.*)", argument, re.DOTALL)
+        if match is None or match[2] in ("", "null", "auto"):
+            return argument
+        value = os.path.expanduser(match[2])
+        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
+        value = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
+        return f"{match[1]}'{value}'"
+
+    return [quoted(argument) for argument in argv]
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The job's configuration, resolved and checked; `choices` records which option of each group it is made of.
+
+    Raises:
+        RequestError: an unknown key, group or option (with the nearest names), a bad value, a refused combination.
+    """
+    with hydra_context(), _explained(overrides, config_name):
+        composed = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        choices = dict(composed.get("choices", {}))
+        choices |= {
+            group: option for group, option in composed.hydra.runtime.choices.items() if "/" not in group and option
+        }
+        config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        OmegaConf.set_struct(config, False)
+        config.choices = choices
+        OmegaConf.resolve(config)
+        if any(override.startswith("+") for override in overrides):
+            _refuse_unknown(config, known_keys(config_name, overrides))
+    if problem := validity.wrong_value(config):
+        raise RequestError(problem)
+    if reason := validity.refuse(config):
+        raise RefusedError(reason)
+    return config
+
+
+def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """A checkpoint's configuration under overrides that leave the model what it is.
+
+    A chosen group replaces the checkpoint's; `debug=smoke` takes only what that file says of the evaluation.
+
+    Raises:
+        RequestError: an override that would change the model, or one that `compose` would refuse.
+    """
+    parsed = parse(overrides)
+    for override in parsed:
+        key = override.key_or_group
+        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EVALUATION_KEYS):
+            raise RequestError(
+                f"{key} is the checkpoint's and cannot change after training; "
+                f"evaluate.py takes {', '.join(EVALUATION_KEYS)}"
+            )
+    chosen = {override.key_or_group for override in parsed} & set(groups())
+    node = {key: value for key, value in base.items() if key not in chosen}
+    if "debug=smoke" in overrides:
+        smoke = OmegaConf.load(CONF / "debug" / "smoke.yaml")
+        node["evaluation"] = {**node["evaluation"], **smoke.evaluation}
+        overrides = [override for override in overrides if override != "debug=smoke"]
+    node |= {"ckpt": None, "out": None, "defaults": ["_self_", *({group: None} for group in EVALUATION_GROUPS)]}
+    ConfigStore.instance().store(name="checkpoint", node=node)
+    return compose(overrides, "checkpoint")
+
+
+def known_keys(config_name: str, overrides: Sequence[str]) -> set[str]:
+    """Every dotted key of the configuration that the overrides' choice of groups makes."""
+    chosen = [override for override in overrides if override.partition("=")[0] in groups()]
+    with hydra_context():
+        config = hydra.compose(config_name, overrides=chosen)
+    return set(_dotted(OmegaConf.to_container(config)))
+
+
+def options(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    return sorted(path.name for path in CONF.iterdir() if path.is_dir())
+
+
+@contextlib.contextmanager
+def request() -> Iterator[None]:
+    """Building what was asked for: a ValueError, a missing file or a missing module is the request's fault."""
+    try:
+        yield
+    except (ValueError, OSError, ImportError, TypeError) as error:
+        raise RequestError(_root_message(error)) from error
+
+
+def guarded(main: Callable[[], int]) -> NoReturn:
+    """Run `main` and exit with the code that its end deserves; no traceback for what a user can mend."""
+    try:
+        code = main()
+    except RequestError as error:
+        if "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        if runs.is_rank_zero():
+            print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def run(task: Callable[[DictConfig], None], sweep: Callable[[Sequence[str]], int]) -> NoReturn:
+    """The command line of train.py: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`."""
+    argv = quote_paths(sys.argv[1:])
+
+    def main() -> int:
+        if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
+            return hydra_main(lambda _: None, argv)
+        flags = [argument for argument in argv if argument.startswith("-")]
+        overrides = [argument for argument in argv if not argument.startswith("-")]
+        if unknown := [flag for flag in flags if flag not in ("-m", "--multirun")]:
+            raise RequestError(f"unknown flag {unknown[0]}; settings are written KEY=VALUE, and --help lists them")
+        if flags:
+            return sweep(overrides)
+        if swept := [o for o in parse(overrides) if o.is_sweep_override()]:
+            raise RequestError(f"{swept[0].input_line} names several values: add -m to sweep over them")
+        task(compose(overrides))
+        return 0
+
+    guarded(main)
+
+
+def run_evaluation(task: Callable[[list[str]], None]) -> NoReturn:
+    """The command line of evaluate.py, which starts from a checkpoint's configuration."""
+    argv = quote_paths(sys.argv[1:])
+
+    def main() -> int:
+        if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
+            return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], "evaluate")
+        if flags := [argument for argument in argv if argument.startswith("-")]:
+            raise RequestError(f"unknown flag {flags[0]}: evaluate.py takes ckpt=PATH and KEY=VALUE settings")
+        if swept := [o for o in parse(argv) if o.is_sweep_override()]:
+            raise RequestError(f"{swept[0].input_line} names several values: evaluate.py takes one")
+        task(argv)
+        return 0
+
+    guarded(main)
+
+
+def path_of(key: str, overrides: Sequence[str]) -> str:
+    """The value of a path key that the request must have.
+
+    Raises:
+        RequestError: it has none.
+    """
+    values = [override.value() for override in parse(overrides) if override.key_or_group == key]
+    if not values or not values[-1]:
+        raise RequestError(
+            f"{key}= is missing: {key}=PATH, a run folder (runs/latest is the newest) or a checkpoint file"
+        )
+    return str(values[-1])
+
+
+def hydra_main(task: Callable[[DictConfig], Any], argv: Sequence[str], config_name: str = "train") -> int:
+    """Hydra's own command line over conf/."""
+    sys.argv = [sys.argv[0], *argv]
+    hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)()
+    return 0
+
+
+def parse(overrides: Sequence[str]) -> list[Any]:
+    """Hydra's overrides, parsed.
+
+    Raises:
+        RequestError: an override that is not in Hydra's grammar.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException as error:
+            hint = "" if "=" in override else " (settings are written KEY=VALUE)"
+            raise RequestError(f"cannot read {override!r}{hint}: {_first_line(error)}") from None
+    return parsed
+
+
+@contextlib.contextmanager
+def hydra_context() -> Iterator[None]:
+    """Hydra, reading conf/."""
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+@contextlib.contextmanager
+def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
+    """Turn Hydra's and OmegaConf's errors into one line that names what was wrong and what is near it."""
+    parsed = parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            continue
+        key, value = override.key_or_group, override.value()
+        if key in groups() and isinstance(value, str) and value not in options(key):
+            raise RequestError(
+                f"{key}={value} does not exist{_nearest(value, options(key))}; options: {', '.join(options(key))}"
+            )
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        known = known_keys(config_name, overrides)
+        for override in parsed:
+            key = override.key_or_group
+            if key not in groups() and not override.is_add() and not key.startswith("hydra") and key not in known:
+                candidates = sorted({*known, *groups()})
+                raise RequestError(f"there is no setting {key!r}{_nearest(key, candidates)}") from error
+        raise RequestError(_root_message(error)) from error
+
+
+def _refuse_unknown(config: DictConfig, known: set[str]) -> None:
+    """`+key=value` appends; a plain section (one without a `_target_`) takes nothing that nobody reads."""
+    for key in _dotted(OmegaConf.to_container(config)):
+        section = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+        if key not in known and "_target_" not in section and key.partition(".")[0] not in ("choices", "logger"):
+            raise RequestError(f"there is no setting {key!r}{_nearest(key, sorted(known))}")
+
+
+def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")
+
+
+def _nearest(name: str, candidates: Sequence[str]) -> str:
+    leaves = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
+    near = difflib.get_close_matches(name, candidates, 3) or [
+        leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], list(leaves), 3)
+    ]
+    return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def _root_message(error: BaseException) -> str:
+    """The message of the first cause, on one line."""
+    while error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
+        error = error.__cause__
+    return _first_line(error)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,178 @@
+"""Pictures that the user has: a folder, a zip or tar archive, or an LMDB, LSUN's own format."""
+
+import hashlib
+import os
+import re
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from ddpm.data.archive import unpacked
+from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Split
+from ddpm.data.encoded import Files, Source, examples
+from ddpm.data.lsun import Lmdb, is_lmdb
+from ddpm.data.picture import Rule, is_picture
+
+
+class Folder(Dataset):
+    """Pictures of any format, mode and size, made uint8 of one shape by `picture.Rule`.
+
+    Where there is a `test` folder (for LSUN, an LMDB whose name has `val` for `train`), it is the test split. Else the
+    share `held_out` is, at least one picture, chosen by a hash of each name: a picture that joins or leaves moves
+    hardly any other. If every picture lies in one of two or more sub-folders, these are the classes.
+
+    Args:
+        path: folder or archive, `root`/`name` by default.
+        size: (height, width), or one number for both.
+        channels: 3, or 1 for gray.
+        background: what transparent pictures are laid over, a gray level or (red, green, blue), 0..255.
+        on_error: "raise" or "skip", when a picture cannot be read.
+        array_gib: decode once into a cached array if a split takes at most so many GiB, else whenever needed.
+        root: where caches and unpacked archives are kept.
+    """
+
+    def __init__(
+        self,
+        size: int | Sequence[int],
+        path: str | None = None,
+        name: str = "folder",
+        channels: int = 3,
+        held_out: float = 0.1,
+        background: int | Sequence[int] = 255,
+        on_error: str = "raise",
+        array_gib: float = 8.0,
+        horizontal_flip: bool = False,
+        root: str = "data",
+    ) -> None:
+        height, width = _numbers("size", size, 2)
+        red, green, blue = _numbers("background", background, 3)
+        _check("size", [height, width], min(height, width) >= 1, "[height, width], at least 1 each")
+        _check("background", background, all(0 <= v <= 255 for v in (red, green, blue)), "levels from 0 to 255")
+        _check("channels", channels, channels in (1, 3), "1 or 3")
+        _check("held_out", held_out, 0 < held_out < 1, "between 0 and 1")
+        _check("on_error", on_error, on_error in ("raise", "skip"), "raise or skip")
+        self.name = name
+        self.horizontal_flip = horizontal_flip
+        self.rule = Rule(channels, height, width, (red, green, blue))
+        self.shape = self.rule.shape
+        self.held_out, self.on_error, self.array_bytes = held_out, on_error, array_gib * 2**30
+        self.root = Path(root).expanduser()
+        self.path = Path(path).expanduser() if path else self.root / name
+
+    @cached_property
+    def sources(self) -> dict[Split, Source]:
+        """What is there, listed but not decoded. Raises DataError."""
+        if not self.path.exists():
+            raise DataError(
+                f"there is nothing at {self.path.absolute()}: put the pictures of data={self.name} there, or say where "
+                f"they are with data.path=FOLDER_OR_ARCHIVE"
+            )
+        folder = self.path if self.path.is_dir() else unpacked(self.path, self.root)
+        return self._lmdbs(folder) or self._files(folder)
+
+    def prepare(self) -> None:
+        for name in SPLITS:
+            self._examples(name, tell=True)
+
+    def split(self, name: Split) -> Examples:
+        return self._examples(name)
+
+    @property
+    def fingerprint(self) -> str:
+        train, test = self.sources["train"], self.sources["test"]
+        sizes = f"{len(train)}+{len(test)}" + " less those skipped" * (self.on_error == "skip")
+        return f"{self.name} {sizes} {self.rule} {train.fingerprint}+{test.fingerprint}"
+
+    def _examples(self, split: Split, tell: bool = False) -> Examples:
+        return examples(
+            self.sources[split],
+            self.rule,
+            root=self.root,
+            name=f"{self.name}-{split}",
+            on_error=self.on_error,
+            array_bytes=self.array_bytes,
+            tell=tell,
+        )
+
+    def _lmdbs(self, folder: Path) -> dict[Split, Source] | None:
+        """One LMDB, or the only `*_train_lmdb` in the folder, with its `*_val_lmdb` if that is there."""
+        if not is_lmdb(folder):
+            inside = [child for child in sorted(folder.glob("*train_lmdb")) if is_lmdb(child)]
+            if not inside:
+                return None
+            if len(inside) > 1:
+                raise DataError(f"{folder} has {len(inside)} LMDBs to train on: name one, data.path={inside[0]}")
+            folder = inside[0]
+        train = Lmdb(folder, self.root)
+        val = folder.with_name(folder.name.replace("train", "val"))
+        if val != folder and is_lmdb(val):
+            return {"train": train, "test": Lmdb(val, self.root)}
+        chosen, rest = hold_out([bytes(key) for key in train.keys], self.held_out, folder)
+        return {"train": Lmdb(folder, self.root, train.keys[rest]), "test": Lmdb(folder, self.root, train.keys[chosen])}
+
+    def _files(self, folder: Path) -> dict[Split, Source]:
+        names = list_pictures(folder)
+        if not names:
+            raise DataError(f"there are no pictures in {self.path}: it should hold .png, .jpg or the like at any depth")
+        if (folder / "test").is_dir():
+            test = [i for i, name in enumerate(names) if name.startswith("test/")]
+            train = [i for i, name in enumerate(names) if not name.startswith("test/")]
+            for part, found in (("in", test), ("besides", train)):
+                if not found:
+                    raise DataError(f"there are no pictures {part} {folder / 'test'}: both splits need some")
+            labels = _classes([re.sub("^(train|test)/", "", name) for name in names])
+        else:
+            test, train = hold_out([os.fsencode(name) for name in names], self.held_out, self.path)
+            labels = _classes(names)
+        train_files, test_files = (
+            Files(folder, [names[i] for i in chosen], None if labels is None else labels[chosen])
+            for chosen in (train, test)
+        )
+        return {"train": train_files, "test": test_files}
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """Paths, relative to the folder and sorted, of the pictures at any depth. Links to folders are followed, once."""
+    names: list[str] = []
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, files in os.walk(folder, followlinks=True):
+        about = os.stat(parent)
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        inside = PurePosixPath(Path(parent).relative_to(folder).as_posix())
+        names += [str(inside / file) for file in files if is_picture(inside / file)]
+    return sorted(names)
+
+
+def hold_out(names: Sequence[bytes], share: float, where: Path) -> tuple[list[int], list[int]]:
+    """Indices of the held-out share, those whose names have the smallest hashes, and of the rest; both ascending."""
+    count = max(1, round(share * len(names)))
+    if count >= len(names):
+        raise DataError(f"{where} has {len(names)} pictures, too few to hold out {share:.1%} of them for testing")
+    ranked = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i]).digest())
+    return sorted(ranked[:count]), sorted(ranked[count:])
+
+
+def _classes(names: list[str]) -> Int64[Tensor, " n"] | None:
+    """The number of each picture's first folder, if each is in one and there are at least two."""
+    folders = [name.rpartition("/")[0].partition("/")[0] for name in names]
+    number = {folder: k for k, folder in enumerate(sorted(set(folders)))}
+    return None if "" in number or len(number) < 2 else torch.tensor([number[folder] for folder in folders])
+
+
+def _numbers(name: str, value: int | Sequence[int], count: int) -> list[int]:
+    numbers = [value] * count if isinstance(value, int) else list(value)
+    whole = all(isinstance(number, int) for number in numbers)
+    _check(name, value, whole and len(numbers) == count, f"1 or {count} whole numbers")
+    return numbers
+
+
+def _check(name: str, value: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise DataError(f"data.{name}={value}: it must be {expected}")

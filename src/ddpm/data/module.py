@@ -1,0 +1,152 @@
+"""One DataModule for every dataset.
+
+Batches are what the dataset holds, uint8 [b, C, H, W] or float points [b, 2]: they are scaled (`pixels.to_unit`) and
+flipped (`pixels.flip`) on the training device.
+"""
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from jaxtyping import Shaped
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ddpm.data.dataset import DataError, Examples
+from ddpm.data.dataset import Dataset as Source
+from ddpm.data.order import Order, per_process
+
+
+class Chunks(Dataset[tuple[int, Tensor]]):
+    """Chunks of consecutive examples: item k is (k, examples [k size, (k + 1) size)); the last may be short."""
+
+    def __init__(self, examples: Examples, size: int) -> None:
+        self.examples = examples
+        self.size = size
+
+    def __len__(self) -> int:
+        return -(-len(self.examples) // self.size)
+
+    def __getitem__(self, k: int) -> tuple[int, Shaped[Tensor, "b *event"]]:
+        stop = min((k + 1) * self.size, len(self.examples))
+        return k, self.examples.__getitems__(list(range(k * self.size, stop)))
+
+
+class Loader:
+    """A DataLoader as Lightning sees it: an iterable with a length.
+
+    Behind this Lightning leaves the sampler alone and gives no advice on workers, which are of no use to examples in
+    memory. What goes wrong in a worker is told in one line, without the worker's traceback.
+    """
+
+    def __init__(self, loader: DataLoader[Any]) -> None:
+        self.loader = loader
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Any]:
+        try:
+            yield from self.loader
+        except DataError as error:
+            raise DataError(str(error).rpartition(f"{DataError.__name__}: ")[2].strip()) from error
+
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing, which tells Lightning that a run can be resumed: where, the global step says."""
+        return {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None: ...
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
+
+
+class DataModule(LightningDataModule):
+    """Training batches in the order of `Order`; the test split in chunks, each example exactly once across processes.
+
+    `batch_size` is global: all processes and all accumulated micro-batches together. `num_workers` processes decode
+    where examples are decoded as they are needed; examples in memory use none. `chunk` is the size of a test chunk.
+    """
+
+    def __init__(
+        self,
+        dataset: Source,
+        batch_size: int,
+        seed: int,
+        max_steps: int,
+        accumulate: int = 1,
+        num_workers: int = 0,
+        chunk: int = 100,
+    ) -> None:
+        super().__init__()
+        if num_workers < 0:
+            raise DataError(f"data.num_workers={num_workers}: it must be at least 0")
+        if chunk < 1:
+            raise DataError(f"chunk={chunk}: it must be at least 1")
+        per_process(batch_size, 1, accumulate)
+        self.dataset = dataset
+        self.batch_size, self.seed, self.max_steps = batch_size, seed, max_steps
+        self.accumulate, self.num_workers, self.chunk = accumulate, num_workers, chunk
+
+    def prepare_data(self) -> None:
+        self.dataset.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        self.train = self.dataset.split("train")
+        self.test = self.dataset.split("test")
+
+    def train_dataloader(self) -> Loader:
+        """uint8 [b, C, H, W], from the trainer's global step to `max_steps`."""
+        rank, world_size = self._place()
+        order = Order(
+            len(self.train),
+            self.batch_size,
+            self.seed,
+            self.max_steps,
+            start=self.trainer.global_step if self.trainer else 0,
+            accumulate=self.accumulate,
+            rank=rank,
+            world_size=world_size,
+        )
+        return self._loader(self.train, self.train, batch_sampler=order)
+
+    def val_dataloader(self) -> Loader:
+        """(k, uint8 [b, C, H, W]) for every world_size-th chunk k of the test split."""
+        rank, world_size = self._place()
+        chunks = Chunks(self.test, self.chunk)
+        if len(chunks) < world_size:  # Lightning skips validation where there is none, and the others wait for ever
+            raise DataError(
+                f"the test split has {len(self.test)} examples, {len(chunks)} chunks of {self.chunk}, too few for "
+                f"{world_size} processes: use a chunk of {max(1, len(self.test) // world_size)} at most"
+            )
+        return self._loader(self.test, chunks, batch_size=None, sampler=range(rank, len(chunks), world_size))
+
+    @property
+    def advice(self) -> str:
+        """What to change where training waits for data."""
+        if self.train.in_memory:
+            return "the examples are mapped from disk: keep the cache on a faster one, data.root=FOLDER"
+        gib = len(self.train) * math.prod(self.dataset.shape) / 2**30
+        return (
+            f"raise data.num_workers (now {self.num_workers}; this machine has {os.cpu_count()} cores), or decode once "
+            f"and for all with data.array_gib={math.ceil(gib)}"
+        )
+
+    def _place(self) -> tuple[int, int]:
+        return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _loader(self, examples: Examples, items: Dataset[Any], **how: Iterable[Any] | None) -> Loader:
+        workers = 0 if examples.in_memory else self.num_workers
+        cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+        loader: DataLoader[Any] = DataLoader(
+            items,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_as_is,
+            pin_memory=cuda,
+            **how,  # type: ignore[arg-type]
+        )
+        return Loader(loader)

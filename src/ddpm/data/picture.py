@@ -1,0 +1,93 @@
+"""From an encoded picture of any format, mode and size to uint8 of one shape."""
+
+import io
+from dataclasses import dataclass
+from pathlib import PurePath
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+from ddpm.data.dataset import DataError
+
+Image.init()  # PIL finds its plugins at the first unusual file, in a way that two threads can trip over
+
+# What is taken for a picture in a folder or an archive; whatever else lies there (notes, lists, thumbnails) is not.
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".tga", ".avif", ".jp2"}
+)
+
+
+def is_picture(path: PurePath) -> bool:
+    """By its name, which is neither hidden nor in one of the folders that macOS adds to an archive."""
+    return path.suffix.lower() in SUFFIXES and not any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How a picture becomes uint8 [channels, height, width].
+
+    It is turned upright as its EXIF orientation says; of an animation the first frame counts. What is transparent is
+    laid over the gray or (red, green, blue) `background`. 16-bit gray is scaled by 255 / 65535, not cut off; gray is
+    (299 red + 587 green + 114 blue) / 1000. Of the upright picture, the largest centred box with the target's aspect
+    ratio, to the nearest pixel, is resized by an antialiased Lanczos filter; a box of the right size is left alone.
+    Colour profiles are ignored.
+    """
+
+    channels: int
+    height: int
+    width: int
+    background: tuple[int, int, int]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        return self.channels, self.height, self.width
+
+    @property
+    def size_bytes(self) -> int:
+        return self.channels * self.height * self.width
+
+    def __str__(self) -> str:
+        over = "#" + bytes(self.background).hex()
+        return f"{self.channels}x{self.height}x{self.width}, centre crop, lanczos, over {over}"
+
+    def __call__(self, encoded: bytes) -> UInt8[Tensor, "c h w"]:
+        """Raises DataError with the reason, for the caller to add the file, if this is not a whole picture."""
+        if not encoded:
+            raise DataError("it is empty")
+        try:
+            with Image.open(io.BytesIO(encoded)) as image:
+                pixels = np.array(self._fit(self._flatten(image)))
+        except UnidentifiedImageError:
+            raise DataError("it is not a picture") from None
+        except DataError:
+            raise
+        except Exception as error:  # on a broken file decoders raise anything, from SyntaxError to struct.error
+            raise DataError(str(error) or type(error).__name__) from error
+        return torch.from_numpy(pixels).reshape(self.height, self.width, self.channels).permute(2, 0, 1).contiguous()
+
+    def _flatten(self, image: Image.Image) -> Image.Image:
+        """One opaque 8-bit picture, gray or colour as asked for, upright."""
+        image.load()
+        ImageOps.exif_transpose(image, in_place=True)
+        if image.mode.startswith("I"):
+            levels = np.asarray(image).astype(np.float64) * (255 / 65535)
+            image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
+        elif image.mode == "F":
+            raise DataError("its pixels are floating point numbers of an unknown range; convert it to 8 or 16 bits")
+        elif image.has_transparency_data:
+            over = Image.new("RGBA", image.size, (*self.background, 255))
+            image = Image.alpha_composite(over, image.convert("RGBA"))
+        if image.mode not in ("L", "RGB"):
+            image = image.convert("RGB")
+        return image.convert("L" if self.channels == 1 else "RGB")
+
+    def _fit(self, image: Image.Image) -> Image.Image:
+        scale = min(image.width / self.width, image.height / self.height)
+        width = min(image.width, max(1, round(self.width * scale)))
+        height = min(image.height, max(1, round(self.height * scale)))
+        left, top = (image.width - width) // 2, (image.height - height) // 2
+        box = image.crop((left, top, left + width, top + height))
+        return box.resize((self.width, self.height), Image.Resampling.LANCZOS)

@@ -1,0 +1,99 @@
+"""Training objectives (the third axis of Table 2): a loss per example, averaged by the caller."""
+
+from abc import ABC, abstractmethod
+from typing import final
+
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from ddpm.diffusion.gaussian import Gaussian
+from ddpm.diffusion.likelihood import bits_per_dim, bound_term
+from ddpm.diffusion.process import Batch, Time, expand
+from ddpm.diffusion.reverse import Estimate, ReverseProcess
+
+
+class Weighting(ABC):
+    """The weight of the squared error at t."""
+
+    @abstractmethod
+    def __call__(self, p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]: ...
+
+
+@final
+class Unweighted(Weighting):
+    """1, as in L_simple; Eq. (14)."""
+
+    def __call__(self, p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]:
+        return p.q.alpha_bar.new_ones(len(t))
+
+
+@final
+class MinSNR(Weighting):
+    """min(SNR_t, gamma) times the squared error of x_0, whatever the prediction is; Hang et al. 2023, Eq. (8)."""
+
+    def __init__(self, gamma: float = 5.0) -> None:
+        if not gamma > 0:
+            raise ValueError(f"gamma={gamma} must be positive")
+        self.gamma = gamma
+
+    def __call__(self, p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]:
+        one = p.q.alpha_bar.new_ones(len(t), 1)
+        x_0_per_output = p.prediction.x_0(p.q, one, 0 * one, t).squeeze(1)  # x_0 is linear in output and x_t
+        return p.q.snr(t).clamp(max=self.gamma) * x_0_per_output.square()
+
+
+class Objective(ABC):
+    """A loss per example, given t and the noise that makes x_t of x_0."""
+
+    @abstractmethod
+    def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]: ...
+
+
+@final
+class Simple(Objective):
+    """Squared error in the space of the prediction, mean over dimensions: L_simple for epsilon; Eq. (14)."""
+
+    def __init__(self, weighting: Weighting | None = None) -> None:
+        self.weighting = weighting or Unweighted()
+
+    def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
+        seen: Estimate = p(p.q.diffuse(x_0, t, noise), t)
+        error = _squared_error(p, seen, x_0, t, noise)
+        return expand(self.weighting(p, t), error) * error
+
+
+@final
+class Vlb(Objective):
+    """scale * L_{t-1} in bits/dim: for uniform t its mean is L / T without L_T, as in the original; Eq. (5).
+
+    `scale` = T estimates the whole bound.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        self.scale = scale
+
+    def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
+        x_t = p.q.diffuse(x_0, t, noise)
+        return self.scale * bits_per_dim(bound_term(p, p(x_t, t), x_0, x_t, t), x_0[0].numel())
+
+
+@final
+class Hybrid(Objective):
+    """L_simple + weight * L_vlb in bits/dim, where L_vlb reaches only the variance; Nichol & Dhariwal 2021, Eq. (16).
+
+    For uniform t; T L_{t-1} stands for L_vlb.
+    """
+
+    def __init__(self, weight: float = 1e-3) -> None:
+        self.weight = weight
+
+    def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
+        x_t = p.q.diffuse(x_0, t, noise)
+        seen: Estimate = p(x_t, t)
+        variance_only = seen._replace(step=Gaussian(seen.step.mean.detach(), seen.step.log_var))
+        bound = p.q.T * bits_per_dim(bound_term(p, variance_only, x_0, x_t, t), x_0[0].numel())
+        return _squared_error(p, seen, x_0, t, noise) + self.weight * bound
+
+
+def _squared_error(p: ReverseProcess, seen: Estimate, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
+    return (seen.output - p.prediction.target(p.q, x_0, noise, t)).square().flatten(1).mean(1)

@@ -1,0 +1,52 @@
+"""The learned reverse process p_theta: a network, read through two small objects."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.diffusion.decoder import Decoder, DiscretizedDecoder
+from ddpm.diffusion.gaussian import Gaussian
+from ddpm.diffusion.prediction import Prediction
+from ddpm.diffusion.process import Batch, ForwardProcess, Time
+from ddpm.diffusion.variance import Variance
+
+
+class Estimate(NamedTuple):
+    """What one evaluation of the network at (x_t, t) says."""
+
+    output: Batch  # in the space of the prediction, without a learned variance's channels
+    x_0: Batch
+    step: Gaussian  # p_theta(x_s | x_t)
+
+
+class ReverseProcess(nn.Module):
+    """p_theta(x_s | x_t) = N(mu_theta(x_t, t), Sigma_theta(x_t, t)) for any s < t; Eq. (1) for s = t - 1.
+
+    `network(x_t, t)` counts time from 0, as pretrained weights do; nothing else does.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        q: ForwardProcess,
+        prediction: Prediction,
+        variance: Variance,
+        decoder: Decoder | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.q, self.prediction, self.variance = network, q, prediction, variance
+        self.decoder = decoder or DiscretizedDecoder()
+
+    def forward(self, x_t: Batch, t: Time, s: Time | None = None, *, clip: bool = False) -> Estimate:
+        """`clip` cuts the x_0 estimate to [-1, 1]: for sampling and evaluation, not for training."""
+        s = t - 1 if s is None else s
+        raw: Tensor | None = None
+        output: Tensor = self.network(x_t, t - 1).to(x_t.dtype)  # under autocast the output is narrower
+        if self.variance.learned:
+            output, raw = torch.split(output, x_t.shape[1], dim=1)
+        x_0 = self.prediction.x_0(self.q, output, x_t, t)
+        if clip:
+            x_0 = x_0.clamp(-1, 1)
+        mean = self.prediction.mean(self.q, output, x_0, x_t, t, s)
+        return Estimate(output, x_0, Gaussian(mean, self.variance.log_var(self.q, raw, x_t, t, s)))

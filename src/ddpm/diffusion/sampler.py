@@ -1,0 +1,126 @@
+"""From x_T to x_0: generators of states, so that one loop serves images, films and previews."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple, final
+
+import torch
+
+from ddpm.diffusion.gaussian import noise_like
+from ddpm.diffusion.process import Batch, ForwardProcess, Time, expand
+from ddpm.diffusion.reverse import Estimate, ReverseProcess
+from ddpm.diffusion.timesteps import grid
+
+_CURVES = {"uniform": 1, "quadratic": 2}  # t grows as i or as i^2
+
+
+class State(NamedTuple):
+    """The chain after a step."""
+
+    t: int
+    x_t: Batch
+    x_0: Batch  # the estimate that the step was made with
+
+
+class Visit(NamedTuple):
+    """The chain before a step, and what p_theta says about it."""
+
+    t: Time
+    x_t: Batch
+    seen: Estimate
+
+
+class Sampler(ABC):
+    """A walk from T to 0 with `steps` evaluations of the network (None: T), at distinct times from T down to 1.
+
+    "uniform" spacing is that of Nichol & Dhariwal 2021, t = 1 + round(i (T-1) / (steps-1)) for i < steps; "quadratic"
+    squares the fraction, as Song et al. 2021 do for CIFAR-10. Their code stops at t = 0.8 T + 1; here every walk starts
+    at T, the only time at which x_t ~ N(0, I) under every schedule.
+    """
+
+    def __init__(self, steps: int | None, spacing: str) -> None:
+        if steps is not None and steps < 1:
+            raise ValueError(f"steps={steps} must be at least 1")
+        if spacing not in _CURVES:
+            raise ValueError(f"spacing={spacing!r} is not one of {', '.join(_CURVES)}")
+        self.num_steps, self.spacing = steps, spacing
+
+    def steps(self, T: int) -> list[int]:
+        """The times at which the network is evaluated, descending from T; the walk's last step goes to 0."""
+        n = T if self.num_steps is None else self.num_steps
+        if n > T:
+            raise ValueError(f"steps={n} exceeds T={T}: a sampler takes at most T steps")
+        power = _CURVES[self.spacing]
+        return grid(1, T, n, lambda u: u**power)[::-1]
+
+    def num_evaluations(self, T: int) -> int:
+        """How often the network is called for one sample."""
+        return len(self.steps(T))
+
+    @torch.no_grad()
+    def __call__(
+        self, p: ReverseProcess, x_T: Batch, generator: torch.Generator, *, clip: bool = True
+    ) -> Iterator[State]:
+        """Yields the state after every step, the last at t = 0; the noise depends on the generator and shape only."""
+        x_t, before = x_T, None
+        for now, then in pairwise([*self.steps(p.q.T), 0]):
+            t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
+            here = Visit(t, x_t, p(x_t, t, s, clip=clip))
+            noise = noise_like(x_t, generator) if then > 0 else torch.zeros_like(x_t)  # Algorithm 2, line 3
+            x_t = self.step(p.q, here, before, s, noise)
+            before = here
+            yield State(then, x_t, here.seen.x_0)
+
+    @abstractmethod
+    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+        """x_s, given the visit at t, the one before it, and noise that is 0 for s = 0."""
+
+
+@final
+class Ancestral(Sampler):
+    """x_s ~ p_theta(x_s | x_t); Algorithm 2."""
+
+    def __init__(self, steps: int | None = None, spacing: str = "uniform") -> None:
+        super().__init__(steps, spacing)
+
+    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+        return here.seen.step.sample(noise)
+
+
+@final
+class DDIM(Sampler):
+    """x_s ~ q_sigma(x_s | x_t, x_0) at the x_0 estimate, sigma^2 = eta^2 beta~; Song et al. 2021, Eqs. (12), (16).
+
+    epsilon is derived from the clipped x_0, so that eta = 1 over all T steps is `Ancestral` with fixed_small. The
+    variance of p_theta plays no part.
+    """
+
+    def __init__(self, steps: int | None = 50, eta: float = 0.0, spacing: str = "uniform") -> None:
+        super().__init__(steps, spacing)
+        if not 0 <= eta <= 1:
+            raise ValueError(f"eta={eta} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
+        self.eta = eta
+
+    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+        return q.implicit_posterior(here.seen.x_0, here.x_t, here.t, s, self.eta).sample(noise)
+
+
+@final
+class DPMSolver(Sampler):
+    """DPM-Solver++(2M): DDIM's step at an x_0 extrapolated linearly in log SNR; Lu et al. 2022, Algorithm 2.
+
+    The first step and the last, which has no finite log SNR to go to, are of first order. Quadratic spacing comes near
+    the paper's, uniform in log SNR; uniform spacing in t leaves the extrapolation too long a last leg.
+    """
+
+    def __init__(self, steps: int | None = 20, spacing: str = "quadratic") -> None:
+        super().__init__(steps, spacing)
+
+    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+        x_0 = here.seen.x_0
+        if before is not None:
+            h, h_before = (q.snr(s) / q.snr(here.t)).log(), (q.snr(here.t) / q.snr(before.t)).log()
+            ratio = torch.where(h.isfinite(), h / h_before, 0)
+            x_0 = x_0 + expand(ratio / 2, x_0) * (x_0 - before.seen.x_0)
+        return q.implicit_posterior(x_0, here.x_t, here.t, s, eta=0.0).mean

@@ -1,0 +1,99 @@
+"""Variance schedules beta_1, ..., beta_T as float64 vectors: element 0 is beta_1.
+
+`rescale=True` multiplies the endpoints by 1000 / T, so that the noise at the end does not depend on T
+(Nichol & Dhariwal 2021); the original keeps them, whatever T is.
+"""
+
+import math
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+Betas = Float64[Tensor, " T"]
+
+
+def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
+    """beta_t linear in t; Ho et al. 2020, section 4."""
+    first, last = _endpoints(T, beta_1, beta_T, rescale)
+    return torch.linspace(first, last, T, dtype=torch.float64)
+
+
+def quadratic(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
+    """sqrt(beta_t) linear in t; Ho et al. 2020, appendix B."""
+    first, last = _endpoints(T, beta_1, beta_T, rescale)
+    return torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64).square()
+
+
+def constant(T: int, beta_T: float = 0.02, rescale: bool = False) -> Betas:
+    """beta_t = beta_T; Ho et al. 2020, appendix B."""
+    _, last = _endpoints(T, beta_T, beta_T, rescale)
+    return torch.full((T,), last, dtype=torch.float64)
+
+
+def warmup10(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
+    """Linear over the first tenth of the steps, then constant; the original's code."""
+    return _warmup(T, T // 10, beta_1, beta_T, rescale)
+
+
+def warmup50(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
+    """Linear over the first half of the steps, then constant; the original's code."""
+    return _warmup(T, T // 2, beta_1, beta_T, rescale)
+
+
+def jsd(T: int, max_beta: float = 0.999) -> Betas:
+    """beta_t = 1 / (T - t + 1); Sohl-Dickstein et al. 2015.
+
+    beta_T would be 1 and leave nothing of x_0 to divide by (the original divides by zero): it is cut to `max_beta`.
+    """
+    _check_T(T)
+    _check_beta("max_beta", max_beta)
+    return torch.arange(T, 0, -1, dtype=torch.float64).reciprocal().clamp(max=max_beta)
+
+
+def cosine(T: int, offset: float = 0.008, max_beta: float = 0.999) -> Betas:
+    """alpha_bar_t proportional to cos^2((t/T + offset) / (1 + offset) pi/2); Nichol & Dhariwal 2021, Eq. (17)."""
+    _check_T(T)
+    _check_beta("max_beta", max_beta)
+    if not 0 < offset < math.inf:
+        raise ValueError(f"offset={offset} must be a positive number, as 0.008")
+    u = torch.linspace(0, 1, T + 1, dtype=torch.float64)
+    alpha_bar = torch.cos((u + offset) / (1 + offset) * math.pi / 2).square()
+    return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
+
+
+def sigmoid(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
+    """A logistic curve over [-6, 6], scaled to the endpoints (met within 0.25 %); the code of Song et al. 2021."""
+    first, last = _endpoints(T, beta_1, beta_T, rescale)
+    return first + (last - first) * torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid()
+
+
+def _warmup(T: int, length: int, beta_1: float, beta_T: float, rescale: bool) -> Betas:
+    first, last = _endpoints(T, beta_1, beta_T, rescale)
+    betas = torch.full((T,), last, dtype=torch.float64)
+    betas[:length] = torch.linspace(first, last, length, dtype=torch.float64)
+    return betas
+
+
+def _endpoints(T: int, beta_1: float, beta_T: float, rescale: bool) -> tuple[float, float]:
+    _check_T(T)
+    _check_beta("beta_1", beta_1)
+    _check_beta("beta_T", beta_T)
+    scale = 1000 / T if rescale else 1.0
+    largest = max(beta_1, beta_T)
+    if largest * scale >= 1:
+        raise ValueError(
+            f"rescale=True makes beta {largest * scale:g} at T={T}, and it must stay below 1: "
+            f"use T > {1000 * largest:g}, a smaller beta_T, or rescale=False"
+        )
+    return beta_1 * scale, beta_T * scale
+
+
+def _check_T(T: int) -> None:
+    if T < 2:
+        raise ValueError(f"T={T} is too few diffusion steps: use at least 2")
+
+
+def _check_beta(name: str, value: float) -> None:
+    if not 0 < value < 1:
+        raise ValueError(f"{name}={value} must lie between 0 and 1, both excluded")

@@ -1,0 +1,104 @@
+"""Which t to look at: distributions over 1..T for training, and grids of distinct times."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import ClassVar, final
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+
+class Timesteps(nn.Module, ABC):
+    """A distribution of t in 1..T with weights that keep (weight * loss).mean() an estimate under uniform t."""
+
+    adaptive: ClassVar[bool]  # whether `update` does anything
+
+    @abstractmethod
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+        """t and its weight, on the generator's device."""
+
+    @abstractmethod
+    def update(self, t: Int64[Tensor, " m"], loss: Float[Tensor, " m"]) -> None:
+        """Learns from the unweighted losses of one step: of all processes, in the same order in each of them."""
+
+
+@final
+class Uniform(Timesteps):
+    """t ~ Uniform({1, ..., T}); Algorithm 1."""
+
+    adaptive = False
+
+    def __init__(self, T: int) -> None:
+        super().__init__()
+        self.T = T
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+        t = torch.randint(1, self.T + 1, (n,), generator=generator, device=generator.device)
+        return t, torch.ones(n, device=t.device)
+
+    def update(self, t: Int64[Tensor, " m"], loss: Float[Tensor, " m"]) -> None:
+        pass
+
+
+@final
+class LossSecondMoment(Timesteps):
+    """p_t proportional to sqrt(E[L_t^2]) over the last `history` losses; Nichol & Dhariwal 2021, Eq. (18).
+
+    Uniform until every t has its full history; ever after a `uniform_share` of the draws is. Losses that are not
+    finite are passed over. Nothing here waits for the device.
+    """
+
+    adaptive = True
+    losses: Float[Tensor, "T+1 history"]  # row t is a ring; row 0 takes what is passed over
+    count: Int64[Tensor, " T+1"]
+
+    def __init__(self, T: int, history: int = 10, uniform_share: float = 0.001) -> None:
+        super().__init__()
+        if history < 1:
+            raise ValueError(f"history={history} must be at least 1")
+        if not 0 < uniform_share <= 1:
+            raise ValueError(f"uniform_share={uniform_share} must lie in (0, 1]: at 0 some t would never be seen again")
+        self.T, self.history, self.uniform_share = T, history, uniform_share
+        self.register_buffer("losses", torch.zeros(T + 1, history))
+        self.register_buffer("count", torch.zeros(T + 1, dtype=torch.int64))
+
+    def probabilities(self) -> Float[Tensor, " T"]:
+        """p_1, ..., p_T."""
+        # A share of 0.001 / T is lost in the rounding of a float32 sum; MPS has nothing wider.
+        wide = torch.float32 if self.losses.device.type == "mps" else torch.float64
+        root = self.losses[1:].to(wide).square().mean(1).sqrt() + 1e-30
+        p = (1 - self.uniform_share) * root / root.sum() + self.uniform_share / self.T
+        warm = (self.count[1:] >= self.history).all()
+        return torch.where(warm, p, torch.full_like(p, 1 / self.T))
+
+    def sample(self, n: int, generator: torch.Generator) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
+        p = self.probabilities().to(generator.device)
+        u = torch.rand(n, generator=generator, device=generator.device, dtype=p.dtype)
+        index = torch.searchsorted(p.cumsum(0), u, right=True).clamp(max=self.T - 1)
+        return index + 1, (1 / (self.T * p[index])).float()
+
+    @torch.no_grad()
+    def update(self, t: Int64[Tensor, " m"], loss: Float[Tensor, " m"]) -> None:
+        t = torch.where(loss.isfinite(), t, 0)
+        same = t[:, None] == t[None, :]
+        earlier, later = same.tril(-1).sum(1), same.triu(1).sum(1)
+        slot = (self.count[t] + earlier) % self.history
+        row = torch.where(later < self.history, t, 0)  # only the last `history` of a t that comes more often
+        self.losses[row, slot] = loss.to(self.losses.dtype)
+        self.losses[0] = 0
+        self.count.index_add_(0, t, torch.ones_like(t))
+
+
+def grid(first: int, last: int, n: int, curve: Callable[[float], float]) -> list[int]:
+    """n distinct whole numbers from `first` to `last`, spaced as `curve` (convex, from 0 to 1 on [0, 1]) where it can.
+
+    Where the curve asks for the same number twice, the next one is taken; being convex it leaves room for that.
+    """
+    if n == 1:
+        return [last]
+    values = [first]
+    for i in range(1, n):
+        wish = first + (last - first) * curve(i / (n - 1))
+        values.append(max(values[-1] + 1, round(wish)))
+    return values

@@ -1,0 +1,82 @@
+"""Where a run's numbers go: always metrics.csv in the run folder; W&B where the configuration asks for it."""
+
+import csv
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+
+Row = dict[str, float | int]
+
+
+class MetricsCsv(Logger):
+    """metrics.csv: a row per step, a column per metric, empty where a metric was not due; every row is flushed."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.path = folder / "metrics.csv"
+        self._columns: list[str] = []
+        self._rows: list[Row] = []
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder holds config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        row: Row = {"step": step or 0, **metrics}
+        new = [column for column in row if column not in self._columns]
+        if (self._rows and self._rows[-1]["step"] == row["step"]) or new:
+            if self._rows and self._rows[-1]["step"] == row["step"]:
+                self._rows[-1] |= row
+            else:
+                self._rows.append(row)
+            self._columns += new
+            self._rewrite()
+        else:
+            self._rows.append(row)
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self._columns).writerow(row)
+
+    def _rewrite(self) -> None:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(self._rows)
+        temporary = self.path.with_suffix(".tmp")
+        temporary.write_text(text.getvalue(), newline="")
+        temporary.replace(self.path)
+
+
+def wandb_logger(folder: Path, config: dict[str, Any], **settings: Any) -> WandbLogger:
+    """W&B into the run folder: online where a key is configured, offline where none is; WANDB_MODE wins."""
+    import wandb
+
+    wandb.setup(wandb.Settings(silent=True))
+    if "WANDB_MODE" not in os.environ:
+        settings["mode"] = "online" if wandb.login(prompt=False, verify=False) else "offline"
+    # Made here, since Lightning would pass wandb.init an argument that it warns of.
+    run = wandb.init(dir=folder, config=config, settings=wandb.Settings(console="off"), **settings)
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return WandbLogger(experiment=run)
+
+
+def how_to_look(logger: WandbLogger) -> list[str]:
+    """What to type to see the run."""
+    run = logger.experiment
+    if not run.offline:
+        return [f"W&B run: {run.url}"] if run.url else []
+    folder = Path(run.dir).parent
+    return [f"look at the run (offline): wandb leet {folder}", f"send it to W&B:            wandb sync {folder}"]

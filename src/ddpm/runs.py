@@ -1,0 +1,96 @@
+"""Where things are. A run folder, `runs/<name>/<when>/`, is made by rank 0 after every check and never overwritten."""
+
+import os
+import time
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+ROOT = Path("runs")
+CONF = Path(__file__).parents[2] / "conf"
+
+
+def is_rank_zero() -> bool:
+    """Whether this process speaks for the job, from the launcher's environment; before any process group exists."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0) == 0
+
+
+def create(parent: Path) -> Path:
+    """A new folder `parent/<when>`, absolute; a suffix keeps two runs of the same second apart.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    when = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in range(1, 1000):
+        folder = (parent / (when if number == 1 else f"{when}_{number}")).absolute()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{parent} holds a thousand folders of this second")
+
+
+def claim(folder: Path) -> Path:
+    """The folder that the user named, absolute, new or empty.
+
+    Raises:
+        FileExistsError: it holds something already.
+        OSError: it cannot be made or written.
+    """
+    folder = folder.absolute()
+    if folder.is_dir() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty, and a run is never overwritten: choose another folder with out=")
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written")
+    return folder
+
+
+def link_latest(folder: Path, link: Path) -> None:
+    """Point `link` at `folder`, atomically; where the file system has no links, do without."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    try:
+        temporary.symlink_to(os.path.relpath(folder, link.parent.absolute()))
+        temporary.replace(link)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def start(config: DictConfig) -> Path:
+    """This run's folder with its configuration in it; on other ranks a name that nothing is written under.
+
+    Raises:
+        OSError: it cannot be made, or `out` names one that holds something.
+    """
+    parent = ROOT / str(config.name)
+    if not is_rank_zero():
+        return parent
+    folder = claim(Path(config.out)) if config.out else create(parent)
+    OmegaConf.save(config, folder / "config.yaml")
+    if folder.parent.parent != (ROOT / "sweeps").absolute():
+        link_latest(folder, ROOT / "latest")
+    return folder
+
+
+def say(*lines: str) -> None:
+    """Print on rank 0."""
+    if is_rank_zero():
+        print("\n".join(lines), flush=True)
+
+
+def evaluation_folder(run: Path | None, name: str, out: str | None, fingerprint: str) -> Path:
+    """Where an evaluation goes: `out`, or the run's evaluations/<fingerprint>, or runs/evaluations/<name>.
+
+    Raises:
+        OSError: `out` holds something, or the folder cannot be made.
+    """
+    if out:
+        return claim(Path(out)) if is_rank_zero() else Path(out)
+    folder = (run / "evaluations" / fingerprint) if run else (ROOT / "evaluations" / name).absolute()
+    if is_rank_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder

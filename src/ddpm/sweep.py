@@ -1,0 +1,122 @@
+"""`-m`: a grid of runs, each a process of its own, ending in one report. Never imports torch.
+
+Hydra expands the grid and launches the jobs; a job is a plain run of the same script with `out=` its cell's folder. So
+a cell may itself be a DDP run, may fail, and leaves nothing behind in the next one. A cell never raises here: it leaves
+cell.json, with its status and reason, and the sweep goes on.
+"""
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
+
+from ddpm import cli, report, runs
+
+# What a launcher leaves in the environment, and what would make a cell take itself for a rank of another job.
+DISTRIBUTED = (
+    "LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
+)  # fmt: skip
+AFTER_TRAINING = "evaluate_after=true"  # a sweep without numbers has no table
+
+
+def run(overrides: Sequence[str]) -> int:
+    """Check the whole grid, run its cells, write the report.
+
+    Returns: the exit code: 1 if a cell failed.
+
+    Raises:
+        RequestError: a cell's overrides are wrong, the grid is empty, or every cell of it is refused.
+    """
+    cells = expand(overrides)
+    if any(override.startswith("out=") for override in overrides):
+        raise cli.RequestError("out= names one run's folder: a sweep makes its own under runs/sweeps")
+    refused = [reason for cell in cells if (reason := _refusal(cell))]
+    if len(refused) == len(cells):
+        raise cli.RequestError(f"every cell of this sweep is refused; the first: {refused[0]}")
+    with cli.request():
+        folder = runs.create(runs.ROOT / "sweeps")
+    runs.link_latest(folder, runs.ROOT / "sweeps" / "latest")
+    print(f"sweep of {len(cells)} cells in {folder}", flush=True)
+    try:
+        quoted = str(folder).replace("'", "\\'")
+        cli.hydra_main(_cell, ["-m", *overrides, f"hydra.sweep.dir='{quoted}'"])
+    finally:
+        rows = report.write(folder)
+        print(f"report: {folder / 'report.html'}", flush=True)
+    return int(any(row.status == "failed" for row in rows))
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of every cell, in Hydra's order.
+
+    Raises:
+        RequestError: an axis or value that does not exist, or a glob or list that matches nothing.
+    """
+    parsed = cli.parse(overrides)
+    with cli.hydra_context():
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        axes = parser.parse_overrides(list(overrides))
+        for override, axis in zip(parsed, axes, strict=True):
+            if axis.is_discrete_sweep() and not list(axis.sweep_string_iterator()):
+                raise cli.RequestError(f"{override.input_line} matches nothing: there would be no run")
+        cells = [cell for batch in BasicSweeper.split_arguments(axes, max_batch_size=None) for cell in batch]
+    if not cells:
+        raise cli.RequestError("the sweep has no cells")
+    return [list(cell) for cell in cells]
+
+
+def _refusal(cell: list[str]) -> str | None:
+    try:
+        cli.compose([*cell, AFTER_TRAINING])
+    except cli.RefusedError as error:
+        return str(error)
+    return None
+
+
+def _cell(_: DictConfig) -> None:
+    """One job of Hydra's launcher: a process of its own, watched to its end."""
+    job = HydraConfig.get()
+    overrides = list(job.overrides.task)
+    sweep = Path(job.sweep.dir)
+    varying = [o for o in overrides if not o.startswith("hydra")]
+    slug = re.sub(r"[^\w.+-]+", "-", "_".join(varying)).strip("-")[:80]
+    folder = sweep / f"{int(job.job.num):03d}_{slug or 'run'}"
+    print(f"\n[{job.job.num}] {' '.join(overrides)}", flush=True)
+    start = time.monotonic()
+    if reason := _refusal(overrides):
+        status = "refused"
+    else:
+        default = [] if any(o.startswith("evaluate_after=") for o in overrides) else [AFTER_TRAINING]
+        command = [sys.executable, os.path.abspath(sys.argv[0]), *overrides, *default, f"out={folder}"]
+        code, reason = _watch(command)
+        status = {0: "finished", 2: "refused", 130: "interrupted"}.get(code, "failed")
+    folder.mkdir(exist_ok=True)
+    result = {"overrides": overrides, "status": status, "reason": reason, "seconds": time.monotonic() - start}
+    (folder / "cell.json").write_text(json.dumps(result, indent=2))
+    if status != "finished":
+        print(f"[{job.job.num}] {status}: {reason}", flush=True)
+
+
+def _watch(command: list[str]) -> tuple[int, str]:
+    """Run a cell, pass its output through, and return its exit code and the last thing that it complained of."""
+    environment = {name: value for name, value in os.environ.items() if name not in DISTRIBUTED}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace") as process:
+        assert process.stderr is not None
+        last = ""
+        for line in process.stderr:
+            sys.stderr.write(line)
+            last = line.strip() or last
+        with contextlib.suppress(KeyboardInterrupt):
+            process.wait()
+    return process.returncode, "" if process.returncode == 0 else last.removeprefix("error: ")

@@ -1,0 +1,101 @@
+"""Which requests are refused, with the reason and the way out; decided from the configuration's names and numbers."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from omegaconf import DictConfig, OmegaConf
+
+_LEARNED = ("learned", "learned_range")
+_BROKEN_PRECISIONS = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A combination that cannot work: `applies` says when, `reason` why and what to use instead."""
+
+    applies: Callable[[DictConfig], bool]
+    reason: str
+
+
+RULES = (
+    Rule(
+        lambda c: c.choices.objective == "simple" and c.choices.variance in _LEARNED,
+        "objective=simple gives a learned variance no gradient: use objective=hybrid or objective=vlb, "
+        "or variance=fixed_large",
+    ),
+    Rule(
+        lambda c: c.choices.objective == "hybrid" and c.choices.variance not in _LEARNED,
+        "objective=hybrid adds the bound to train a learned variance, and this variance is fixed: "
+        "use variance=learned_range, or objective=simple",
+    ),
+    Rule(
+        lambda c: c.choices.objective != "simple" and c.choices.weighting != "none",
+        "weighting is a weight of objective=simple: use objective=simple or weighting=none",
+    ),
+    Rule(
+        lambda c: c.trainer.precision in _BROKEN_PRECISIONS,
+        "a 16-bit network rounds its output by up to half a gray level (1/255) and its weights' updates away: "
+        "use trainer.precision=bf16-mixed",
+    ),
+)
+
+# What must be a whole number of at least so much; a missing key is another recipe's business.
+AT_LEAST = {
+    "seed": 0,
+    "max_steps": 1,
+    "data.batch_size": 1,
+    "data.num_workers": 0,
+    "schedule.T": 2,
+    "sampler.steps": 1,
+    "trainer.accumulate": 1,
+    "trainer.num_nodes": 1,
+    "network.channels": 1,
+    "network.num_res_blocks": 1,
+    "optimizer.warmup": 0,
+    "every.log": 1,
+    "every.validation": 1,
+    "every.samples": 1,
+    "every.checkpoint": 1,
+    "evaluation.num_samples": 2,
+    "evaluation.bound_images": 2,
+    "evaluation.chunk": 1,
+    "evaluation.seed": 0,
+}
+OPTIONAL = ("sampler.steps", "evaluation.bound_images")
+
+POSITIVE = ("optimizer.lr", "optimizer.grad_clip")
+
+
+def wrong_value(config: DictConfig) -> str | None:
+    """Which setting has a value outside its range, and the range; None if none has."""
+    for key, least in AT_LEAST.items():
+        value = OmegaConf.select(config, key)
+        if value is None and (key in OPTIONAL or (key.startswith("network.") and not _exists(config, key))):
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            return f"{key}={value} must be a whole number of at least {least}"
+    for key in POSITIVE:
+        value = OmegaConf.select(config, key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
+            return f"{key}={value} must be a positive number"
+    decay = OmegaConf.select(config, "ema.decay")
+    if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
+        return f"ema.decay={decay} must be a number in [0, 1)"
+    for key in ("evaluation.fid_split", "data.split"):
+        if (split := OmegaConf.select(config, key)) not in ("train", "test"):
+            return f"{key}={split} must be train or test"
+    steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
+    if steps is not None and steps > T:
+        return f"sampler.steps={steps} exceeds schedule.T={T}: a sampler takes at most T steps"
+    return None
+
+
+def refuse(config: DictConfig) -> str | None:
+    """Why this combination cannot work, and what to use instead; None if it can."""
+    return next((rule.reason for rule in RULES if rule.applies(config)), None)
+
+
+def _exists(config: DictConfig, key: str) -> bool:
+    parent, _, leaf = key.rpartition(".")
+    section = OmegaConf.select(config, parent) if parent else config
+    return section is not None and leaf in section

@@ -1,0 +1,50 @@
+import inspect
+from pathlib import Path
+
+import hydra
+import pytest
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from ddpm.data.dataset import Dataset
+
+CONF = Path(__file__).parents[2] / "conf" / "data"
+OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
+
+
+def test_every_dataset_is_an_option():
+    assert OPTIONS == [
+        "celeba_hq",
+        "cifar10",
+        "digits",
+        "fashion_mnist",
+        "folder",
+        "lsun_bedroom",
+        "lsun_cat",
+        "lsun_church",
+        "mnist",
+        "swiss_roll",
+    ]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_every_argument_can_be_overridden(option):
+    """Hydra overrides only what a file names, so that each names all arguments."""
+    config = OmegaConf.load(CONF / f"{option}.yaml")
+    arguments = inspect.signature(get_class(config._target_)).parameters
+    assert set(config) - {"_target_"} == set(arguments)
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_the_shape_is_known_before_there_is_data(option, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with hydra.initialize_config_dir(str(CONF), version_base=None):
+        dataset = instantiate(hydra.compose(option))
+    assert isinstance(dataset, Dataset)
+    assert dataset.name == option
+    size = {"digits": 8, "celeba_hq": 256, "swiss_roll": None}.get(option, 256 if "lsun" in option else 32)
+    channels = 1 if option in ("digits", "mnist", "fashion_mnist") else 3
+    assert dataset.shape == ((2,) if size is None else (channels, size, size))
+    assert dataset.discrete == (option != "swiss_roll")
+    assert dataset.horizontal_flip == (option in ("cifar10", "celeba_hq", "lsun_church", "lsun_cat"))
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,236 @@
+import io
+import logging
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.data.dataset import DataError
+from ddpm.data.encoded import Encoded
+from ddpm.data.folder import Folder
+
+
+def write(path: Path, level: int, size: tuple[int, int] = (8, 8), **how) -> None:
+    """A gray picture: of what `level` it is, is what tells it from the others."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full(size, level, np.uint8)).save(path, **how)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """20 pictures in three classes, their levels 10, 11, ..., beside what is no picture."""
+    folder = tmp_path / "pictures"
+    for k in range(20):
+        write(folder / ("cat", "dog/small", "hühner & co, 3=drei")[k % 3] / f"{k}.png", 10 + k)
+    (folder / "cat" / "notes.txt").write_text("about cats")
+    (folder / "cat" / ".hidden.png").write_text("")
+    return folder
+
+
+def make(folder: Path, **how) -> Folder:
+    dataset = Folder(**{"size": 8, "channels": 1, "root": str(folder.parent / "root"), **how}, path=str(folder))
+    dataset.prepare()
+    return dataset
+
+
+def levels(dataset: Folder, split: str) -> list[int]:
+    examples = dataset.split(split)
+    return examples.__getitems__(list(range(len(examples)))).float().mean((1, 2, 3)).int().tolist()
+
+
+@pytest.mark.parametrize("array_gib", [1.0, 0.0])
+def test_a_share_is_held_out(pictures, array_gib):
+    dataset = make(pictures, array_gib=array_gib, held_out=0.2)
+    train, test = levels(dataset, "train"), levels(dataset, "test")
+    assert (len(train), len(test)) == (16, 4)
+    assert sorted(train + test) == list(range(10, 30))
+    assert dataset.split("train").in_memory == (array_gib > 0)
+
+
+@pytest.mark.parametrize("array_gib", [1.0, 0.0])
+def test_sub_folders_are_classes(pictures, array_gib):
+    dataset = make(pictures, array_gib=array_gib)
+    for split in ("train", "test"):
+        labels = dataset.split(split).labels
+        assert labels is not None
+        assert labels.tolist() == [(level - 10) % 3 for level in levels(dataset, split)]
+
+
+def test_no_classes_if_a_picture_is_in_none(pictures):
+    write(pictures / "alone.png", 99)
+    assert make(pictures).split("train").labels is None
+
+
+def test_a_test_folder(pictures):
+    for k in range(3):
+        write(pictures.parent / "both" / "test" / "dog" / f"{k}.png", 100 + k)
+    pictures.rename(pictures.parent / "both" / "train")
+    dataset = make(pictures.parent / "both")
+    assert levels(dataset, "test") == [100, 101, 102]
+    assert sorted(levels(dataset, "train")) == list(range(10, 30))
+    labels = dataset.split("test").labels
+    assert labels is not None
+    assert labels.tolist() == [1, 1, 1]
+
+
+def test_a_new_picture_moves_hardly_any_other(pictures):
+    before = set(levels(make(pictures, held_out=0.3), "test"))
+    write(pictures / "cat" / "new.png", 200)
+    after = set(levels(make(pictures, held_out=0.3), "test"))
+    assert len(before ^ after) <= 2
+
+
+def test_any_size_and_shape(pictures):
+    write(pictures / "cat" / "thin.webp", 200, size=(1, 300))
+    assert make(pictures, size=[16, 32], channels=3).split("train")[0].shape == (3, 16, 32)
+    assert Folder(size=[16, 32]).shape == (3, 16, 32)  # before any picture is read
+
+
+def test_links_to_folders_are_followed_once(pictures):
+    os.symlink(pictures / "cat", pictures.parent / "elsewhere")
+    os.symlink(pictures, pictures / "cat" / "loop")
+    dataset = make(pictures)
+    assert len(dataset.split("train")) + len(dataset.split("test")) == 20
+
+
+def test_the_cache_is_used_and_renewed(pictures, monkeypatch):
+    dataset = make(pictures)
+    before = levels(dataset, "train")
+    with monkeypatch.context() as patch:
+        patch.setattr("ddpm.data.encoded.load", None)  # nothing is decoded again
+        assert levels(make(pictures), "train") == before
+    name = Path(dataset.sources["train"].name(0))
+    stamp = name.stat().st_mtime_ns
+    write(name, 250)
+    os.utime(name, ns=(stamp + 1, stamp + 1))  # a file of another content and, likely, of the same size
+    assert levels(make(pictures), "train") == [250, *before[1:]]
+    assert levels(make(pictures, size=4), "train") == [250, *before[1:]]
+
+
+def test_a_cache_that_does_not_match(pictures):
+    make(pictures)
+    (victim,) = (pictures.parent / "root" / "cache").glob("folder-train-*/pixels.raw")
+    victim.write_bytes(victim.read_bytes()[:-64])
+    with pytest.raises(DataError, match=f"the cache {victim.parent} cannot be used"):
+        make(pictures)
+
+
+@pytest.fixture
+def broken(pictures):
+    """The same with an empty, a cut and a false picture among them."""
+    (pictures / "cat" / "empty.png").write_bytes(b"")
+    (pictures / "cat" / "false.jpg").write_text("<html>")
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8)).save(file, "PNG")
+    (pictures / "dog" / "cut.png").write_bytes(file.getvalue()[:2000])
+    return pictures
+
+
+def test_a_broken_picture_is_named(broken):
+    with pytest.raises(DataError, match=r"cannot read .*data.on_error=skip") as error:
+        make(broken)
+    assert any(name in str(error.value) for name in ("empty.png: it is empty", "false.jpg: it is not a pic", "cut.png"))
+    assert not list((broken.parent / "root" / "cache").glob("folder-*"))
+
+
+def test_a_broken_picture_is_named_when_it_comes_up(broken):
+    dataset = make(broken, array_gib=0.0)
+    with pytest.raises(DataError, match="cannot read"):
+        levels(dataset, "train"), levels(dataset, "test")
+
+
+@pytest.mark.parametrize("array_gib", [1.0, 0.0])
+def test_broken_pictures_are_skipped_counted_and_listed(broken, array_gib, caplog):
+    for _ in range(2):  # decoded, and from the cache
+        caplog.clear()
+        with caplog.at_level(logging.WARNING):
+            dataset = make(broken, on_error="skip", array_gib=array_gib)
+        assert sorted(levels(dataset, "train") + levels(dataset, "test")) == list(range(10, 30))
+        counts = [record.args[1] for record in caplog.records]
+        listed = [line for record in caplog.records for line in Path(record.args[3]).read_text().splitlines()]
+        assert sum(counts) == len(listed) == 3
+        assert {Path(line.split(": ")[0]).name for line in listed} == {"empty.png", "false.jpg", "cut.png"}
+    labels = dataset.split("train").labels
+    assert labels is not None
+    assert labels.tolist() == [(level - 10) % 3 for level in levels(dataset, "train")]
+    assert "less those skipped" in dataset.fingerprint
+
+
+def test_nothing_that_can_be_read(tmp_path):
+    for k in range(3):
+        (tmp_path / "pictures" / f"{k}.png").parent.mkdir(exist_ok=True)
+        (tmp_path / "pictures" / f"{k}.png").write_bytes(b"")
+    with pytest.raises(DataError, match="none of the"):
+        make(tmp_path / "pictures", on_error="skip")
+
+
+def test_nothing_there(tmp_path):
+    with pytest.raises(DataError, match=rf"nothing at {tmp_path}/gone: .* data.path=FOLDER"):
+        make(tmp_path / "gone")
+
+
+def test_no_pictures(tmp_path):
+    (tmp_path / "pictures").mkdir()
+    (tmp_path / "pictures" / "notes.txt").write_text("")
+    with pytest.raises(DataError, match=rf"no pictures in {tmp_path}/pictures"):
+        make(tmp_path / "pictures")
+
+
+def test_one_picture(tmp_path):
+    write(tmp_path / "pictures" / "a.png", 0)
+    with pytest.raises(DataError, match="has 1 pictures, too few to hold out"):
+        make(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize("only", ["test", "train"])
+def test_a_split_without_pictures(tmp_path, only):
+    (tmp_path / "pictures" / "test").mkdir(parents=True)
+    write(tmp_path / "pictures" / only / "a.png", 0)
+    with pytest.raises(DataError, match="both splits need some"):
+        make(tmp_path / "pictures")
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"size": 0}, r"data.size=\[0, 0\]: it must be"),
+        ({"size": [8, 8, 3]}, r"data.size=\[8, 8, 3\]: .* 1 or 2 whole numbers"),
+        ({"channels": 4}, "data.channels=4: it must be 1 or 3"),
+        ({"held_out": 1.5}, "data.held_out=1.5: it must be between 0 and 1"),
+        ({"background": 256}, "data.background=256"),
+        ({"on_error": "ignore"}, "data.on_error=ignore: it must be raise or skip"),
+    ],
+)
+def test_arguments_that_cannot_be(how, message):
+    with pytest.raises(DataError, match=message):
+        Folder(**{"size": 8, **how})
+
+
+def test_the_fingerprint_is_of_the_pictures_and_not_of_the_place(pictures, tmp_path):
+    first = make(pictures)
+    pictures.rename(tmp_path / "moved")
+    moved, resized = make(tmp_path / "moved"), make(tmp_path / "moved", size=4)
+    assert first.fingerprint == moved.fingerprint
+    assert first.fingerprint.startswith("folder 18+2 1x8x8, centre crop, lanczos, over #ffffff ")
+    assert resized.fingerprint != first.fingerprint
+    write(tmp_path / "moved" / "cat" / "new.png", 200)
+    assert make(tmp_path / "moved").fingerprint != first.fingerprint
+
+
+def test_an_archive_is_as_good_as_a_folder(pictures):
+    import shutil
+
+    archive = shutil.make_archive(str(pictures.parent / "packed"), "zip", pictures)
+    packed, folder = make(Path(archive)), make(pictures)
+    assert levels(packed, "train") == levels(folder, "train")
+    assert packed.fingerprint == folder.fingerprint
+
+
+def test_decoding_on_the_fly_gives_the_same_pixels(pictures):
+    array, stream = make(pictures, size=5).split("train"), make(pictures, size=5, array_gib=0.0).split("train")
+    assert isinstance(stream, Encoded)
+    everything = list(range(len(array)))
+    assert torch.equal(array.__getitems__(everything), stream.__getitems__(everything))

@@ -1,0 +1,119 @@
+import io
+import multiprocessing
+import sys
+from pathlib import Path
+
+import lmdb
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.data.dataset import DataError
+from ddpm.data.folder import Folder
+from ddpm.data.lsun import Lmdb
+
+
+def write(folder: Path, levels: range) -> None:
+    """An LMDB as LSUN's: hexadecimal keys, WebP values; of what gray a picture is, tells it from the others."""
+    folder.mkdir(parents=True)
+    with lmdb.open(str(folder), map_size=2**24) as env, env.begin(write=True) as transaction:
+        for level in levels:
+            file = io.BytesIO()
+            Image.fromarray(np.full((9, 12, 3), level, np.uint8)).save(file, "WEBP", lossless=True)
+            transaction.put(f"{level:040x}".encode(), file.getvalue())
+
+
+def levels(dataset: Folder, split: str) -> list[int]:
+    examples = dataset.split(split)
+    return examples.__getitems__(list(range(len(examples)))).float().mean((1, 2, 3)).int().tolist()
+
+
+@pytest.fixture
+def lsun(tmp_path):
+    write(tmp_path / "lsun" / "church_outdoor_train_lmdb", range(10, 30))
+    write(tmp_path / "lsun" / "church_outdoor_val_lmdb", range(100, 105))
+    return tmp_path / "lsun"
+
+
+@pytest.mark.parametrize("below", ["", "church_outdoor_train_lmdb"])
+@pytest.mark.parametrize("array_gib", [1.0, 0.0])
+def test_train_and_val(lsun, below, array_gib):
+    dataset = Folder(8, str(lsun / below), "lsun_church", root=str(lsun.parent / "root"), array_gib=array_gib)
+    dataset.prepare()
+    assert levels(dataset, "train") == list(range(10, 30))
+    assert levels(dataset, "test") == list(range(100, 105))
+    assert dataset.split("train").labels is None
+    assert dataset.fingerprint.startswith("lsun_church 20+5 3x8x8")
+
+
+def test_a_category_without_val(tmp_path):
+    write(tmp_path / "cat", range(10, 30))
+    dataset = Folder(8, str(tmp_path / "cat"), "lsun_cat", held_out=0.1, root=str(tmp_path / "root"))
+    dataset.prepare()
+    assert len(levels(dataset, "test")) == 2
+    assert sorted(levels(dataset, "train") + levels(dataset, "test")) == list(range(10, 30))
+
+
+def test_several_categories(lsun):
+    write(lsun / "bedroom_train_lmdb", range(3))
+    with pytest.raises(DataError, match=r"2 LMDBs to train on: name one, data.path=.*/bedroom_train_lmdb"):
+        Folder(8, str(lsun), root=str(lsun.parent / "root")).prepare()
+
+
+def test_nothing_but_bytes_is_kept(lsun):
+    source = Lmdb(lsun / "church_outdoor_train_lmdb", lsun.parent / "root")
+    assert source.read(3)[:4] == b"RIFF"
+    kept = {path.suffix for path in (lsun.parent / "root").rglob("*") if path.is_file()}
+    assert kept == {".raw", ".json", ".lock"}
+    assert not list(lsun.rglob("lock.mdb.new"))
+
+
+@pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+def test_worker_processes_open_it_for_themselves(lsun, method):
+    dataset = Folder(8, str(lsun), root=str(lsun.parent / "root"), array_gib=0.0)
+    dataset.prepare()
+    examples = dataset.split("train")
+    here = examples.__getitems__([0, 1])  # opens it in this process, too
+    loader = torch.utils.data.DataLoader(
+        examples,
+        batch_sampler=[[0, 1], [2, 3]],
+        num_workers=2,
+        collate_fn=torch.Tensor.contiguous,
+        multiprocessing_context=multiprocessing.get_context(method),
+    )
+    batches = list(loader)
+    assert torch.equal(batches[0], here)
+    assert [int(batch.float().mean()) for batch in batches] == [10, 12]
+
+
+def test_lmdb_is_not_installed(lsun, monkeypatch):
+    monkeypatch.setitem(sys.modules, "lmdb", None)
+    monkeypatch.setattr("ddpm.data.lsun._environments", {})
+    with pytest.raises(DataError, match=r"pip install 'ddpm\[lsun\]'"):
+        Folder(8, str(lsun), root=str(lsun.parent / "root")).prepare()
+
+
+def test_no_lmdb(tmp_path):
+    (tmp_path / "lsun").mkdir()
+    (tmp_path / "lsun" / "data.mdb").write_bytes(b"no database" * 1000)
+    with pytest.raises(DataError, match="lsun is not an LMDB that can be read"):
+        Folder(8, str(tmp_path / "lsun"), root=str(tmp_path / "root")).prepare()
+
+
+def test_an_empty_lmdb(tmp_path):
+    write(tmp_path / "lsun", range(0))
+    with pytest.raises(DataError, match="lsun is empty"):
+        Folder(8, str(tmp_path / "lsun"), root=str(tmp_path / "root")).prepare()
+
+
+def test_a_broken_picture_in_it(lsun):
+    folder = lsun / "church_outdoor_train_lmdb"
+    with lmdb.open(str(folder), map_size=2**24) as env, env.begin(write=True) as transaction:
+        transaction.put(b"zzz", b"")
+    root = str(lsun.parent / "root")
+    with pytest.raises(DataError, match="church_outdoor_train_lmdb key b'zzz': it is empty"):
+        Folder(8, str(lsun), root=root).prepare()
+    dataset = Folder(8, str(lsun), root=root, on_error="skip")
+    dataset.prepare()
+    assert len(dataset.split("train")) == 20

@@ -1,0 +1,166 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ddpm.data.dataset import DataError
+from ddpm.data.picture import Rule
+
+WHITE = (255, 255, 255)
+GRAY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+COLOUR = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+
+
+def encoded(image: Image.Image, form: str = "PNG", **how) -> bytes:
+    file = io.BytesIO()
+    image.save(file, form, **how)
+    return file.getvalue()
+
+
+def decode(content: bytes, channels: int = 3, size: tuple[int, int] = (8, 8), background=WHITE) -> np.ndarray:
+    pixels = Rule(channels, *size, background)(content)
+    assert pixels.shape == (channels, *size)
+    assert pixels.is_contiguous()
+    return pixels.permute(1, 2, 0).numpy()
+
+
+def luma(colour: np.ndarray) -> np.ndarray:
+    return colour.astype(float) @ (0.299, 0.587, 0.114)
+
+
+@pytest.mark.parametrize(
+    ("form", "how"), [("PNG", {}), ("BMP", {}), ("TIFF", {}), ("PPM", {}), ("WEBP", {"lossless": True})]
+)
+def test_lossless_colour_is_exact(form, how):
+    content = encoded(Image.fromarray(COLOUR), form, **how)
+    assert np.array_equal(decode(content), COLOUR)
+    assert np.abs(decode(content, channels=1)[..., 0] - luma(COLOUR)).max() <= 0.51
+
+
+def test_jpeg():
+    smooth = np.broadcast_to(np.array([[[200, 100, 50]]], np.uint8), (16, 16, 3))
+    assert np.abs(decode(encoded(Image.fromarray(smooth), "JPEG"), size=(16, 16)).astype(int) - smooth).max() <= 3
+
+
+def test_gray_becomes_three_equal_channels():
+    content = encoded(Image.fromarray(GRAY))
+    assert np.array_equal(decode(content, channels=1)[..., 0], GRAY)
+    assert np.array_equal(decode(content), np.stack([GRAY] * 3, axis=-1))
+
+
+def test_black_and_white():
+    content = encoded(Image.fromarray(GRAY > 100))
+    assert np.array_equal(decode(content, channels=1)[..., 0], 255 * (GRAY > 100))
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_16_bit_gray_is_scaled_and_not_cut_off(form, channels):
+    deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    expected = np.round(deep / 257).astype(np.uint8)[..., None]
+    assert np.array_equal(decode(encoded(Image.fromarray(deep), form), channels), np.repeat(expected, channels, axis=2))
+
+
+def test_alpha_is_laid_over_the_background():
+    alpha = np.tile(np.array([0, 64, 128, 255], np.uint8), (8, 2))[..., None]
+    content = encoded(Image.fromarray(np.concatenate([COLOUR, alpha], axis=2)))
+    for background in (WHITE, (0, 0, 0), (10, 200, 30)):
+        expected = (COLOUR * (alpha / 255) + np.array(background) * (1 - alpha / 255)).round()
+        assert np.abs(decode(content, background=background) - expected).max() <= 1
+
+
+def test_gray_with_alpha():
+    content = encoded(Image.merge("LA", [Image.fromarray(GRAY), Image.fromarray(np.zeros_like(GRAY))]))
+    assert (decode(content, channels=1, background=(7, 7, 7)) == 7).all()
+
+
+def test_what_shows_through_does_not_bleed_into_the_rest():
+    """Transparent pixels have a colour, too, often black: resizing before compositing would leave a dark rim."""
+    picture = np.zeros((8, 8, 4), np.uint8)
+    picture[:, :4] = 255
+    assert (decode(encoded(Image.fromarray(picture)), size=(4, 4)) == 255).all()
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_palette(form):
+    image = Image.fromarray(COLOUR).quantize(16)
+    assert np.array_equal(decode(encoded(image, form)), np.asarray(image.convert("RGB")))
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF"])
+def test_palette_with_a_transparent_colour(form):
+    image = Image.fromarray((np.arange(64).reshape(8, 8) % 2).astype(np.uint8), "L").convert("P")
+    image.putpalette([200, 0, 0, 0, 0, 200] + [0] * 762)
+    pixels = decode(encoded(image, form, transparency=0), background=(1, 2, 3))
+    assert (pixels[:, ::2] == [1, 2, 3]).all()
+    assert (pixels[:, 1::2] == [0, 0, 200]).all()
+
+
+def test_cmyk():
+    inks = np.zeros((8, 8, 4), np.uint8)
+    inks[:4, :, 0] = 255  # cyan above, half black below
+    inks[4:, :, 3] = 128
+    pixels = decode(encoded(Image.fromarray(inks, "CMYK"), "TIFF")).astype(int)
+    assert np.abs(pixels[:4] - [0, 255, 255]).max() <= 2
+    assert np.abs(pixels[4:] - 127).max() <= 2
+    assert np.abs(decode(encoded(Image.fromarray(inks, "CMYK"), "JPEG")).astype(int)[4:] - 127).max() <= 4
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "TIFF"])
+def test_turned_upright_by_exif(form):
+    upright = np.zeros((8, 16, 3), np.uint8)
+    upright[:, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned: show it rotated by 270 degrees
+    stored = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
+    pixels = decode(encoded(stored, form, exif=exif), size=(8, 16)).astype(int)
+    assert np.abs(pixels - upright).max() <= 8
+
+
+def test_the_first_frame_of_an_animation():
+    first, second = Image.fromarray(np.full((8, 8), 50, np.uint8)), Image.fromarray(np.full((8, 8), 90, np.uint8))
+    for form, how in (("GIF", {}), ("WEBP", {"lossless": True}), ("PNG", {})):
+        content = encoded(first, form, save_all=True, append_images=[second], **how)
+        assert (decode(content, channels=1) == 50).all()
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 8), (8, 1), (1, 300), (1, 1), (3, 1000)])
+def test_any_shape_in(height, width):
+    image = Image.fromarray(np.full((height, width, 3), (9, 99, 199), np.uint8))
+    assert (decode(encoded(image), size=(8, 4)) == (9, 99, 199)).all()
+
+
+def test_the_centred_box_of_the_right_size_is_left_alone():
+    big = np.random.default_rng(1).integers(0, 256, (8, 13, 3), np.uint8)
+    assert np.array_equal(decode(encoded(Image.fromarray(big))), big[:, 2:10])
+    assert np.array_equal(decode(encoded(Image.fromarray(big)), size=(8, 13)), big)
+
+
+def test_resizing_is_antialiased():
+    stripes = np.zeros((64, 64), np.uint8)
+    stripes[:, ::2] = 255
+    inner = decode(encoded(Image.fromarray(stripes)), channels=1, size=(16, 16))[:, 1:-1].astype(int)
+    assert np.abs(inner - 127.5).max() < 12
+
+
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])
+def test_half_a_file(form):
+    content = encoded(Image.fromarray(np.random.default_rng(1).integers(0, 256, (64, 64, 3), np.uint8)), form)
+    with pytest.raises(DataError):
+        decode(content[: len(content) // 2])
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "it is empty"), (b"<html>not found</html>", "not a picture")])
+def test_no_picture(content, reason):
+    with pytest.raises(DataError, match=reason):
+        decode(content)
+
+
+def test_floating_point_is_refused():
+    with pytest.raises(DataError, match="floating point"):
+        decode(encoded(Image.fromarray(np.zeros((8, 8), np.float32)), "TIFF"))
+
+
+def test_the_rule_in_words():
+    assert str(Rule(3, 64, 32, (255, 0, 16))) == "3x64x32, centre crop, lanczos, over #ff0010"

@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch import nn
+
+from ddpm.diffusion.prediction import X0, Epsilon
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.schedule import linear
+from ddpm.diffusion.variance import FixedLarge, FixedSmall, Learned
+
+q = ForwardProcess(linear(100))
+
+
+class Fixed(nn.Module):
+    """Answers always the same and remembers the question."""
+
+    def __init__(self, answer):
+        super().__init__()
+        self.answer = answer
+
+    def forward(self, x, t):
+        self.seen = (x, t)
+        return self.answer
+
+
+def test_the_network_counts_from_0():
+    network = Fixed(torch.zeros(2, 3))
+    x_t = torch.ones(2, 3)
+    ReverseProcess(network, q, Epsilon(), FixedLarge())(x_t, torch.tensor([1, 100]))
+    assert network.seen[0] is x_t
+    assert network.seen[1].tolist() == [0, 99]
+
+
+def test_the_second_half_of_the_channels_is_the_variance():
+    output, raw = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    p = ReverseProcess(Fixed(torch.cat([output, raw], 1)), q, X0(), Learned())
+    seen = p(torch.randn(2, 3, 4, 4), torch.tensor([5, 50]))
+    assert torch.equal(seen.output, output)
+    assert torch.equal(seen.x_0, output)
+    assert torch.equal(seen.step.log_var, raw)
+
+
+def test_clipping_cuts_x_0_before_the_mean_is_made():
+    p = ReverseProcess(Fixed(torch.full((1, 2), 7.0)), q, X0(), FixedSmall())
+    x_t, t = torch.zeros(1, 2), torch.tensor([50])
+    free, clipped = p(x_t, t), p(x_t, t, clip=True)
+    assert free.x_0.unique().tolist() == [7]
+    assert clipped.x_0.unique().tolist() == [1]
+    torch.testing.assert_close(free.step.mean, 7 * clipped.step.mean)
+    assert torch.equal(clipped.output, free.output)
+
+
+def test_the_last_step_means_the_estimate_itself():
+    answer = torch.randn(1, 2)
+    p = ReverseProcess(Fixed(answer), q, X0(), FixedSmall())
+    for t in (1, 37):
+        step = p(torch.randn(1, 2), torch.tensor([t]), torch.tensor([0])).step
+        assert torch.equal(step.mean, answer)
+
+
+class Narrow(nn.Module):
+    """A layer as autocast runs it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(2, 2)
+
+    def forward(self, x, t):
+        out = self.layer(x)
+        assert out.dtype == torch.bfloat16
+        return out
+
+
+def test_everything_after_the_network_is_float32_under_autocast():
+    p = ReverseProcess(Narrow(), q, Epsilon(), FixedLarge())
+    with torch.autocast("cpu", torch.bfloat16):
+        seen = p(torch.randn(4, 2), torch.full((4,), 3))
+    assert {seen.output.dtype, seen.x_0.dtype, seen.step.mean.dtype, seen.step.log_var.dtype} == {torch.float32}
+
+
+def test_a_network_without_channels_for_the_variance_is_noticed():
+    p = ReverseProcess(Fixed(torch.zeros(1, 3)), q, X0(), Learned())
+    with pytest.raises(ValueError, match="not enough values"):
+        p(torch.zeros(1, 3), torch.tensor([5]))

@@ -1,0 +1,338 @@
+import math
+from itertools import pairwise
+
+import pytest
+import reference
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from oracle import optimal
+from torch import nn
+
+from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import DDIM, Ancestral, DPMSolver
+from ddpm.diffusion.schedule import cosine, linear
+from ddpm.diffusion.variance import FixedLarge, FixedSmall, Learned, LearnedRange
+
+PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]
+VARIANCES = [FixedLarge(), FixedSmall(), Learned(), LearnedRange()]
+MEAN, STD = 0.3, 0.25
+
+
+def by_name(argument):
+    return type(argument).__name__
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def run(sampler, p, x_T, seed=0, *, clip=False):
+    return list(sampler(p, x_T, rng(seed), clip=clip))
+
+
+def gaussian_noise(n, dtype=torch.float32):
+    return torch.randn(n, 1, generator=rng(1), dtype=dtype)
+
+
+class AsPrediction(nn.Module):
+    """One model of x_0, which is no Gaussian's, read out in the space of any prediction."""
+
+    def __init__(self, q, prediction):
+        super().__init__()
+        self.q, self.prediction = q, prediction
+
+    def forward(self, x, t_from_0):
+        t = t_from_0 + 1
+        x_0 = self.x_0(x, t[:, None].double() / self.q.T)
+        noise = (x - self.q.signal(t, x) * x_0) / self.q.noise_scale(t, x)
+        return self.prediction.target(self.q, x_0, noise, t)
+
+    @staticmethod
+    def x_0(x, time):
+        return 1.4 * torch.sin(2 * x + time)
+
+
+def model(q, prediction, variance=None):
+    return ReverseProcess(AsPrediction(q, prediction), q, prediction, variance or FixedSmall())
+
+
+# The data come out --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
+@pytest.mark.parametrize(
+    ("sampler", "variance", "tolerance"),
+    [
+        (Ancestral(), FixedLarge(), 0.012),
+        (Ancestral(), FixedSmall(), 0.02),
+        (Ancestral(), Learned(), 0.008),
+        (Ancestral(60), LearnedRange(), 0.012),
+        (Ancestral(40, "quadratic"), LearnedRange(), 0.012),
+        (DDIM(None), FixedLarge(), 0.012),
+        (DDIM(40, spacing="quadratic"), FixedLarge(), 0.016),
+        (DPMSolver(20), FixedLarge(), 0.016),
+        (DPMSolver(60), FixedLarge(), 0.008),
+    ],
+    ids=lambda value: f"{type(value).__name__}{getattr(value, 'num_steps', '')}",
+)
+def test_the_optimal_network_samples_the_data(prediction, sampler, variance, tolerance):
+    p = optimal(ForwardProcess(linear(200, rescale=True)), prediction, variance, MEAN, STD)
+    x_0 = run(sampler, p, gaussian_noise(20_000))[-1].x_t
+    assert x_0.mean().item() == pytest.approx(MEAN, abs=0.008)
+    assert x_0.std().item() == pytest.approx(STD, abs=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
+@pytest.mark.parametrize("variance", VARIANCES, ids=by_name)
+def test_the_optimal_network_samples_the_data_over_1000_steps(prediction, variance):
+    p = optimal(ForwardProcess(linear(1000)), prediction, variance, MEAN, STD)
+    x_0 = run(Ancestral(), p, gaussian_noise(20_000))[-1].x_t
+    assert x_0.mean().item() == pytest.approx(MEAN, abs=0.01)
+    assert x_0.std().item() == pytest.approx(STD, abs=0.01)
+
+
+def law(step, times):
+    """Mean and deviation at the end of a chain x_s = step(x_t, t, s, z) that is affine in x_t and z, from N(0, 1)."""
+    mean, variance = 0.0, 1.0
+    for t, s in pairwise([*times, 0]):
+        origin = step(0.0, t, s, 0.0)
+        slope, sigma = step(1.0, t, s, 0.0) - origin, step(0.0, t, s, 1.0) - origin
+        mean, variance = origin + slope * mean, slope**2 * variance + sigma**2
+    return mean, math.sqrt(variance)
+
+
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+@pytest.mark.parametrize("steps", [None, 12, 2, 1])
+@pytest.mark.parametrize("variance", [FixedLarge(), FixedSmall()], ids=by_name)
+def test_ancestral_samples_have_the_literal_law(steps, spacing, variance):
+    betas, sampler = reference.linear(50, beta_T=0.3), Ancestral(steps, spacing)
+    times = sampler.steps(50)
+    full, respaced = reference.Process(betas), reference.Process(reference.respaced(betas, times[::-1]))
+
+    def step(x, t, s, z):
+        a, k = full.alpha_bar[t], len(times) - times.index(t)
+        x_0 = MEAN + math.sqrt(a) * STD**2 / (a * STD**2 + 1 - a) * (x - math.sqrt(a) * MEAN)
+        log_var = respaced.fixed_large(k) if isinstance(variance, FixedLarge) and k > 1 else None
+        if isinstance(variance, FixedSmall) and k > 1:
+            log_var = respaced.fixed_small(k)
+        return respaced.mu_tilde(x, x_0, k) + (math.exp(0.5 * log_var) * z if k > 1 else 0.0)
+
+    p = optimal(ForwardProcess(linear(50, beta_T=0.3)), Epsilon(), variance, MEAN, STD)
+    x_0 = run(sampler, p, gaussian_noise(40_000))[-1].x_t
+    mean, std = law(step, times)
+    assert x_0.mean().item() == pytest.approx(mean, abs=0.005)
+    assert x_0.std().item() == pytest.approx(std, rel=0.015)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
+@pytest.mark.parametrize("steps", [None, 12, 1])
+def test_ddim_samples_have_the_literal_law(steps, spacing, eta):
+    full, sampler = reference.Process(reference.linear(50, beta_T=0.3)), DDIM(steps, eta, spacing)
+
+    def step(x, t, s, z):
+        a = full.alpha_bar[t]
+        epsilon = math.sqrt(1 - a) * (x - math.sqrt(a) * MEAN) / (a * STD**2 + 1 - a)
+        return reference.ddim_step(full, x, epsilon, t, s, eta, z)
+
+    p = optimal(ForwardProcess(linear(50, beta_T=0.3)), Velocity(), FixedLarge(), MEAN, STD)
+    x_0 = run(sampler, p, gaussian_noise(40_000))[-1].x_t
+    mean, std = law(step, sampler.steps(50))
+    assert x_0.mean().item() == pytest.approx(mean, abs=0.005)
+    assert x_0.std().item() == pytest.approx(std, rel=0.015)
+
+
+# Equations, literally -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("variance", [FixedLarge(), FixedSmall()], ids=by_name)
+def test_ancestral_is_algorithm_2(variance):
+    q, literal, x_T = ForwardProcess(linear(30)), reference.Process(reference.linear(30)), gaussian_noise(1, torch.double)
+    g, x = rng(5), x_T.item()
+    for state in Ancestral()(model(q, Epsilon(), variance), x_T, rng(5), clip=False):
+        t = state.t + 1
+        x_0 = AsPrediction.x_0(torch.tensor(x), torch.tensor(t / 30)).item()
+        epsilon = (x - math.sqrt(literal.alpha_bar[t]) * x_0) / math.sqrt(1 - literal.alpha_bar[t])
+        log_var = literal.fixed_large(t) if isinstance(variance, FixedLarge) else literal.fixed_small(t)
+        z = torch.randn(1, 1, generator=g, dtype=torch.double).item()
+        x = reference.ancestral_step(literal, x, epsilon, t, log_var, z)
+        assert state.x_t.item() == pytest.approx(x, abs=1e-9)
+        assert state.x_0.item() == pytest.approx(x_0, abs=1e-9)
+
+
+@pytest.mark.parametrize("steps", [2, 3, 10, 30])
+def test_dpm_solver_is_algorithm_2_of_its_paper(steps):
+    q, literal, x_T = ForwardProcess(cosine(30)), reference.Process(reference.cosine(30)), gaussian_noise(1, torch.double)
+    sampler = DPMSolver(steps)
+    *_, at_1, at_0 = run(sampler, model(q, X0()), x_T)
+
+    def x_0_of(x, t):
+        return AsPrediction.x_0(torch.tensor(x), torch.tensor(t / 30)).item()
+
+    want = reference.dpm_solver(literal, x_T.item(), x_0_of, sampler.steps(30))
+    assert at_1.t == 1
+    assert at_1.x_t.item() == pytest.approx(want, abs=1e-9)
+    assert at_0.x_t.item() == pytest.approx(x_0_of(want, 1), abs=1e-9)
+
+
+def test_dpm_solver_is_of_second_order_and_ddim_of_first():
+    q = ForwardProcess(linear(4000, rescale=True))
+    p = optimal(q, X0(), FixedSmall(), MEAN, STD)
+    x_T = gaussian_noise(50, torch.double)
+
+    def marginal(t):
+        return q.alpha_bar[t].sqrt() * MEAN, (q.alpha_bar[t] * STD**2 + 1 - q.alpha_bar[t]).sqrt()
+
+    (mean_T, std_T), (mean_1, std_1) = marginal(4000), marginal(1)
+    exact = mean_1 + std_1 / std_T * (x_T - mean_T)  # the probability flow of Gaussian data
+
+    def error(sampler):
+        return (run(sampler, p, x_T)[-2].x_t - exact).abs().max().item()
+
+    ddim = [error(DDIM(n, spacing="quadratic")) for n in (20, 40, 80)]
+    dpm_solver = [error(DPMSolver(n)) for n in (20, 40, 80)]
+    for a, b in pairwise(ddim):
+        assert 1.7 < a / b < 2.3
+    for a, b in pairwise(dpm_solver):
+        assert 3.0 < a / b < 5.5
+    assert dpm_solver[-1] < 0.1 * ddim[-1]
+
+
+# Relations ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("schedule", [linear, cosine])
+@pytest.mark.parametrize(
+    ("prediction", "clip"),
+    [(Epsilon(), True), (X0(), True), (Velocity(), True), *((prediction, False) for prediction in PREDICTIONS)],
+    ids=str,
+)
+def test_ddim_with_eta_1_over_all_steps_is_ancestral_with_fixed_small(schedule, prediction, clip):
+    q, x_T = ForwardProcess(schedule(50)), gaussian_noise(20, torch.double)
+    p = model(q, prediction, FixedSmall())
+    for ddim, ancestral in zip(
+        run(DDIM(None, eta=1.0), p, x_T, clip=clip), run(Ancestral(), p, x_T, clip=clip), strict=True
+    ):
+        torch.testing.assert_close(ddim, ancestral, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(), Ancestral(7), DDIM(7, 0.5), DPMSolver(7)], ids=by_name)
+@pytest.mark.parametrize("clip", [False, True])
+def test_one_model_samples_the_same_under_every_prediction(sampler, clip):
+    q, x_T = ForwardProcess(linear(50)), gaussian_noise(20, torch.double)
+    want = run(sampler, model(q, X0()), x_T, clip=clip)[-1].x_t
+    for prediction in (Epsilon(), Velocity(), *([] if clip else [Mu()])):
+        torch.testing.assert_close(run(sampler, model(q, prediction), x_T, clip=clip)[-1].x_t, want, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sampler", [DDIM(7, 0.5), DPMSolver(7)], ids=by_name)
+def test_ddim_and_dpm_solver_do_not_ask_for_the_variance(sampler):
+    q, x_T = ForwardProcess(linear(50)), gaussian_noise(20)
+    small, large = (run(sampler, optimal(q, Epsilon(), v), x_T)[-1].x_t for v in (FixedSmall(), FixedLarge()))
+    assert torch.equal(small, large)
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(None), Ancestral(9, "quadratic"), DDIM(9), DPMSolver(9)], ids=by_name)
+def test_clipped_samples_are_in_range_and_every_state_is_yielded(sampler):
+    q, calls = ForwardProcess(linear(50)), []
+    p = model(q, Epsilon())
+    p.network.register_forward_hook(lambda *_: calls.append(1))
+    states = run(sampler, p, 3 * gaussian_noise(20), clip=True)
+    assert [state.t for state in states] == [*sampler.steps(50)[1:], 0]
+    assert len(states) == len(calls) == sampler.num_evaluations(50)
+    assert all(state.x_0.abs().max() <= 1 for state in states)
+    assert torch.equal(states[-1].x_t, states[-1].x_0)
+
+
+def test_mu_keeps_its_raw_mean_on_the_full_chain():
+    q, x_T = ForwardProcess(linear(50)), 3 * gaussian_noise(20)
+    free, clipped = (run(Ancestral(), model(q, Mu()), x_T, clip=clip) for clip in (False, True))
+    assert all(torch.equal(a.x_t, b.x_t) for a, b in zip(free, clipped, strict=True))
+    assert max(state.x_0.abs().max() for state in free) > 1
+    assert max(state.x_0.abs().max() for state in clipped) == 1
+
+
+# Noise and gradients ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(5), DDIM(5, 1.0), DDIM(5, 0.0), DPMSolver(5)], ids=by_name)
+def test_noise_comes_from_the_generator_only(sampler):
+    q, x_T, before = ForwardProcess(linear(50)), gaussian_noise(20), torch.get_rng_state()
+    p = model(q, Epsilon(), FixedLarge())
+    first, again, other = (run(sampler, p, x_T, seed)[-1].x_t for seed in (0, 0, 1))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, again)
+    deterministic = isinstance(sampler, DPMSolver) or (isinstance(sampler, DDIM) and sampler.eta == 0)
+    assert torch.equal(first, other) == deterministic
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(1), DDIM(1, 1.0), DPMSolver(1)], ids=by_name)
+def test_the_last_step_adds_no_noise(sampler):
+    p, x_T = model(ForwardProcess(linear(50)), Epsilon(), FixedLarge()), gaussian_noise(20)
+    assert torch.equal(run(sampler, p, x_T, 0)[-1].x_t, run(sampler, p, x_T, 1)[-1].x_t)
+
+
+def test_sampling_builds_no_graph():
+    q = ForwardProcess(linear(10))
+    p = ReverseProcess(nn.Bilinear(1, 1, 1), q, Epsilon(), FixedSmall())
+    p.network = _Linear()
+    for state in Ancestral()(p, gaussian_noise(2), rng()):
+        assert not state.x_t.requires_grad
+        assert torch.is_grad_enabled()  # between steps the caller's mode holds
+
+
+class _Linear(nn.Linear):
+    def __init__(self):
+        super().__init__(1, 1)
+
+    def forward(self, x, t):
+        return super().forward(x)
+
+
+# Times --------------------------------------------------------------------------------------------------------------
+
+
+@given(T=st.integers(2, 1200), share=st.floats(0, 1), spacing=st.sampled_from(["uniform", "quadratic"]))
+def test_walks_start_at_T_end_with_1_and_descend(T, share, spacing):
+    steps = max(2, round(share * T))
+    for sampler in (Ancestral(steps, spacing), DDIM(steps, 0.0, spacing), DPMSolver(steps, spacing)):
+        times = sampler.steps(T)
+        assert (times[0], times[-1], len(times)) == (T, 1, steps)
+        assert all(a > b for a, b in pairwise(times))
+
+
+def test_uniform_spacing_is_that_of_improved_diffusion():
+    from_0 = [t - 1 for t in DDIM(50).steps(1000)[::-1]]
+    assert from_0[:6] == [0, 20, 41, 61, 82, 102]
+    assert from_0[-3:] == [958, 979, 999]
+
+
+def test_quadratic_spacing_is_dense_at_the_end():
+    times = DDIM(10, spacing="quadratic").steps(1000)[::-1]
+    for i, t in enumerate(times):
+        assert t == pytest.approx(1 + 999 * (i / 9) ** 2, abs=0.5)
+
+
+def test_all_T_steps_by_default():
+    assert Ancestral().steps(5) == [5, 4, 3, 2, 1]
+    assert Ancestral().num_evaluations(1000) == 1000
+    assert DDIM(None, spacing="quadratic").steps(5) == [5, 4, 3, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DDIM(0), "at least 1"),
+        (lambda: DDIM(10, eta=1.5), r"eta=1.5 must lie in \[0, 1\]"),
+        (lambda: DDIM(10, eta=-0.1), "eta=-0.1"),
+        (lambda: Ancestral(10, "cubic"), "not one of uniform, quadratic"),
+        (lambda: DPMSolver(51).steps(50), "steps=51 exceeds T=50"),
+    ],
+)
+def test_refuses_walks_that_do_not_exist(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()

@@ -1,0 +1,129 @@
+"""Paths survive Hydra's grammar, wrong requests get one line, and no question imports torch."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from ddpm import cli
+
+PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(
+    lambda path: path not in ("null", "auto") and not path.startswith("~")
+)
+
+
+@given(PATHS)
+@example("runs/a=b, c [d] {e} 'f' \"g\" \\")
+@example("${oc.env:HOME}")
+@example("\\'")
+@example("\\\\${x}")
+@example("C:\\dir\\")
+@example("über/日本.ckpt")
+def test_any_path_reaches_the_configuration_as_it_was_typed(path):
+    (quoted,) = cli.quote_paths([f"ckpt={path}"])
+    override = OverridesParser.create().parse_override(quoted)
+    assert not override.is_sweep_override()
+    assert OmegaConf.create({"ckpt": override.value()}).ckpt == path
+
+
+def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert cli.quote_paths(["out=~/runs", "seed=1,2", "resume=null"]) == [
+        "out='/home/ada/runs'",
+        "seed=1,2",
+        "resume=null",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objectiv=vlb"], "did you mean objective"),
+        (["max_step=3"], "did you mean max_steps"),
+        (["optimizer.lrr=1"], "did you mean optimizer.lr"),
+        (["network.chanels=64"], "did you mean network.channels"),
+        (["objective=vbl"], "did you mean vlb"),
+        (["objective=foo"], "options: hybrid, simple, vlb"),
+        (["experiment=nothing"], "options:"),
+        (["max_steps"], "KEY=VALUE"),
+        (["optimizer.lr=[1"], "cannot read"),
+        (["max_steps=0"], "at least 1"),
+        (["max_steps=-5"], "at least 1"),
+        (["max_steps=many"], "whole number"),
+        (["max_steps=true"], "whole number"),
+        (["max_steps=1.5"], "whole number"),
+        (["~max_steps"], "whole number"),
+        (["data.batch_size=0"], "at least 1"),
+        (["schedule.T=1"], "at least 2"),
+        (["optimizer.lr=0"], "positive"),
+        (["optimizer.lr=.inf"], "positive"),
+        (["optimizer.grad_clip=-1"], "positive"),
+        (["ema.decay=1"], "[0, 1)"),
+        (["data.split=dev"], "train or test"),
+        (["evaluation.num_samples=1"], "at least 2"),
+        (["sampler.steps=1001"], "at most T"),
+        (["trainer.precision=bf16-true"], "bf16-mixed"),
+        (["variance=learned"], "objective=hybrid"),
+        (["objective=hybrid"], "variance=learned_range"),
+        (["objective=vlb", "weighting=min_snr"], "weighting=none"),
+        (["+extra=1"], "no setting 'extra'"),
+        (["+optimizer.beta=1"], "no setting 'optimizer.beta'"),
+    ],
+)
+def test_a_wrong_request_is_one_line(overrides, message):
+    with pytest.raises(cli.RequestError) as refusal:
+        cli.compose(overrides)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_command_line_wins_over_debug_over_experiment_over_recipe():
+    assert cli.compose([]).max_steps > cli.compose(["debug=smoke"]).max_steps
+    assert cli.compose(["debug=smoke", "max_steps=3"]).max_steps == 3
+
+
+def test_choices_name_the_option_of_every_group():
+    choices = cli.compose(["objective=vlb"]).choices
+    assert choices.objective == "vlb"
+    assert choices.prediction == "eps"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("objective=vlb", "checkpoint's"),
+        ("schedule.T=10", "checkpoint's"),
+        ("network.channels=64", "checkpoint's"),
+        ("evaluation.samples=3", "did you mean"),
+        ("sampler=dim", "did you mean ddim"),
+        ("sampler.steps=5000", "at most T"),
+    ],
+)
+def test_an_evaluation_leaves_the_model_what_it_is(override, message):
+    base = OmegaConf.to_container(cli.compose(["debug=smoke"]))
+    with pytest.raises(cli.RequestError, match=message):
+        cli.compose_evaluation(base, [override])
+
+
+def test_an_evaluation_starts_from_the_checkpoints_own_configuration():
+    base = OmegaConf.to_container(cli.compose(["sampler=ddim", "sampler.eta=0.5", "schedule.T=77"]))
+    config = cli.compose_evaluation(base, ["sampler.steps=7", "ckpt='a b'"])
+    assert (config.sampler.eta, config.sampler.steps, config.schedule.T, config.ckpt) == (0.5, 7, 77, "a b")
+    assert "eta" not in cli.compose_evaluation(base, ["sampler=ancestral"]).sampler
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_questions_are_answered_without_torch(script, arguments, workspace):
+    code = f"import sys, runpy; sys.argv = {[script, *arguments]!r}; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+    code += "finally: assert 'torch' not in sys.modules, 'torch was imported'"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=workspace)
+    assert answer.returncode == 0, answer.stderr
+    assert "sampler" in answer.stdout
+    assert not list(workspace.iterdir())

@@ -1,0 +1,174 @@
+"""The commands of the README, at debug=smoke, each as a user starts it: a process in an empty directory."""
+
+import csv
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT
+from PIL import Image
+
+SMOKE = ["debug=smoke", "logger=csv"]
+
+
+def run(script, *arguments, cwd, code=0):
+    """The finished process; warnings are errors there, too."""
+    command = [sys.executable, str(ROOT / script), *arguments]
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A finished smoke run, with its output."""
+    cwd = tmp_path_factory.mktemp("user")
+    return cwd, run("train.py", *SMOKE, cwd=cwd)
+
+
+def test_training_leaves_a_complete_run_folder(trained):
+    cwd, done = trained
+    folder = cwd / "runs" / "latest"
+    lines = done.stdout.splitlines()
+    assert lines[0] == lines[-1] == f"run folder: {folder.resolve()}"
+    assert "Traceback" not in done.stderr
+    assert "Warning" not in done.stderr
+    assert {path.name for path in (folder / "samples").iterdir()} == {"step_0000003.png", "step_0000006.png"}
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["2", "3", "4", "6"]
+    assert all(float(row["train/loss"]) > 0 for row in rows if row["train/loss"])
+    assert float(rows[-1]["validation/bits_per_dim_16_timesteps"]) > 0
+    picture = Image.open(folder / "samples" / "step_0000006.png")
+    assert min(picture.size) >= 8 * 48
+
+
+def test_a_checkpoint_is_tensors_and_plain_containers(trained):
+    content = torch.load(trained[0] / "runs/latest/checkpoints/last.ckpt", weights_only=True)
+    assert content["global_step"] == 6
+    assert content["config"]["choices"]["objective"] == "simple"
+    raw = {key: value for key, value in content["state_dict"].items() if key.startswith("p.network.")}
+    averaged = {key.replace("p.", "p_ema.", 1): value for key, value in raw.items()}
+    assert averaged.keys() <= content["state_dict"].keys()
+    assert any(not torch.equal(value, content["state_dict"][key]) for key, value in averaged.items())
+
+
+def test_evaluation_measures_and_repeats_itself_on_any_number_of_processes(trained):
+    cwd, _ = trained
+    done = run("evaluate.py", "ckpt=runs/latest", *SMOKE, "out=one process", cwd=cwd)
+    assert "17 of 256 gray levels" in done.stdout
+    run("evaluate.py", f"ckpt={cwd}/runs/latest/checkpoints/last.ckpt", *SMOKE, "out=two", "trainer=ddp",
+        "trainer.devices=2", cwd=cwd)  # fmt: skip
+    one, two = (json.loads((cwd / out / "results.json").read_text()) for out in ("one process", "two"))
+    assert one["protocol"] == two["protocol"]
+    assert set(one["metrics"]) == {"inception_score", "fid", "bits_per_dim"}
+    for name, parts in one["metrics"].items():
+        for part, value in parts.items():
+            assert two["metrics"][name][part] == pytest.approx(value, rel=1e-9), (name, part)
+    pictures = [np.asarray(Image.open(cwd / out / "samples.png")) for out in ("one process", "two")]
+    half = pictures[0].shape[0] // 3  # rank 0 shows its own chunks: the first is the same
+    assert np.array_equal(pictures[0][:half], pictures[1][:half])
+    bits = one["metrics"]["bits_per_dim"]
+    assert bits["value"] == pytest.approx(bits["rate"] + bits["distortion"])
+
+
+def test_training_on_two_processes_takes_the_same_steps(trained, tmp_path):
+    run("train.py", *SMOKE, "trainer=ddp", "trainer.devices=2", cwd=tmp_path)
+    weights = [
+        torch.load(cwd / "runs/latest/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for cwd in (trained[0], tmp_path)
+    ]
+    assert weights[0].keys() == weights[1].keys()
+    for key, value in weights[0].items():
+        torch.testing.assert_close(weights[1][key], value, rtol=1e-4, atol=1e-5, msg=key)
+    assert len(list((tmp_path / "runs" / "digits").iterdir())) == 1
+
+
+def test_a_sweep_ends_in_a_table(tmp_path):
+    axes = ["objective=simple,vlb,hybrid", "+trainer.devices=1"]
+    run("train.py", "-m", *SMOKE, *axes, cwd=tmp_path, code=2)  # nothing to append to
+    assert not (tmp_path / "runs").exists()
+    done = run("train.py", "-m", *SMOKE, axes[0], cwd=tmp_path)
+    folder = tmp_path / "runs" / "sweeps" / "latest"
+    with (folder / "report.csv").open() as file:
+        rows = {row["objective"]: row for row in csv.DictReader(file)}
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "simple": "finished", "vlb": "finished", "hybrid": "refused",
+    }  # fmt: skip
+    assert "variance=learned_range" in rows["hybrid"]["reason"]
+    assert float(rows["simple"]["FID"]) > 0
+    assert rows["simple"]["protocol"] == rows["vlb"]["protocol"]
+    assert "report:" in done.stdout
+    assert "bits/dim" in (folder / "report.md").read_text()
+    page = (folder / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 2
+    assert not (tmp_path / "multirun").exists()
+    assert not (tmp_path / "runs" / "latest").exists()
+
+
+def test_a_failing_cell_does_not_stop_the_sweep(tmp_path):
+    lr = "optimizer.lr=1e-3,1e30"
+    run("train.py", "-m", *SMOKE, lr, "optimizer.warmup=0", cwd=tmp_path, code=1)
+    with (tmp_path / "runs/sweeps/latest/report.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["status"] for row in rows] == ["finished", "failed"]
+    assert "not finite" in rows[1]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "message"),
+    [
+        ("train.py", ["objectiv=vlb"], "did you mean objective"),
+        ("train.py", ["objective=simple,vlb"], "add -m"),
+        ("train.py", ["--wat"], "unknown flag"),
+        ("train.py", ["network.channel_mult=[1,2,2,2,2]"], "8x8"),
+        ("train.py", ["network.channels=33"], "channels=33"),
+        ("train.py", ["data.batch_size=5000"], "1500 training examples"),
+        ("train.py", ["trainer.accumulate=3"], "129"),
+        ("train.py", ["out=/proc/nowhere"], "/proc"),
+        ("train.py", ["-m", "objective=simpel,vlb"], "did you mean simple"),
+        ("train.py", ["-m", "experiment=glob(nothing*)"], "matches nothing"),
+        ("train.py", ["-m", "variance=learned,learned_range"], "every cell"),
+        ("evaluate.py", [], "ckpt= is missing"),
+        ("evaluate.py", ["ckpt=nowhere"], "does not exist"),
+        ("evaluate.py", ["ckpt=."], "not a run folder"),
+        ("evaluate.py", ["ckpt=text.ckpt"], "not a checkpoint"),
+        ("evaluate.py", ["ckpt=half.ckpt"], "cut short"),
+        ("evaluate.py", ["ckpt=code.ckpt"], "refused"),
+        ("evaluate.py", ["ckpt=run.ckpt", "objective=vlb"], "checkpoint's"),
+        ("evaluate.py", ["ckpt=run.ckpt", "evaluation.metrics=[fdi]"], "fdi"),
+        ("evaluate.py", ["ckpt=run.ckpt", "features=inception"], "features.weights"),
+        ("evaluate.py", ["ckpt=run.ckpt", "seed=1,2"], "several values"),
+    ],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(trained, workspace, script, arguments, message):
+    last = trained[0] / "runs/latest/checkpoints/last.ckpt"
+    (workspace / "run.ckpt").write_bytes(last.read_bytes())
+    (workspace / "half.ckpt").write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    (workspace / "text.ckpt").write_text("not a checkpoint")
+    torch.save({"state_dict": Hostile()}, workspace / "code.ckpt")
+    before = sorted(workspace.rglob("*"))
+    done = run(script, *arguments, cwd=workspace, code=2)
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert sorted(workspace.rglob("*")) == before
+
+
+class Hostile:
+    """Would leave a file behind if it were unpickled."""
+
+    def __reduce__(self):
+        return open, ("hostile was here", "w")
+
+
+def test_an_existing_run_is_never_overwritten(trained, workspace):
+    target = workspace / "a run, with = and [brackets]"
+    run("train.py", *SMOKE, f"out={target}", cwd=workspace)
+    config = (target / "config.yaml").read_bytes()
+    assert "is not empty" in run("train.py", *SMOKE, f"out={target}", cwd=workspace, code=2).stderr
+    assert (target / "config.yaml").read_bytes() == config
+    run("evaluate.py", f"ckpt={target}", *SMOKE, cwd=workspace)

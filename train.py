@@ -1,0 +1,28 @@
+"""Train a diffusion model: `python train.py [GROUP=OPTION] [KEY=VALUE] ...`; with -m, one run for each combination."""
+
+from omegaconf import DictConfig
+
+from ddpm import cli, runs, sweep
+
+
+def train(config: DictConfig) -> None:
+    with cli.request():  # a wrong request ends here, before anything is written
+        from ddpm import build
+
+        images = build.dataset(config)
+        data, module = build.data_module(config, images), build.module(config, images)
+        evaluation = build.evaluation(config, images) if config.evaluate_after else None
+        folder = runs.start(config)
+    runs.say(f"run folder: {folder}", build.summary(module, config))
+    trainer = build.trainer(config, folder, images)
+    trainer.fit(module, data)
+    if evaluation:
+        about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": build.plain(config)}
+        results = evaluation.run(module.p_ema, build.place_of(trainer), about)
+        if trainer.is_global_zero:
+            results.publish(folder, trainer.loggers, trainer.global_step)
+    runs.say(*build.how_to_look(trainer), f"run folder: {folder}")
+
+
+if __name__ == "__main__":
+    cli.run(train, sweep.run)
