@@ -33,4 +33,4 @@ $(VENV)/installed: requirements.lock pyproject.toml
 # After a change of pyproject.toml's dependencies; needs uv.
 lock:
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
-		--no-emit-index-url --no-annotate --output-file requirements.lock
+		--no-emit-index-url --no-emit-find-links --no-annotate --output-file requirements.lock

@@ -2,9 +2,9 @@
 
     python benchmarks/data.py [--workers 2] [--images 50000] [--jpegs 5000] [--folder WHERE_TO_KEEP_THE_JPEGS]
 
-Each line runs in a process of its own. Speeds are the best of three passes over the images, in shuffled order. Memory is
-the peak of the resident set beyond what the imports take, over the size of the decoded array; pages mapped from the cache
-count, although all processes of a machine share them.
+Each line runs in a process of its own. Speeds are the best of three passes over the images, in shuffled order. Memory
+is the peak of the resident set beyond what the imports take, over the size of the decoded array; pages mapped from the
+cache count, although all processes of a machine share them.
 """
 
 import argparse
@@ -141,6 +141,7 @@ def main() -> None:
     parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:
+        torch.set_num_threads(1)  # as in a DataLoader's workers; a pool of threads per small image helps nobody
         print(json.dumps(measure(args.measure, args.scratch, args.folder, args.images, args.workers)))
         return
 
@@ -163,10 +164,8 @@ def main() -> None:
         ):
             own = ["--measure", what, "--scratch", scratch, "--folder", str(folder)]
             numbers = ["--workers", str(workers), "--images", str(args.images)]
-            done = subprocess.run(
-                [sys.executable, __file__, *own, *numbers], check=True, capture_output=True, text=True
-            )
-            found = json.loads(done.stdout)
+            command = [sys.executable, __file__, *own, *numbers]
+            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
             prepared = f"{found['prepared in s']:.1f} s" if "prepared in s" in found else ""
             memory = f"{found['memory / array']:.2f}" if "cached" in what or "memory, D" in what else ""
             print(f"| {what} | {workers} | {found['images/s']:,.0f} | {prepared} | {memory} |", flush=True)

@@ -1,4 +1,4 @@
-"""The best possible network for x_0 ~ N(mean, std^2 I), in closed form: what it should sample, and its bound, are known."""
+"""The best network for x_0 ~ N(mean, std^2 I), in closed form: what it should sample, and its bound, are known."""
 
 import torch
 from torch import Tensor, nn

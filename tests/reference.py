@@ -1,4 +1,4 @@
-"""The papers' equations, transcribed literally: numpy, float64, scalars and loops. Slow and plain, to be checked against.
+"""The papers' equations, transcribed literally: numpy, float64, scalars and loops.
 
 t is the paper's, 1..T; alpha_bar(0) = 1. Nothing here is shared with the package.
 """
@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-# Variance schedules ----------------------------------------------------------------------------------------------------
+# Variance schedules ---------------------------------------------------------------------------------------------------
 
 
 def linear(T, beta_1=1e-4, beta_T=0.02):
@@ -15,7 +15,9 @@ def linear(T, beta_1=1e-4, beta_T=0.02):
 
 
 def quadratic(T, beta_1=1e-4, beta_T=0.02):
-    return np.array([(math.sqrt(beta_1) + (math.sqrt(beta_T) - math.sqrt(beta_1)) * i / (T - 1)) ** 2 for i in range(T)])
+    return np.array(
+        [(math.sqrt(beta_1) + (math.sqrt(beta_T) - math.sqrt(beta_1)) * i / (T - 1)) ** 2 for i in range(T)]
+    )
 
 
 def constant(T, beta_T=0.02):
@@ -43,7 +45,7 @@ def sigmoid(T, beta_1=1e-4, beta_T=0.02):
     return np.array([beta_1 + (beta_T - beta_1) / (1 + math.exp(6 - 12 * i / (T - 1))) for i in range(T)])
 
 
-# Ho et al. 2020 --------------------------------------------------------------------------------------------------------
+# Ho et al. 2020 -------------------------------------------------------------------------------------------------------
 
 
 class Process:
@@ -134,7 +136,7 @@ def ancestral_step(process, x_t, epsilon, t, log_var, z):  # Algorithm 2, line 4
     return process.mu_of_epsilon(x_t, epsilon, t) + math.exp(0.5 * log_var) * (z if t > 1 else 0.0)
 
 
-# Nichol & Dhariwal 2021 ------------------------------------------------------------------------------------------------
+# Nichol & Dhariwal 2021 -----------------------------------------------------------------------------------------------
 
 
 def learned_range(process, v, t):  # Eq. (15), v in [-1, 1] as the code has it
@@ -142,7 +144,7 @@ def learned_range(process, v, t):  # Eq. (15), v in [-1, 1] as the code has it
     return share * math.log(process.beta[t]) + (1 - share) * process.fixed_small(t)
 
 
-# Song, Meng & Ermon 2021 -----------------------------------------------------------------------------------------------
+# Song, Meng & Ermon 2021 ----------------------------------------------------------------------------------------------
 
 
 def ddim_step(process, x_t, epsilon, t, s, eta, z):  # Eqs. (12) and (16)
@@ -152,7 +154,7 @@ def ddim_step(process, x_t, epsilon, t, s, eta, z):  # Eqs. (12) and (16)
     return math.sqrt(a_s) * x_0 + math.sqrt(1 - a_s - sigma**2) * epsilon + sigma * z
 
 
-# Lu et al. 2022: DPM-Solver++(2M), Algorithm 2 -------------------------------------------------------------------------
+# Lu et al. 2022: DPM-Solver++(2M), Algorithm 2 ------------------------------------------------------------------------
 
 
 def dpm_solver(process, x, x_0_of, times):
@@ -181,7 +183,7 @@ def dpm_solver(process, x, x_0_of, times):
     return x
 
 
-# The U-Net's time embedding --------------------------------------------------------------------------------------------
+# The U-Net's time embedding -------------------------------------------------------------------------------------------
 
 
 def time_embedding(t, dim):

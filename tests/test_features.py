@@ -134,7 +134,8 @@ def test_the_script_makes_such_a_classifier(tmp_path):
     made = tmp_path / "classifier.safetensors"
     script = ROOT / "scripts" / "train_digits_classifier.py"
     command = [sys.executable, str(script), "--out", str(made)]
-    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # faster, the network being so small
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=one_thread).stdout
     accuracy = float(output.removeprefix("test accuracy ").partition("%")[0])
     assert accuracy >= 98.5
     assert made.stat().st_size == DIGITS_WEIGHTS.stat().st_size
@@ -161,7 +162,7 @@ def random_inception():
             for module in self.modules():
                 if isinstance(module, nn.Conv2d):
                     nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.normal_(self.fc.weight, std=8)
+            nn.init.normal_(self.fc.weight, std=3)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "load_state_dict_from_url", lambda *args, **kwargs: None)

@@ -1,6 +1,7 @@
 import itertools
 import json
 import math
+import multiprocessing
 import warnings
 from datetime import timedelta
 
@@ -230,7 +231,8 @@ def process(rank, folder):
 
 def test_any_number_of_processes_gives_the_same_metrics(tmp_path):
     """101 samples are 7 chunks for 3 processes; 20 are 2, which leaves one of them with nothing."""
-    torch.multiprocessing.spawn(process, (tmp_path,), nprocs=3)
+    multiprocessing.set_forkserver_preload(["ddpm.metrics"])  # imported once, not once per process
+    torch.multiprocessing.start_processes(process, (tmp_path,), nprocs=3, start_method="forkserver")
     alone = {n: metrics_over(0, 1, n) for n in (101, 20)}
     for world_size in (2, 3):
         for rank in range(world_size):
@@ -308,16 +310,16 @@ def test_inception_agrees_with_torch_fidelity(inception_weights, fid):  # noqa: 
     extractor = TorchFidelity(weights=inception_weights, trust=True)
     ours, theirs = both(
         extractor,
-        smooth_images(12, 0),
-        smooth_images(11, 1),
+        smooth_images(11, 0),
+        smooth_images(6, 1),
         fid=fid,
         kid_subsets=4,
-        kid_subset_size=9,
+        kid_subset_size=5,
         feature_extractor="inception-v3-compat",
         feature_extractor_weights_path=str(inception_weights),
     )
     assert ours == pytest.approx(theirs, rel=1e-4)
-    assert ours["inception_score_mean"] > 1.01  # the comparison is of something
+    assert ours["inception_score_std"] > 1e-4  # the comparison is of something
 
 
 def test_any_registered_extractor_agrees_with_torch_fidelity():

@@ -32,6 +32,7 @@ SAMPLES, BOUND = 1, 2  # what a chunk's generator is for: the second part of its
 METRICS = ("inception_score", "fid", "bits_per_dim")
 SPLITS = 10  # of the Inception Score
 SHOWN = 100  # samples in the picture
+CHAINS, STATES = 6, 13  # in the picture of the reverse process
 
 
 class Place(NamedTuple):
@@ -83,17 +84,19 @@ class Evaluation:
         real: dict[str, Any] = {}
         curves: dict[str, list[float]] = {}
         first: Tensor | None = None
+        chain: list[Tensor] = []
         if of_features:
             extractor = self.extractor.to(place.device)
             reference = self.statistics(self.settings.fid_split, extractor, place)
             n = self.settings.num_samples
             metrics, first = self._measure("samples", self.generate(p, n, place), n, reference, extractor, place)
+            chain = self.chain(p, place)
             train = self.images.split("train")
             n = min(n, len(train))
             real, _ = self._measure("train images", self.originals(train, n, place), n, reference, extractor, place)
         if "bits_per_dim" in self.settings.metrics:
             metrics["bits_per_dim"], curves = self.bound(p, place)
-        return Results(metrics, real, self.protocol(p), about, curves, first)
+        return Results(metrics, real, self.protocol(p), about, curves, first, chain)
 
     def announce(self, p: ReverseProcess, place: Place) -> None:
         """What will be done and what it costs, in evaluations of the network."""
@@ -147,6 +150,15 @@ class Evaluation:
             with self._precision(place):
                 *_, last = self.sampler(p, x_T, draw)
             yield indices, to_uint8(last.x_t)[: len(indices)]
+
+    def chain(self, p: ReverseProcess, place: Place) -> list[UInt8[Tensor, "n c h w"]]:
+        """A few samples on their way from x_T to x_0, at even distances."""
+        draw = generator(place.device, self.settings.seed, SAMPLES, 0)
+        x_T = torch.randn((CHAINS, *self.images.shape), generator=draw, device=place.device)
+        with self._precision(place):
+            states = [x_T, *(state.x_t for state in self.sampler(p, x_T, draw))]
+        shown = torch.linspace(0, len(states) - 1, min(STATES, len(states))).round().int().tolist()
+        return [to_uint8(states[k]).cpu() for k in shown]
 
     def originals(self, examples: Examples, n: int, place: Place) -> Iterator[Batch]:
         """Real images 0..n-1: those of this process's chunks."""

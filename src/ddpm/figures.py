@@ -28,4 +28,4 @@ def save(picture: Image.Image, path: Path) -> Path:
 
 def strip(states: list[Tensor]) -> Image.Image:
     """The chains of a few images, a row each: uint8 states, each [n, C, H, W], from left to right."""
-    return grid(torch.stack(states, 1).flatten(0, 1).cpu(), columns=len(states))
+    return grid(torch.stack(states, 1).flatten(0, 1), columns=len(states))

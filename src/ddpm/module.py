@@ -27,11 +27,20 @@ class DivergedError(RuntimeError):
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """Adam with linear warm-up from 0 and a bound on the gradient's global norm; Ho et al. 2020, appendix B."""
+    """Adam with linear warm-up from 0 and a bound on the gradient's global norm; Ho et al. 2020, appendix B.
+
+    `anneal` takes the learning rate linearly to 0 at the last step (Nichol & Dhariwal 2021); the original keeps it.
+    """
 
     lr: float
     warmup: int
     grad_clip: float
+    anneal: bool = False
+
+    def factor(self, step: int, max_steps: int) -> float:
+        """Of the learning rate, `step` updates after the start: the original's first update has learning rate 0."""
+        warm = min(step / self.warmup, 1.0) if self.warmup else 1.0
+        return warm * (1 - step / max_steps if self.anneal else 1.0)
 
 
 class DiffusionModule(L.LightningModule):
@@ -103,9 +112,8 @@ class DiffusionModule(L.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimizer_settings
         optimizer = torch.optim.Adam(self.p.parameters(), settings.lr, fused=True)
-        # The original's first update has learning rate 0: global_step / warmup, counted from 0.
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: min(step / settings.warmup, 1.0) if settings.warmup else 1.0
+            optimizer, lambda step: settings.factor(step, self.trainer.max_steps)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 

@@ -29,6 +29,7 @@ class Results:
     about: dict[str, Any]  # ckpt, config
     curves: dict[str, list[float]]  # of the bound, over t
     samples: UInt8[Tensor, "n c h w"] | None
+    chain: list[UInt8[Tensor, "k c h w"]]  # a few samples from x_T to x_0
 
     def publish(self, folder: Path, loggers: Sequence[Logger], step: int) -> None:
         """To the files, the loggers and the terminal."""
@@ -37,10 +38,12 @@ class Results:
         self.print()
 
     def write(self, folder: Path) -> None:
-        """results.json, samples.png and bound.csv, into `folder`."""
+        """results.json, samples.png, reverse.png and bound.csv, into `folder`."""
         folder.mkdir(parents=True, exist_ok=True)
         if self.samples is not None:
             figures.save(figures.grid(self.samples, COLUMNS), folder / "samples.png")
+        if self.chain:
+            figures.save(figures.strip(self.chain), folder / "reverse.png")
         if self.curves:
             with (folder / "bound.csv").open("w", newline="") as file:
                 writer = csv.writer(file)
@@ -88,9 +91,9 @@ class Results:
         if self.metrics.keys() & {"fid", "inception_score"}:
             features, sampler = self.protocol["features"]["extractor"], self.protocol["sampler"]
             own = ", which compares with itself only" if features == "digits" else ""
-            notes.append(
-                f"features: {features}{own}; {sampler['name']}, {self.protocol['evaluations_per_sample']} steps"
-            )
+            steps = f"{self.protocol['evaluations_per_sample']} of {self.protocol['bound']['timesteps']} steps"
+            eta = f", eta {sampler['eta']}" if "eta" in sampler else ""
+            notes.append(f"features: {features}{own}; sampler: {sampler['name']}{eta}, {steps}")
         if bits := self.metrics.get("bits_per_dim"):
             bound = self.protocol["bound"]
             notes.append(

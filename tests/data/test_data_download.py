@@ -66,7 +66,8 @@ def test_nobody_answers(tmp_path):
 
 def test_a_file_put_there_by_hand(tmp_path):
     (tmp_path / "file.gz").write_bytes(CONTENT)
-    assert Remote("http://127.0.0.1:9/file.gz", SHA256).fetch(tmp_path) == tmp_path / "file.gz"
+    remote = Remote("http://127.0.0.1:9/file.gz", SHA256)
+    assert remote.fetch(tmp_path) == remote.fetch(tmp_path / "file.gz") == tmp_path / "file.gz"
 
 
 def test_the_wrong_file_put_there_by_hand(tmp_path):

@@ -179,6 +179,19 @@ def test_no_pictures(tmp_path):
         make(tmp_path / "pictures")
 
 
+def test_a_folder_that_cannot_be_listed(pictures, monkeypatch):
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("small"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(DataError, match=r"cannot list .*small: Permission denied"):
+        make(pictures)
+
+
 def test_one_picture(tmp_path):
     write(tmp_path / "pictures" / "a.png", 0)
     with pytest.raises(DataError, match="has 1 pictures, too few to hold out"):

@@ -88,7 +88,7 @@ def test_requests_that_cannot_be():
     with pytest.raises(DataError, match="does not divide over 1 processes x 5"):
         ready(Numbered(), accumulate=5)
     with pytest.raises(DataError, match="more than the 48 training examples"):
-        ready(Numbered(), batch_size=60).train_dataloader()
+        ready(Numbered(), batch_size=60)
     with pytest.raises(DataError, match="num_workers=-1"):
         ready(Numbered(), num_workers=-1)
     with pytest.raises(DataError, match="chunk=0"):

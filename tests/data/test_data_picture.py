@@ -21,8 +21,8 @@ def encoded(image: Image.Image, form: str = "PNG", **how) -> bytes:
 def decode(content: bytes, channels: int = 3, size: tuple[int, int] = (8, 8), background=WHITE) -> np.ndarray:
     pixels = Rule(channels, *size, background)(content)
     assert pixels.shape == (channels, *size)
-    assert pixels.is_contiguous()
-    return pixels.permute(1, 2, 0).numpy()
+    assert pixels.flags.c_contiguous
+    return pixels.transpose(1, 2, 0)
 
 
 def luma(colour: np.ndarray) -> np.ndarray:
@@ -95,6 +95,15 @@ def test_palette_with_a_transparent_colour(form):
     pixels = decode(encoded(image, form, transparency=0), background=(1, 2, 3))
     assert (pixels[:, ::2] == [1, 2, 3]).all()
     assert (pixels[:, 1::2] == [0, 0, 200]).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_one_colour_that_is_transparent(mode):
+    levels = np.where(np.arange(64).reshape(8, 8) % 2 == 0, 10, 200).astype(np.uint8)
+    image = Image.fromarray(levels).convert(mode)
+    pixels = decode(encoded(image, transparency=10 if mode == "L" else (10, 10, 10)), background=(1, 2, 3))
+    assert (pixels[:, ::2] == [1, 2, 3]).all()
+    assert (pixels[:, 1::2] == 200).all()
 
 
 def test_cmyk():

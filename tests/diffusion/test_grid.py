@@ -1,5 +1,7 @@
 """Every schedule x prediction x variance x objective: one optimizer step, or a refusal with a reason that holds."""
 
+from itertools import product
+
 import pytest
 import torch
 
@@ -47,20 +49,19 @@ def gradients(p, objective):
     return [parameter.grad.clone() for parameter in p.parameters()]
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["simple", "min_snr", "vlb", "hybrid"])
-@pytest.mark.parametrize("variance", VARIANCES, ids=name)
-@pytest.mark.parametrize("prediction", PREDICTIONS, ids=name)
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+CELLS = [cell for cell in product(SCHEDULES, PREDICTIONS, VARIANCES, OBJECTIVES) if not refused(*cell[2:])]
+
+
+@pytest.mark.parametrize(("schedule", "prediction", "variance", "objective"), CELLS, ids=name)
 def test_every_cell_trains(schedule, prediction, variance, objective):
-    if refused(variance, objective):
-        pytest.skip("refused")
     p = model(schedule, prediction, variance)
     optimizer = torch.optim.Adam(p.parameters(), 1e-3)
-    assert all(bool(gradient.isfinite().all()) for gradient in gradients(p, objective))
-    assert all(bool(gradient.any()) for gradient in gradients(p, objective))
+    for gradient in gradients(p, objective):
+        assert bool(gradient.isfinite().all())
+        assert bool(gradient.any())
     optimizer.step()
-    assert all(bool(parameter.isfinite().all()) for parameter in p.parameters())
-    gradients(p, objective)
+    for parameter in p.parameters():
+        assert bool(parameter.isfinite().all())
 
 
 @pytest.mark.parametrize("variance", [Learned(), LearnedRange()], ids=name)

@@ -106,6 +106,13 @@ def test_the_implicit_posterior_keeps_the_marginals(t, s_below, eta):
     torch.testing.assert_close(variance, (1 - a_s).reshape(1, 1), rtol=1e-9, atol=1e-15)
 
 
+def test_the_implicit_posterior_has_eta_times_the_deviation():
+    x, t, s = vector(0.3)[:, None], at(500), at(250)
+    half, whole = (q.implicit_posterior(x, x, t, s, eta).log_var.exp() for eta in (0.5, 1.0))
+    torch.testing.assert_close(half, whole / 4)
+    assert q.implicit_posterior(x, x, t, s, 0.0).log_var.exp() == 0
+
+
 @given(t=times, s_below=st.floats(0, 1, exclude_max=True))
 def test_the_implicit_posterior_with_eta_1_is_the_posterior(t, s_below):
     s, x_0, x_t = int(s_below * t), vector(0.3)[:, None], vector(-0.9)[:, None]

@@ -46,13 +46,14 @@ class AsPrediction(nn.Module):
 
     def forward(self, x, t_from_0):
         t = t_from_0 + 1
-        x_0 = self.x_0(x, t[:, None].double() / self.q.T)
+        x_0 = 1.4 * torch.sin(2 * x + t[:, None].to(x.dtype) / self.q.T)
         noise = (x - self.q.signal(t, x) * x_0) / self.q.noise_scale(t, x)
         return self.prediction.target(self.q, x_0, noise, t)
 
-    @staticmethod
-    def x_0(x, time):
-        return 1.4 * torch.sin(2 * x + time)
+
+def x_0_of(x, time):
+    """The same model for one number, at time = t / T."""
+    return 1.4 * math.sin(2 * x + time)
 
 
 def model(q, prediction, variance=None):
@@ -62,24 +63,23 @@ def model(q, prediction, variance=None):
 # The data come out --------------------------------------------------------------------------------------------------
 
 
+WALKS = {  # sampler, variance, how far the deviation may be from the data's
+    "ancestral_large": (Ancestral(), FixedLarge(), 0.015),
+    "ancestral_small": (Ancestral(), FixedSmall(), 0.03),
+    "ancestral_learned": (Ancestral(), Learned(), 0.01),
+    "ancestral_learned_range_strided": (Ancestral(50), LearnedRange(), 0.015),
+    "ancestral_learned_strided": (Ancestral(30, "quadratic"), Learned(), 0.015),
+    "ddim": (DDIM(None), FixedLarge(), 0.02),
+    "ddim_strided": (DDIM(40, spacing="quadratic"), FixedLarge(), 0.02),
+    "dpm_solver_strided": (DPMSolver(20), FixedLarge(), 0.015),
+    "dpm_solver": (DPMSolver(None), FixedLarge(), 0.006),
+}
+
+
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
-@pytest.mark.parametrize(
-    ("sampler", "variance", "tolerance"),
-    [
-        (Ancestral(), FixedLarge(), 0.012),
-        (Ancestral(), FixedSmall(), 0.02),
-        (Ancestral(), Learned(), 0.008),
-        (Ancestral(60), LearnedRange(), 0.012),
-        (Ancestral(40, "quadratic"), LearnedRange(), 0.012),
-        (DDIM(None), FixedLarge(), 0.012),
-        (DDIM(40, spacing="quadratic"), FixedLarge(), 0.016),
-        (DPMSolver(20), FixedLarge(), 0.016),
-        (DPMSolver(60), FixedLarge(), 0.008),
-    ],
-    ids=lambda value: f"{type(value).__name__}{getattr(value, 'num_steps', '')}",
-)
+@pytest.mark.parametrize(("sampler", "variance", "tolerance"), WALKS.values(), ids=WALKS)
 def test_the_optimal_network_samples_the_data(prediction, sampler, variance, tolerance):
-    p = optimal(ForwardProcess(linear(200, rescale=True)), prediction, variance, MEAN, STD)
+    p = optimal(ForwardProcess(linear(100, rescale=True)), prediction, variance, MEAN, STD)
     x_0 = run(sampler, p, gaussian_noise(20_000))[-1].x_t
     assert x_0.mean().item() == pytest.approx(MEAN, abs=0.008)
     assert x_0.std().item() == pytest.approx(STD, abs=tolerance)
@@ -124,7 +124,7 @@ def test_ancestral_samples_have_the_literal_law(steps, spacing, variance):
     p = optimal(ForwardProcess(linear(50, beta_T=0.3)), Epsilon(), variance, MEAN, STD)
     x_0 = run(sampler, p, gaussian_noise(40_000))[-1].x_t
     mean, std = law(step, times)
-    assert x_0.mean().item() == pytest.approx(mean, abs=0.005)
+    assert x_0.mean().item() == pytest.approx(mean, abs=4 * std / 200)
     assert x_0.std().item() == pytest.approx(std, rel=0.015)
 
 
@@ -142,7 +142,7 @@ def test_ddim_samples_have_the_literal_law(steps, spacing, eta):
     p = optimal(ForwardProcess(linear(50, beta_T=0.3)), Velocity(), FixedLarge(), MEAN, STD)
     x_0 = run(sampler, p, gaussian_noise(40_000))[-1].x_t
     mean, std = law(step, sampler.steps(50))
-    assert x_0.mean().item() == pytest.approx(mean, abs=0.005)
+    assert x_0.mean().item() == pytest.approx(mean, abs=4 * std / 200)
     assert x_0.std().item() == pytest.approx(std, rel=0.015)
 
 
@@ -151,11 +151,15 @@ def test_ddim_samples_have_the_literal_law(steps, spacing, eta):
 
 @pytest.mark.parametrize("variance", [FixedLarge(), FixedSmall()], ids=by_name)
 def test_ancestral_is_algorithm_2(variance):
-    q, literal, x_T = ForwardProcess(linear(30)), reference.Process(reference.linear(30)), gaussian_noise(1, torch.double)
+    q, literal, x_T = (
+        ForwardProcess(linear(30)),
+        reference.Process(reference.linear(30)),
+        gaussian_noise(1, torch.double),
+    )
     g, x = rng(5), x_T.item()
     for state in Ancestral()(model(q, Epsilon(), variance), x_T, rng(5), clip=False):
         t = state.t + 1
-        x_0 = AsPrediction.x_0(torch.tensor(x), torch.tensor(t / 30)).item()
+        x_0 = x_0_of(x, t / 30)
         epsilon = (x - math.sqrt(literal.alpha_bar[t]) * x_0) / math.sqrt(1 - literal.alpha_bar[t])
         log_var = literal.fixed_large(t) if isinstance(variance, FixedLarge) else literal.fixed_small(t)
         z = torch.randn(1, 1, generator=g, dtype=torch.double).item()
@@ -166,17 +170,18 @@ def test_ancestral_is_algorithm_2(variance):
 
 @pytest.mark.parametrize("steps", [2, 3, 10, 30])
 def test_dpm_solver_is_algorithm_2_of_its_paper(steps):
-    q, literal, x_T = ForwardProcess(cosine(30)), reference.Process(reference.cosine(30)), gaussian_noise(1, torch.double)
+    q, literal, x_T = (
+        ForwardProcess(cosine(30)),
+        reference.Process(reference.cosine(30)),
+        gaussian_noise(1, torch.double),
+    )
     sampler = DPMSolver(steps)
     *_, at_1, at_0 = run(sampler, model(q, X0()), x_T)
 
-    def x_0_of(x, t):
-        return AsPrediction.x_0(torch.tensor(x), torch.tensor(t / 30)).item()
-
-    want = reference.dpm_solver(literal, x_T.item(), x_0_of, sampler.steps(30))
+    want = reference.dpm_solver(literal, x_T.item(), lambda x, t: x_0_of(x, t / 30), sampler.steps(30))
     assert at_1.t == 1
     assert at_1.x_t.item() == pytest.approx(want, abs=1e-9)
-    assert at_0.x_t.item() == pytest.approx(x_0_of(want, 1), abs=1e-9)
+    assert at_0.x_t.item() == pytest.approx(x_0_of(want, 1 / 30), abs=1e-9)
 
 
 def test_dpm_solver_is_of_second_order_and_ddim_of_first():

@@ -62,7 +62,9 @@ def test_the_weighted_loss_is_that_of_uniform_timesteps():
     assert estimate.std() < 0.1 * loss[1:].std()  # what it is for: the product is nearly constant
 
 
-@given(st.lists(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 10, width=32)), min_size=1, max_size=12), max_size=8))
+@given(
+    st.lists(st.lists(st.tuples(st.integers(1, 4), st.floats(0, 10, width=32)), min_size=1, max_size=12), max_size=8)
+)
 def test_keeps_the_last_losses_of_every_t(batches):
     timesteps = LossSecondMoment(4, history=3)
     literal = {t: deque(maxlen=3) for t in range(1, 5)}

@@ -27,8 +27,12 @@ class Remote:
     sha256: str
 
     def fetch(self, folder: Path) -> Path:
-        """The verified file in `folder`, downloaded if it is not there. Raises DataError."""
-        path = folder / self.url.rsplit("/", 1)[-1]
+        """The verified file in `folder`, which may also be its own path, downloaded if it is not there.
+
+        Raises DataError.
+        """
+        name = self.url.rsplit("/", 1)[-1]
+        path = folder if folder.name == name else folder / name
         if not path.exists():
             self._download(path)
         elif (found := _sha256(path)) != self.sha256:

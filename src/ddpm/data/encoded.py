@@ -71,7 +71,7 @@ class Files(Source):
         return (self.folder / self.names[index]).read_bytes()
 
 
-def attempt(source: Source, rule: Rule, index: int) -> UInt8[Tensor, "c h w"] | str:
+def attempt(source: Source, rule: Rule, index: int) -> UInt8[np.ndarray, "c h w"] | str:
     """Picture `index`, decoded, or its name and why it cannot be read."""
     try:
         return rule(source.read(index))
@@ -80,7 +80,7 @@ def attempt(source: Source, rule: Rule, index: int) -> UInt8[Tensor, "c h w"] | 
         return f"{source.name(index)}: {reason}"
 
 
-def load(source: Source, rule: Rule, index: int) -> UInt8[Tensor, "c h w"]:
+def load(source: Source, rule: Rule, index: int) -> UInt8[np.ndarray, "c h w"]:
     """Picture `index`, decoded. Raises DataError naming it if it cannot be read."""
     picture = attempt(source, rule, index)
     if isinstance(picture, str):
@@ -104,7 +104,8 @@ class Encoded(Examples):
         return len(self.kept)
 
     def __getitems__(self, indices: list[int]) -> UInt8[Tensor, "b c h w"]:
-        return torch.stack([load(self.source, self.rule, int(self.kept[index])) for index in indices])
+        # Stacked by numpy: PyTorch would wake a pool of threads for each picture.
+        return torch.from_numpy(np.stack([load(self.source, self.rule, int(self.kept[index])) for index in indices]))
 
 
 def examples(
@@ -155,7 +156,7 @@ def _decode(source: Source, rule: Rule, writer: cache.Writer, on_error: str, kee
             if kept:
                 writer.append("kept", np.array(kept, np.int64))
                 if keep_pixels:
-                    writer.append("pixels", torch.stack(pixels).numpy())
+                    writer.append("pixels", np.stack(pixels))
     if len(skipped) == len(source):
         raise DataError(f"none of the {len(source)} pictures can be read, the first of them {skipped[0]}")
     if skipped:

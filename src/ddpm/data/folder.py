@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import torch
 from jaxtyping import Int64
@@ -137,9 +138,13 @@ class Folder(Dataset):
 
 def list_pictures(folder: Path) -> list[str]:
     """Paths, relative to the folder and sorted, of the pictures at any depth. Links to folders are followed, once."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
+
     names: list[str] = []
     seen: set[tuple[int, int]] = set()
-    for parent, folders, files in os.walk(folder, followlinks=True):
+    for parent, folders, files in os.walk(folder, onerror=refuse, followlinks=True):
         about = os.stat(parent)
         if (about.st_dev, about.st_ino) in seen:
             folders.clear()

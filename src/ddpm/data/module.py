@@ -95,33 +95,20 @@ class DataModule(LightningDataModule):
         self.dataset.prepare()
 
     def setup(self, stage: str | None = None) -> None:
+        """Open both splits. Raises DataError if they cannot be shared out as asked for."""
         self.train = self.dataset.split("train")
         self.test = self.dataset.split("test")
+        self._order()
+        self._chunks()
 
     def train_dataloader(self) -> Loader:
         """uint8 [b, C, H, W], from the trainer's global step to `max_steps`."""
-        rank, world_size = self._place()
-        order = Order(
-            len(self.train),
-            self.batch_size,
-            self.seed,
-            self.max_steps,
-            start=self.trainer.global_step if self.trainer else 0,
-            accumulate=self.accumulate,
-            rank=rank,
-            world_size=world_size,
-        )
-        return self._loader(self.train, self.train, batch_sampler=order)
+        return self._loader(self.train, self.train, batch_sampler=self._order())
 
     def val_dataloader(self) -> Loader:
         """(k, uint8 [b, C, H, W]) for every world_size-th chunk k of the test split."""
         rank, world_size = self._place()
-        chunks = Chunks(self.test, self.chunk)
-        if len(chunks) < world_size:  # Lightning skips validation where there is none, and the others wait for ever
-            raise DataError(
-                f"the test split has {len(self.test)} examples, {len(chunks)} chunks of {self.chunk}, too few for "
-                f"{world_size} processes: use a chunk of {max(1, len(self.test) // world_size)} at most"
-            )
+        chunks = self._chunks()
         return self._loader(self.test, chunks, batch_size=None, sampler=range(rank, len(chunks), world_size))
 
     @property
@@ -134,6 +121,28 @@ class DataModule(LightningDataModule):
             f"raise data.num_workers (now {self.num_workers}; this machine has {os.cpu_count()} cores), or decode once "
             f"and for all with data.array_gib={math.ceil(gib)}"
         )
+
+    def _order(self) -> Order:
+        rank, world_size = self._place()
+        return Order(
+            len(self.train),
+            self.batch_size,
+            self.seed,
+            self.max_steps,
+            start=self.trainer.global_step if self.trainer else 0,
+            accumulate=self.accumulate,
+            rank=rank,
+            world_size=world_size,
+        )
+
+    def _chunks(self) -> Chunks:
+        chunks, (_, world_size) = Chunks(self.test, self.chunk), self._place()
+        if len(chunks) < world_size:  # Lightning skips validation where there is none, and the others wait for ever
+            raise DataError(
+                f"the test split has {len(self.test)} examples, {len(chunks)} chunks of {self.chunk}, too few for "
+                f"{world_size} processes: use a chunk of {max(1, len(self.test) // world_size)} at most"
+            )
+        return chunks
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

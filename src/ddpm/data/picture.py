@@ -5,10 +5,8 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 import numpy as np
-import torch
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
 
 from ddpm.data.dataset import DataError
 
@@ -53,20 +51,20 @@ class Rule:
         over = "#" + bytes(self.background).hex()
         return f"{self.channels}x{self.height}x{self.width}, centre crop, lanczos, over {over}"
 
-    def __call__(self, encoded: bytes) -> UInt8[Tensor, "c h w"]:
+    def __call__(self, encoded: bytes) -> UInt8[np.ndarray, "c h w"]:
         """Raises DataError with the reason, for the caller to add the file, if this is not a whole picture."""
         if not encoded:
             raise DataError("it is empty")
         try:
             with Image.open(io.BytesIO(encoded)) as image:
-                pixels = np.array(self._fit(self._flatten(image)))
+                pixels = np.asarray(self._fit(self._flatten(image)))
         except UnidentifiedImageError:
             raise DataError("it is not a picture") from None
         except DataError:
             raise
         except Exception as error:  # on a broken file decoders raise anything, from SyntaxError to struct.error
-            raise DataError(str(error) or type(error).__name__) from error
-        return torch.from_numpy(pixels).reshape(self.height, self.width, self.channels).permute(2, 0, 1).contiguous()
+            raise DataError(str(error).partition("\n")[0] or type(error).__name__) from error
+        return np.ascontiguousarray(pixels.reshape(self.height, self.width, self.channels).transpose(2, 0, 1))
 
     def _flatten(self, image: Image.Image) -> Image.Image:
         """One opaque 8-bit picture, gray or colour as asked for, upright."""

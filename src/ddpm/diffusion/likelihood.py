@@ -84,7 +84,6 @@ class Bound:
         return bits_per_dim(sent, num_dims).mean(0), 127.5 * self.squared_error.mean(0).sqrt()
 
 
-@torch.no_grad()
 def bound_terms(p: ReverseProcess, x_0: Batch, generator: torch.Generator, *, clip: bool = True) -> Iterator[Term]:
     """L_{T-1}, ..., L_0 one by one, each with a noise of its own, so that a caller can show progress."""
     for now in range(p.q.T, 0, -1):
@@ -97,7 +96,6 @@ def evaluate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, *,
     return Bound.of(prior_term(p.q, x_0), bound_terms(p, x_0, generator, clip=clip))
 
 
-@torch.no_grad()
 def estimate_bound(
     p: ReverseProcess, x_0: Batch, generator: torch.Generator, num_timesteps: int, *, clip: bool = True
 ) -> PerExample:
@@ -117,6 +115,7 @@ def estimate_bound(
     return total
 
 
+@torch.no_grad()
 def _term(
     p: ReverseProcess, x_0: Batch, t: Time, generator: torch.Generator, clip: bool
 ) -> tuple[PerExample, PerExample]:

@@ -58,18 +58,17 @@ class Sampler(ABC):
         """How often the network is called for one sample."""
         return len(self.steps(T))
 
-    @torch.no_grad()
     def __call__(
         self, p: ReverseProcess, x_T: Batch, generator: torch.Generator, *, clip: bool = True
     ) -> Iterator[State]:
         """Yields the state after every step, the last at t = 0; the noise depends on the generator and shape only."""
         x_t, before = x_T, None
         for now, then in pairwise([*self.steps(p.q.T), 0]):
-            t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
-            here = Visit(t, x_t, p(x_t, t, s, clip=clip))
-            noise = noise_like(x_t, generator) if then > 0 else torch.zeros_like(x_t)  # Algorithm 2, line 3
-            x_t = self.step(p.q, here, before, s, noise)
-            before = here
+            with torch.no_grad():
+                t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
+                here = Visit(t, x_t, p(x_t, t, s, clip=clip))
+                noise = noise_like(x_t, generator) if then > 0 else torch.zeros_like(x_t)  # Algorithm 2, line 3
+                x_t, before = self.step(p.q, here, before, s, noise), here
             yield State(then, x_t, here.seen.x_0)
 
     @abstractmethod
