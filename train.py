@@ -8,6 +8,7 @@ from ddpm import cli, runs, sweep
 def train(config: DictConfig) -> None:
     with cli.request():  # a wrong request ends here, before anything is written
         from ddpm import build
+        from ddpm.module import fit
 
         images = build.dataset(config)
         data, module = build.data_module(config, images), build.module(config, images)
@@ -15,7 +16,7 @@ def train(config: DictConfig) -> None:
         folder = runs.start(config)
     runs.say(f"run folder: {folder}", build.summary(module, config))
     trainer = build.trainer(config, folder, images)
-    trainer.fit(module, data)
+    fit(trainer, module, data)
     if evaluation:
         about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": build.plain(config)}
         results = evaluation.run(module.p_ema, build.place_of(trainer), about)

@@ -37,7 +37,8 @@ def dataset(config: DictConfig) -> Dataset:
 
 
 def data_module(config: DictConfig, images: Dataset) -> DataModule:
-    return DataModule(
+    """The data, prepared and opened: what cannot be read or shared out fails here."""
+    data = DataModule(
         images,
         config.data.batch_size,
         config.seed,
@@ -45,6 +46,9 @@ def data_module(config: DictConfig, images: Dataset) -> DataModule:
         config.trainer.accumulate,
         config.data.num_workers,
     )
+    data.prepare_data()
+    data.setup()
+    return data
 
 
 def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:

@@ -151,6 +151,10 @@ def guarded(main: Callable[[], int]) -> NoReturn:
         if runs.is_rank_zero():
             print(f"error: {error}", file=sys.stderr)
         code = 2
+    except runs.RunFailedError as error:
+        if runs.is_rank_zero():
+            print(f"error: {error}", file=sys.stderr)
+        code = 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130

@@ -17,12 +17,13 @@ from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.randomness import generator, seed_of
+from ddpm.runs import RunFailedError
 
 VALIDATION_TIMESTEPS = 16
 
 
-class DivergedError(RuntimeError):
-    """A loss or gradient is no longer finite."""
+class DivergedError(RunFailedError):
+    """A gradient is no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -177,3 +178,18 @@ class DiffusionModule(L.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
+
+
+def fit(trainer: L.Trainer, module: DiffusionModule, data: L.LightningDataModule) -> None:
+    """Train to the end.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, which Lightning would turn into exit code 1.
+        DivergedError: a gradient is no longer finite.
+    """
+    try:
+        trainer.fit(module, data)
+    except SystemExit:
+        if trainer.interrupted:
+            raise KeyboardInterrupt from None
+        raise

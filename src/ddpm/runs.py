@@ -10,6 +10,10 @@ ROOT = Path("runs")
 CONF = Path(__file__).parents[2] / "conf"
 
 
+class RunFailedError(Exception):
+    """A run that began cannot go on: one readable line, exit code 1."""
+
+
 def is_rank_zero() -> bool:
     """Whether this process speaks for the job, from the launcher's environment; before any process group exists."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")

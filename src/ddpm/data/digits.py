@@ -4,6 +4,8 @@ A copy of the test set of E. Alpaydin and C. Kaynak, "Optical Recognition of Han
 levels 0..16 become uint8 by round(v * 255 / 16), so that bits/dim compares with itself only.
 """
 
+import functools
+
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
@@ -14,6 +16,7 @@ from ddpm.data.dataset import Dataset, Examples, InMemory, Split
 TEST_SIZE = 297
 
 
+@functools.cache
 def load_digits_split() -> tuple[
     UInt8[Tensor, "1500 1 8 8"], Int64[Tensor, "1500"], UInt8[Tensor, "297 1 8 8"], Int64[Tensor, "297"]
 ]:

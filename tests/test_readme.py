@@ -1,0 +1,35 @@
+"""The README's commands are real: the Python ones run at debug=smoke, the make targets exist."""
+
+import re
+import shlex
+import subprocess
+
+import pytest
+from conftest import ROOT
+from test_main_path import run
+
+BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
+
+
+def test_make_targets_exist():
+    targets = [command[1] for command in COMMANDS if command[0] == "make"]
+    assert targets == ["train", "test"]
+    subprocess.run(["make", "-n", *targets, "test-all", "lint", "format"], cwd=ROOT, check=True, capture_output=True)
+
+
+def test_python_commands_run_in_order(workspace):
+    commands = [command[1:] for command in COMMANDS if command[0] == "python"]
+    assert len(commands) >= 4
+    for script, *arguments in commands:
+        if "-m" in arguments and "glob" in arguments[-1]:
+            continue  # below: six cells
+        smoke = [] if "debug=smoke" in arguments else ["debug=smoke"]
+        run(script, *arguments, *smoke, "logger=csv", cwd=workspace)
+    assert (workspace / "runs/sweeps/latest/report.html").exists()
+
+
+@pytest.mark.slow
+def test_table_2_runs(workspace):
+    run("train.py", "-m", "experiment=glob(table2_*)", "debug=smoke", "logger=csv", cwd=workspace)
+    assert len((workspace / "runs/sweeps/latest/report.csv").read_text().splitlines()) == 7
