@@ -58,8 +58,8 @@ def test_parameter_counts_of_the_recipes():
     def count(*overrides):
         config = cli.compose(overrides)
         with torch.device("meta"):
-            p = build.reverse_process(config, build.dataset(config))
-        return sum(weights.numel() for weights in p.network.parameters())
+            network = build.network(config, build.dataset(config))
+        return sum(weights.numel() for weights in network.parameters())
 
     assert count("recipe=cifar10") == 35_746_307
     assert count("recipe=cifar10", "experiment=table2_eps_vlb_learned") == 35_749_766

@@ -22,6 +22,11 @@ def run(script, *arguments, cwd, code=0):
     return done
 
 
+def pixels(path):
+    with Image.open(path) as picture:
+        return np.asarray(picture)
+
+
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A finished smoke run, with its output."""
@@ -42,8 +47,7 @@ def test_training_leaves_a_complete_run_folder(trained):
     assert [row["step"] for row in rows] == ["2", "3", "4", "6"]
     assert all(float(row["train/loss"]) > 0 for row in rows if row["train/loss"])
     assert float(rows[-1]["validation/bits_per_dim_16_timesteps"]) > 0
-    picture = Image.open(folder / "samples" / "step_0000006.png")
-    assert min(picture.size) >= 8 * 48
+    assert min(pixels(folder / "samples" / "step_0000006.png").shape[:2]) >= 8 * 48
 
 
 def test_a_checkpoint_is_tensors_and_plain_containers(trained):
@@ -67,8 +71,9 @@ def test_evaluation_measures_and_repeats_itself_on_any_number_of_processes(train
     assert set(one["metrics"]) == {"inception_score", "fid", "bits_per_dim"}
     for name, parts in one["metrics"].items():
         for part, value in parts.items():
-            assert two["metrics"][name][part] == pytest.approx(value, rel=1e-9), (name, part)
-    pictures = [np.asarray(Image.open(cwd / out / "samples.png")) for out in ("one process", "two")]
+            expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-9)
+            assert two["metrics"][name][part] == expected, (name, part)
+    pictures = [pixels(cwd / out / "samples.png") for out in ("one process", "two")]
     half = pictures[0].shape[0] // 3  # rank 0 shows its own chunks: the first is the same
     assert np.array_equal(pictures[0][:half], pictures[1][:half])
     bits = one["metrics"]["bits_per_dim"]
@@ -127,7 +132,7 @@ def test_a_failing_cell_does_not_stop_the_sweep(tmp_path):
         ("train.py", ["network.channel_mult=[1,2,2,2,2]"], "8x8"),
         ("train.py", ["network.channels=33"], "channels=33"),
         ("train.py", ["data.batch_size=5000"], "1500 training examples"),
-        ("train.py", ["trainer.accumulate=3"], "129"),
+        ("train.py", ["trainer.accumulate=3"], "use 63 or 66"),
         ("train.py", ["out=/proc/nowhere"], "/proc"),
         ("train.py", ["-m", "objective=simpel,vlb"], "did you mean simple"),
         ("train.py", ["-m", "experiment=glob(nothing*)"], "matches nothing"),

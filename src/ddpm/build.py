@@ -51,18 +51,26 @@ def data_module(config: DictConfig, images: Dataset) -> DataModule:
     return data
 
 
-def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
-    """q, a freshly initialised network and the axes, for data of this shape."""
-    q = ForwardProcess(instantiate(config.schedule))
-    variance = instantiate(config.variance)
+def network(config: DictConfig, images: Dataset) -> torch.nn.Module:
+    """A freshly initialised network for data of this shape."""
     channels, *size = images.shape
+    outputs = 2 if instantiate(config.variance).learned else 1
+    sized = {"image_size": tuple(size)} if size else {}
     torch.manual_seed(seed_of(config.seed))
-    derived: dict[str, Any] = {"in_channels": channels, "out_channels": channels * (2 if variance.learned else 1)}
-    if size:
-        derived["image_size"] = tuple(size)
-    network = instantiate(config.network, **derived)
+    built: torch.nn.Module = instantiate(config.network, in_channels=channels, out_channels=channels * outputs, **sized)
+    return built
+
+
+def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
+    """The forward process, a fresh network and the axes, for data of this shape."""
     decoder = DiscretizedDecoder(config.evaluation.decoder) if images.discrete else ContinuousDecoder()
-    return ReverseProcess(network, q, instantiate(config.prediction), variance, decoder)
+    return ReverseProcess(
+        network(config, images),
+        ForwardProcess(instantiate(config.schedule)),
+        instantiate(config.prediction),
+        instantiate(config.variance),
+        decoder,
+    )
 
 
 def module(config: DictConfig, images: Dataset) -> DiffusionModule:
@@ -167,6 +175,7 @@ def trainer(config: DictConfig, folder: Path, images: Dataset) -> L.Trainer:
         ],
         logger=run_loggers(config, folder) or False,
         default_root_dir=folder,
+        log_every_n_steps=every.log,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,  # the DataModule's samplers know the ranks
         enable_model_summary=False,
