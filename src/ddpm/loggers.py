@@ -1,8 +1,10 @@
 """Where a run's numbers go: always metrics.csv in the run folder; W&B where the configuration asks for it."""
 
 import csv
+import functools
 import io
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +68,12 @@ def wandb_logger(folder: Path, config: dict[str, Any], **settings: Any) -> Wandb
     wandb.setup(wandb.Settings(silent=True))
     if "WANDB_MODE" not in os.environ:
         settings["mode"] = "online" if wandb.login(prompt=False, verify=False) else "offline"
-    # Made here, since Lightning would pass wandb.init an argument that it warns of.
-    run = wandb.init(dir=folder, config=config, settings=wandb.Settings(console="off"), **settings)
+    start = functools.partial(wandb.init, dir=folder, config=config)  # Lightning's own call earns a warning
+    try:
+        run = start(settings=wandb.Settings(console="off", init_timeout=30), **settings)
+    except wandb.Error as error:
+        print(f"W&B cannot be reached, so the run is logged offline: {str(error).splitlines()[0]}", file=sys.stderr)
+        run = start(settings=wandb.Settings(console="off"), **{**settings, "mode": "offline"})
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     return WandbLogger(experiment=run)
