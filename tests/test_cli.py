@@ -71,6 +71,8 @@ def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):
         (["variance=learned"], "objective=hybrid"),
         (["objective=hybrid"], "variance=learned_range"),
         (["objective=vlb", "weighting=min_snr"], "weighting=none"),
+        (["data=swiss_roll"], "network=mlp"),
+        (["network=mlp"], "network=unet"),
         (["+extra=1"], "no setting 'extra'"),
         (["+optimizer.beta=1"], "no setting 'optimizer.beta'"),
     ],

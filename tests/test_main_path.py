@@ -14,10 +14,10 @@ from PIL import Image
 SMOKE = ["debug=smoke", "logger=csv"]
 
 
-def run(script, *arguments, cwd, code=0):
+def run(script, *arguments, cwd, code=0, timeout=300):
     """The finished process; warnings are errors there, too."""
     command = [sys.executable, str(ROOT / script), *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == code, done.stdout + done.stderr
     return done
 
@@ -146,6 +146,8 @@ def test_a_failing_cell_does_not_stop_the_sweep(tmp_path):
         ("evaluate.py", ["ckpt=run.ckpt", "objective=vlb"], "checkpoint's"),
         ("evaluate.py", ["ckpt=run.ckpt", "evaluation.metrics=[fdi]"], "fdi"),
         ("evaluate.py", ["ckpt=run.ckpt", "features=inception"], "features.weights"),
+        ("evaluate.py", ["ckpt=run.ckpt", "evaluation.num_samples=9"], "10 or more"),
+        ("evaluate.py", ["ckpt=run.ckpt", "evaluation.metrics=[]"], "is empty"),
         ("evaluate.py", ["ckpt=run.ckpt", "seed=1,2"], "several values"),
     ],
 )

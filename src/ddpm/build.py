@@ -154,6 +154,9 @@ def trainer(config: DictConfig, folder: Path, images: Dataset) -> L.Trainer:
     if strategy == "ddp":
         # Buffers are the same on every rank by construction.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    pictures = callbacks.SampleGrid(
+        folder / "samples", sampler(config), images.shape, every=every.samples, seed=config.evaluation.seed
+    )
     return L.Trainer(
         accelerator=hardware.accelerator,
         devices=hardware.devices,
@@ -167,9 +170,7 @@ def trainer(config: DictConfig, folder: Path, images: Dataset) -> L.Trainer:
         check_val_every_n_epoch=None,
         callbacks=[
             callbacks.TrainingBar(),
-            callbacks.SampleGrid(
-                folder / "samples", sampler(config), images.shape, every=every.samples, seed=config.evaluation.seed
-            ),
+            *([pictures] if images.discrete else []),
             callbacks.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation),
             callbacks.Throughput(every.log),
         ],

@@ -73,6 +73,17 @@ class Evaluation:
             raise ValueError(f"evaluation.metrics is empty: choose from {', '.join(METRICS)}")
         if settings.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"evaluation.precision={settings.precision}: use 32-true or bf16-mixed")
+        if not images.discrete:
+            raise ValueError(f"IS, FID and bits/dim are measures of images, and {images.name} is points")
+        extractor(torch.zeros(1, *images.shape, dtype=torch.uint8))  # does it take images of this shape?
+        if "inception_score" in settings.metrics and not extractor.has_logits:
+            raise ValueError(
+                f"features={extractor.name} has no classes, so no Inception Score: leave it out of metrics"
+            )
+        if "inception_score" in settings.metrics and settings.num_samples < SPLITS:
+            raise ValueError(
+                f"evaluation.num_samples={settings.num_samples}: the Inception Score needs {SPLITS} or more"
+            )
         self.images, self.sampler, self.extractor, self.settings = images, sampler, extractor, settings
 
     def run(self, p: ReverseProcess, place: Place, about: dict[str, Any]) -> Results:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig, OmegaConf
 
 _LEARNED = ("learned", "learned_range")
+_POINTS = ("swiss_roll",)
 _BROKEN_PRECISIONS = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
 
 
@@ -31,6 +32,18 @@ RULES = (
     Rule(
         lambda c: c.choices.objective != "simple" and c.choices.weighting != "none",
         "weighting is a weight of objective=simple: use objective=simple or weighting=none",
+    ),
+    Rule(
+        lambda c: c.choices.data in _POINTS and c.choices.network != "mlp",
+        "points in the plane have no height and width for a U-Net: use network=mlp",
+    ),
+    Rule(
+        lambda c: c.choices.data not in _POINTS and c.choices.network == "mlp",
+        "network=mlp takes points in the plane: use network=unet for images",
+    ),
+    Rule(
+        lambda c: c.choices.data in _POINTS and c.evaluate_after,
+        "IS, FID and bits/dim are measures of images, and these data are points: use evaluate_after=false",
     ),
     Rule(
         lambda c: c.trainer.precision in _BROKEN_PRECISIONS,
