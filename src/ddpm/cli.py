@@ -1,7 +1,6 @@
 """From argv to a checked configuration; one-line messages and exit codes. Never imports torch.
 
-Exit codes: 0 done; 1 it failed; 2 the request was wrong, said in one line before anything was written;
-130 Ctrl-C; 143 SIGTERM.
+Exit codes: 0 done; 1 it failed; 2 the request was wrong, said in one line before anything was written; 130 Ctrl-C.
 """
 
 import contextlib

@@ -163,13 +163,13 @@ class Evaluation:
             yield indices, to_uint8(last.x_t)[: len(indices)]
 
     def chain(self, p: ReverseProcess, place: Place) -> list[UInt8[Tensor, "n c h w"]]:
-        """A few samples on their way from x_T to x_0, at even distances."""
+        """A few samples on their way from x_T to x_0, more states towards the end, where there is more to see."""
         draw = generator(place.device, self.settings.seed, SAMPLES, 0)
         x_T = torch.randn((CHAINS, *self.images.shape), generator=draw, device=place.device)
         with self._precision(place):
             states = [x_T, *(state.x_t for state in self.sampler(p, x_T, draw))]
-        shown = torch.linspace(0, len(states) - 1, min(STATES, len(states))).round().int().tolist()
-        return [to_uint8(states[k]).cpu() for k in shown]
+        shown = [round((1 - (1 - i / (STATES - 1)) ** 2) * (len(states) - 1)) for i in range(STATES)]
+        return [to_uint8(states[k]).cpu() for k in dict.fromkeys(shown)]
 
     def originals(self, examples: Examples, n: int, place: Place) -> Iterator[Batch]:
         """Real images 0..n-1: those of this process's chunks."""
