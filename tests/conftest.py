@@ -1,10 +1,13 @@
 import os
-from pathlib import Path
 
 import pytest
+import torch
 
 os.environ.setdefault("WANDB_MODE", "offline")
-ROOT = Path(__file__).parents[1]
+
+# Tensors are small in the tests, in this process and in those that it starts: threads would only wait for each other.
+os.environ["OMP_NUM_THREADS"] = "1"
+torch.set_num_threads(1)
 
 
 @pytest.fixture

@@ -2,24 +2,14 @@
 
 import csv
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from commands import run
 from PIL import Image
 
 SMOKE = ["debug=smoke", "logger=csv"]
-
-
-def run(script, *arguments, cwd, code=0, timeout=300):
-    """The finished process; warnings are errors there, too."""
-    command = [sys.executable, str(ROOT / script), *arguments]
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
-    assert done.returncode == code, done.stdout + done.stderr
-    return done
 
 
 def pixels(path):

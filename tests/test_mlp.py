@@ -4,15 +4,6 @@ import torch
 from ddpm.mlp import MLP
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tensors are small here, and threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def test_answers_for_every_point_by_itself():
     torch.manual_seed(0)
     network = MLP(2, 4, channels=16)

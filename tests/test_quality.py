@@ -4,8 +4,7 @@ import json
 import re
 
 import pytest
-from conftest import ROOT
-from test_main_path import run
+from commands import ROOT, run
 
 PROMISE = re.search(
     r"FID at most ([\d.]+) times the floor and IS at least ([\d.]+) of the train split's",

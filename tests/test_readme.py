@@ -5,8 +5,7 @@ import shlex
 import subprocess
 
 import pytest
-from conftest import ROOT
-from test_main_path import run
+from commands import ROOT, run
 
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]

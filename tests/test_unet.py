@@ -10,15 +10,6 @@ from torch import nn
 from ddpm.unet import Attention, Downsample, UNet, time_embedding
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Tensors are small here, and threads would only wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def num_parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
 
