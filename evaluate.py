@@ -1,6 +1,6 @@
 """IS, FID and bits/dim of a checkpoint: `python evaluate.py ckpt=RUN_FOLDER_OR_FILE [GROUP=OPTION] [KEY=VALUE] ...`."""
 
-from ddpm import cli, runs
+from ddpm import cli, published, runs
 
 
 def evaluate(overrides: list[str]) -> None:
@@ -13,10 +13,10 @@ def evaluate(overrides: list[str]) -> None:
         p, evaluation = build.trained(saved, config, images), build.evaluation(config, images)
         folder = runs.evaluation_folder(saved.run, saved.path.stem, config.out, evaluation.protocol(p)["fingerprint"])
     place = build.place(config.trainer)
-    results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": build.plain(config)})
+    results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": build.plain(config)}, folder)
     if place.rank == 0:
-        loggers = build.run_loggers(config, folder, job_type="eval")
-        results.publish(folder, loggers, saved.step)
+        results.published = published.compare(config, results.metrics, saved.step)
+        results.publish(folder, build.run_loggers(config, folder, job_type="eval"), saved.step, config.keep)
         if saved.run and not config.out:
             results.write(saved.run)  # the newest, where the report looks
         runs.say(f"results: {folder / 'results.json'}")

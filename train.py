@@ -2,7 +2,7 @@
 
 from omegaconf import DictConfig
 
-from ddpm import cli, runs, sweep
+from ddpm import cli, published, runs, sweep
 
 
 def train(config: DictConfig) -> None:
@@ -19,8 +19,10 @@ def train(config: DictConfig) -> None:
     fit(trainer, module, data)
     if evaluation:
         about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": build.plain(config)}
-        results = evaluation.run(module.p_ema, build.place_of(trainer), about)
+        folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
+        results = evaluation.run(module.p_ema, build.place_of(trainer), about, folder)
         if trainer.is_global_zero:
+            results.published = published.compare(config, results.metrics, trainer.global_step)
             results.publish(folder, trainer.loggers, trainer.global_step)
     runs.say(*build.how_to_look(trainer), f"run folder: {folder}")
 

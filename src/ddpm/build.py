@@ -22,7 +22,9 @@ from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
-from ddpm.evaluation import Evaluation, Place, Settings
+from ddpm.evaluation.chunks import Place
+from ddpm.evaluation.evaluation import Evaluation, Settings
+from ddpm.evaluation.measure import FeatureSettings
 from ddpm.features import FeatureExtractor
 from ddpm.module import DiffusionModule, OptimizerSettings
 from ddpm.randomness import seed_of
@@ -63,7 +65,7 @@ def network(config: DictConfig, images: Dataset) -> torch.nn.Module:
 
 def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
     """The forward process, a fresh network and the axes, for data of this shape."""
-    decoder = DiscretizedDecoder(config.evaluation.decoder) if images.discrete else ContinuousDecoder()
+    decoder = DiscretizedDecoder(config.evaluation.bits_per_dim.decoder) if images.discrete else ContinuousDecoder()
     return ReverseProcess(
         network(config, images),
         ForwardProcess(instantiate(config.schedule)),
@@ -131,7 +133,22 @@ def place_of(runner: L.Trainer) -> Place:
 
 def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     """What to measure; everything that can be wrong with the request is wrong here."""
-    settings = Settings(**plain(config)["evaluation"], bound_split=config.data.split)
+    asked = config.evaluation
+    settings = Settings(
+        metrics=list(asked.metrics),
+        num_samples=asked.num_samples,
+        fid_split=asked.fid_split,
+        bound_split=config.data.split,
+        bound_images=asked.bits_per_dim.images,
+        evaluations=asked.bits_per_dim.evaluations,
+        decoder=asked.bits_per_dim.decoder,
+        features=FeatureSettings(
+            asked.inception_score.splits, asked.kid.subsets, asked.kid.subset_size, asked.precision_recall.neighborhood
+        ),
+        chunk=asked.chunk,
+        precision=asked.precision,
+        seed=asked.seed,
+    )
     return Evaluation(images, sampler(config), features(config), settings)
 
 

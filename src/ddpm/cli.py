@@ -24,7 +24,7 @@ from ddpm.runs import CONF
 
 PATH_KEYS = ("ckpt", "resume", "out", "data.path", "features.weights")
 EVALUATION_GROUPS = ("sampler", "features", "trainer", "logger")
-EVALUATION_KEYS = ("ckpt", "out", "debug", "data.split", "data.path", "evaluation", *EVALUATION_GROUPS)
+EVALUATION_KEYS = ("ckpt", "out", "keep", "debug", "data.split", "data.path", "evaluation", *EVALUATION_GROUPS)
 INFORMATIONAL = (
     "-h",
     "--help",
@@ -108,9 +108,14 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
     node = {key: value for key, value in base.items() if key not in chosen}
     if "debug=smoke" in overrides:
         smoke = OmegaConf.load(CONF / "debug" / "smoke.yaml")
-        node["evaluation"] = {**node["evaluation"], **smoke.evaluation}
+        node["evaluation"] = OmegaConf.to_container(OmegaConf.merge(node["evaluation"], smoke.evaluation))
         overrides = [override for override in overrides if override != "debug=smoke"]
-    node |= {"ckpt": None, "out": None, "defaults": ["_self_", *({group: None} for group in EVALUATION_GROUPS)]}
+    node |= {
+        "ckpt": None,
+        "out": None,
+        "keep": None,
+        "defaults": ["_self_", *({group: None} for group in EVALUATION_GROUPS)],
+    }
     ConfigStore.instance().store(name="checkpoint", node=node)
     return compose(overrides, "checkpoint")
 

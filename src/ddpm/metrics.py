@@ -100,6 +100,8 @@ class FeatureStatistics:
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
     """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)); Heusel et al. 2017, Section 2.
 
+    FID, where the features are Inception's. Biased upwards for few samples: compare at equal counts only.
+
     The trace of the root is the sum of the roots of the eigenvalues of C_a C_b, which are those of the symmetric
     C_a^(1/2) C_b C_a^(1/2). A root of the product itself turns complex or fails where a covariance is singular, as it
     is for fewer images than features; the symmetric form is real, and more exact there than the product's eigenvalues.
@@ -137,17 +139,6 @@ class FeatureMoments(Metric):
 
     def compute(self) -> FeatureStatistics:
         return FeatureStatistics.from_sums(int(self.count), self.total, self.outer)
-
-
-class FrechetDistance(FeatureMoments):
-    """FID to a reference; Heusel et al. 2017. Biased upwards for few samples: compare at equal counts only."""
-
-    def __init__(self, reference: FeatureStatistics) -> None:
-        super().__init__(len(reference.mean))
-        self.reference: Final = reference
-
-    def compute(self) -> float:  # type: ignore[override]
-        return frechet_distance(super().compute(), self.reference)
 
 
 class InOrder(Metric):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddpm.data.pixels import flip, unit
-from ddpm.diffusion.likelihood import estimate_bound
+from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps

@@ -12,6 +12,13 @@ SECONDS_BETWEEN_LINES = 10.0
 Item = TypeVar("Item")
 
 
+def duration(seconds: float) -> str:
+    """For a person: "40 s", "12 min", "3.5 h"."""
+    if seconds < 90:
+        return f"{round(seconds)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
+
+
 class Bar:
     """One task of `total` steps. `advance` moves it; `note` is what stands behind the count ("loss 0.05")."""
 
@@ -48,7 +55,7 @@ class Bar:
         if self.enabled and not self._console.is_terminal and due:
             self._printed = now
             left = (now - self._begun) / max(self.done - self._start, 1) * (self.total - self.done)
-            line = f"{self.title} {self.done}/{self.total}  {self.note}  {left:.0f} s left"
+            line = f"{self.title} {self.done}/{self.total}  {self.note}  {duration(left)} left"
             print(line, file=self._console.file, flush=True)
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:

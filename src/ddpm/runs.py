@@ -7,6 +7,7 @@ from pathlib import Path
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path("runs")
+UNFINISHED = "unfinished"  # inside an evaluation's folder: what it has done so far
 CONF = Path(__file__).parents[2] / "conf"
 
 
@@ -46,7 +47,7 @@ def claim(folder: Path) -> Path:
         OSError: it cannot be made or written.
     """
     folder = folder.absolute()
-    if folder.is_dir() and any(folder.iterdir()):
+    if folder.is_dir() and any(file.name != UNFINISHED for file in folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty, and a run is never overwritten: choose another folder with out=")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):

@@ -42,10 +42,6 @@ RULES = (
         "network=mlp takes points in the plane: use network=unet for images",
     ),
     Rule(
-        lambda c: c.choices.data in _POINTS and c.evaluate_after,
-        "IS, FID and bits/dim are measures of images, and these data are points: use evaluate_after=false",
-    ),
-    Rule(
         lambda c: c.trainer.precision in _BROKEN_PRECISIONS,
         "a 16-bit network rounds its output by up to half a gray level (1/255) and its weights' updates away: "
         "use trainer.precision=bf16-mixed",
@@ -70,11 +66,16 @@ AT_LEAST = {
     "every.samples": 1,
     "every.checkpoint": 1,
     "evaluation.num_samples": 2,
-    "evaluation.bound_images": 2,
+    "evaluation.bits_per_dim.images": 2,
+    "evaluation.bits_per_dim.evaluations": 6,
+    "evaluation.inception_score.splits": 1,
+    "evaluation.kid.subsets": 1,
+    "evaluation.kid.subset_size": 2,
+    "evaluation.precision_recall.neighborhood": 1,
     "evaluation.chunk": 1,
     "evaluation.seed": 0,
 }
-OPTIONAL = ("sampler.steps", "evaluation.bound_images")
+OPTIONAL = ("sampler.steps", "evaluation.bits_per_dim.images", "evaluation.bits_per_dim.evaluations")
 
 POSITIVE = ("optimizer.lr", "optimizer.grad_clip")
 
@@ -95,9 +96,14 @@ def wrong_value(config: DictConfig) -> str | None:
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         return f"ema.decay={decay} must be a number in [0, 1)"
     for key in ("evaluation.fid_split", "data.split"):
-        if (split := OmegaConf.select(config, key)) not in ("train", "test"):
-            return f"{key}={split} must be train or test"
+        if (split := OmegaConf.select(config, key)) not in ("train", "test", "both"):
+            return f"{key}={split} must be train, test or both"
+    if (keep := OmegaConf.select(config, "keep")) not in (None, "images", "npz"):
+        return f"keep={keep} must be images or npz"
     steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
+    evaluations = config.evaluation.bits_per_dim.evaluations
+    if evaluations is not None and evaluations >= T:
+        return f"evaluation.bits_per_dim.evaluations={evaluations} saves nothing at schedule.T={T}: use null for all t"
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: a sampler takes at most T steps"
     return None

@@ -78,3 +78,8 @@ class Dataset(ABC):
     @abstractmethod
     def fingerprint(self) -> str:
         """What the numbers of an evaluation depend on: source, sizes of the splits, resize rule. Paths are left out."""
+
+    @property
+    def state(self) -> str:
+        """What a result kept on this machine depends on: the fingerprint, and what tells that files were rewritten."""
+        return self.fingerprint

@@ -88,6 +88,10 @@ class Folder(Dataset):
         sizes = f"{len(train)}+{len(test)}" + " less those skipped" * (self.on_error == "skip")
         return f"{self.name} {sizes} {self.rule} {train.fingerprint}+{test.fingerprint}"
 
+    @property
+    def state(self) -> str:
+        return " ".join([self.fingerprint, *(self.sources[split].state for split in SPLITS)])
+
     def _examples(self, split: Split, tell: bool = False) -> Examples:
         return examples(
             self.sources[split],

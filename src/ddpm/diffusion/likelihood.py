@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor
 from ddpm.diffusion.gaussian import noise_like, standard_normal
 from ddpm.diffusion.process import Batch, ForwardProcess, Time
 from ddpm.diffusion.reverse import Estimate, ReverseProcess
-from ddpm.diffusion.timesteps import grid
 
 PerExample = Float[Tensor, " b"]
 
@@ -88,7 +86,8 @@ def bound_terms(p: ReverseProcess, x_0: Batch, generator: torch.Generator, *, cl
     """L_{T-1}, ..., L_0 one by one, each with a noise of its own, so that a caller can show progress."""
     for now in range(p.q.T, 0, -1):
         t = torch.full((len(x_0),), now, device=x_0.device)
-        yield Term(now, *_term(p, x_0, t, generator, clip))
+        nats, squared_error, _ = term(p, x_0, t, generator, clip=clip)
+        yield Term(now, nats, squared_error)
 
 
 def evaluate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, *, clip: bool = True) -> Bound:
@@ -96,29 +95,18 @@ def evaluate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, *,
     return Bound.of(prior_term(p.q, x_0), bound_terms(p, x_0, generator, clip=clip))
 
 
-def estimate_bound(
-    p: ReverseProcess, x_0: Batch, generator: torch.Generator, num_timesteps: int, *, clip: bool = True
-) -> PerExample:
-    """An unbiased estimate of L from `num_timesteps` evaluations of the network.
+class Seen(NamedTuple):
+    """One term of the bound, and what it was made from."""
 
-    t = 1 is always among them. The others come one from each stratum of 2..T; strata grow geometrically, because terms
-    fall about as 1/t and so weigh about the same in each. From `num_timesteps` = T on every t is evaluated once.
-    """
-    if num_timesteps < 2:
-        raise ValueError(f"num_timesteps={num_timesteps} leaves terms of the bound out: use at least 2")
-    ratio = (p.q.T + 1) / 2
-    edges = grid(2, p.q.T + 1, min(num_timesteps, p.q.T), lambda u: (ratio**u - 1) / (ratio - 1))
-    total = prior_term(p.q, x_0)
-    for low, high in [(1, 2), *pairwise(edges)]:
-        t = torch.randint(low, high, (len(x_0),), generator=generator, device=generator.device).to(x_0.device)
-        total = total + (high - low) * _term(p, x_0, t, generator, clip)[0]
-    return total
+    nats: PerExample
+    squared_error: PerExample
+    noise: Batch
 
 
 @torch.no_grad()
-def _term(
-    p: ReverseProcess, x_0: Batch, t: Time, generator: torch.Generator, clip: bool
-) -> tuple[PerExample, PerExample]:
-    x_t = p.q.diffuse(x_0, t, noise_like(x_0, generator))
+def term(p: ReverseProcess, x_0: Batch, t: Time, generator: torch.Generator, *, clip: bool = True) -> Seen:
+    """L_{t-1} with a fresh noise: one evaluation of the network."""
+    noise = noise_like(x_0, generator)
+    x_t = p.q.diffuse(x_0, t, noise)
     seen: Estimate = p(x_t, t, clip=clip)
-    return bound_term(p, seen, x_0, x_t, t), (x_0 - seen.x_0).square().flatten(1).mean(1)
+    return Seen(bound_term(p, seen, x_0, x_t, t), (x_0 - seen.x_0).square().flatten(1).mean(1), noise)

@@ -1,0 +1,158 @@
+"""The bound from a few evaluations of the network: stratified over t, spent where the terms scatter, without bias.
+
+A pilot at a few random t per example tells what to expect of a term at each t: its level, how it leans on the noise
+that happened to be drawn, and how it scatters about that. The rest of the budget goes to t in proportion to the scatter
+(Neyman's allocation) and measures the difference from what was expected, whose sum over t is known (control variates).
+The expectation is fixed before the draws that count, so the estimate has no bias however wrong it is.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from ddpm.diffusion.likelihood import PerExample, prior_term, term
+from ddpm.diffusion.process import Batch
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.timesteps import grid
+
+HALVES = 2  # independent estimates for the same example: they tell the error of their mean
+PILOT = 0.1  # share of the budget
+FEWEST = 6  # 2 for the pilot; t = 1 and one other t for each half
+BINS, IN_BIN = 24, 30  # of the pilot's t: at most so many, of so many visits each
+
+
+class Visits(NamedTuple):
+    """Terms of the bound at some t of each example, and what their noise was like."""
+
+    t: Int64[Tensor, "b k"]
+    nats: Float[Tensor, "b k"]  # L_{t-1}
+    covariates: Float[Tensor, "b k 3"]
+
+
+@dataclass(frozen=True)
+class Design:
+    """How often to visit each t, and what to expect there; entry t - 1 belongs to t."""
+
+    level: Float64[Tensor, " T"]  # of a term
+    slopes: Float64[Tensor, "T 3"]  # of a term on the covariates
+    scatter: Float64[Tensor, " T"]  # standard deviation of what these leave, up to a factor
+
+    @classmethod
+    def blind(cls, T: int) -> "Design":
+        """For terms that fall as 1/t, about which nothing else is known."""
+        zero = torch.zeros(T, dtype=torch.float64)
+        scatter = 1 / torch.arange(1, T + 1, dtype=torch.float64)
+        scatter[0] = 0  # one visit
+        return cls(zero, zero[:, None].expand(T, 3), scatter)
+
+    @classmethod
+    def of(cls, pilot: Visits, T: int) -> "Design":
+        """Fitted at t = 1 and in bins of the other t, within which t L_{t-1} is taken to behave the same."""
+        t = pilot.t.flatten().cpu()
+        scaled = pilot.nats.flatten().cpu().double() * t
+        covariates = pilot.covariates.flatten(0, 1).cpu().double()
+        rest = _regression(covariates[t > 1], scaled[t > 1])
+        fitted = torch.empty(T, 5, dtype=torch.float64)
+        for low, high in _bins(T, min(BINS, int((t > 1).sum()) // IN_BIN)):
+            inside = (t >= low) & (t < high)
+            enough = int(inside.sum()) >= IN_BIN
+            fitted[low - 1 : high - 1] = _regression(covariates[inside], scaled[inside]) if enough else rest
+        fitted /= torch.arange(1, T + 1)[:, None]
+        level, slopes, scatter = fitted[:, 0], fitted[:, 1:4], fitted[:, 4]
+        return cls(level, slopes, scatter.clamp(min=1e-3 * float(scatter.mean())))  # no t is passed over
+
+    def draw(
+        self, n: int, visits: int, generator: torch.Generator
+    ) -> tuple[Int64[Tensor, "n visits"], Float64[Tensor, "n visits"]]:
+        """t and weight of every visit: some to t = 1, then one to each of equally heavy slices of 2..T."""
+        if visits < 2:
+            raise ValueError(f"{visits} evaluations leave terms of the bound out: use at least 2")
+        first = round(visits * float(self.scatter[0] / self.scatter.sum()))
+        first = min(max(1, first), visits - 1)
+        slices = visits - first
+        p = self.scatter[1:] / self.scatter[1:].sum()
+        u = torch.rand(n, slices, generator=generator, device=generator.device, dtype=torch.float32).cpu().double()
+        index = torch.searchsorted(p.cumsum(0), (torch.arange(slices) + u) / slices, right=True).clamp(max=len(p) - 1)
+        t = torch.cat([torch.ones(n, first, dtype=torch.int64), index + 2], 1)
+        return t, torch.cat([torch.full((n, first), 1 / first), 1 / (slices * p[index])], 1)
+
+
+class Estimates(NamedTuple):
+    """Independent estimates for each example, without L_T."""
+
+    distortion_nats: Float[Tensor, "b halves"]  # L_0
+    rate_nats: Float[Tensor, "b halves"]  # L_1 + ... + L_{T-1}
+
+
+def visit(p: ReverseProcess, x_0: Batch, t: Int64[Tensor, "b k"], generator: torch.Generator) -> Visits:
+    """One evaluation of the network for every entry of `t`; the x_0 estimate is clipped."""
+    t = t.to(x_0.device)
+    seen = [term(p, x_0, column, generator) for column in t.unbind(1)]
+    covariates = [_covariates(x_0, one.noise) for one in seen]
+    return Visits(t, torch.stack([one.nats for one in seen], 1), torch.stack(covariates, 1))
+
+
+def explore(p: ReverseProcess, x_0: Batch, visits: int, generator: torch.Generator) -> Visits:
+    """A pilot: t = 1, and t spread over the others as 1/t."""
+    t, _ = Design.blind(p.q.T).draw(len(x_0), visits, generator)
+    return visit(p, x_0, t, generator)
+
+
+def estimate(p: ReverseProcess, x_0: Batch, design: Design, visits: int, generator: torch.Generator) -> Estimates:
+    """Two estimates of the bound, from `visits` evaluations of the network each."""
+    distortion, rate = [], []
+    for _ in range(HALVES):
+        t, weight = design.draw(len(x_0), visits, generator)
+        seen = visit(p, x_0, t, generator)
+        expected = design.level[t - 1].to(x_0.device) + (design.slopes[t - 1].to(x_0.device) * seen.covariates).sum(2)
+        surprise = weight.to(x_0.device) * (seen.nats - expected)
+        distortion.append(float(design.level[0]) + (surprise * (seen.t == 1)).sum(1))
+        rate.append(float(design.level[1:].sum()) + (surprise * (seen.t > 1)).sum(1))
+    return Estimates(torch.stack(distortion, 1), torch.stack(rate, 1))
+
+
+def estimate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, num_timesteps: int) -> PerExample:
+    """An estimate of L without a pilot, which visits about the same t whatever the model."""
+    design = Design.blind(p.q.T)
+    t, weight = design.draw(len(x_0), num_timesteps, generator)
+    return prior_term(p.q, x_0) + (weight.to(x_0.device) * visit(p, x_0, t, generator).nats).sum(1).to(x_0.dtype)
+
+
+def split_budget(evaluations: int) -> tuple[int, int]:
+    """Evaluations per example for the pilot, and for each half.
+
+    Raises:
+        ValueError: too few.
+    """
+    if evaluations < FEWEST:
+        raise ValueError(f"{evaluations} evaluations per image are too few for an estimate: use at least {FEWEST}")
+    pilot = max(2, round(PILOT * evaluations))
+    pilot += (evaluations - pilot) % HALVES
+    return pilot, (evaluations - pilot) // HALVES
+
+
+def _covariates(x_0: Batch, noise: Batch) -> Float[Tensor, "b 3"]:
+    """What of the noise a term leans on; each has mean 0 given x_0.
+
+    Its energy, all over and where x_0 is far from 0, and its push outwards: the decoder's outermost bins are open.
+    """
+    excess = noise.square() - 1
+    return torch.stack([part.flatten(1).mean(1) for part in (excess, excess * x_0.square(), noise * x_0)], 1)
+
+
+def _bins(T: int, n: int) -> list[tuple[int, int]]:
+    """t = 1, and up to n ranges [low, high) of 2..T that grow geometrically."""
+    ratio = (T + 1) / 2
+    edges = grid(2, T + 1, min(max(n, 1), T - 1) + 1, lambda u: (ratio**u - 1) / (ratio - 1))
+    return [(1, 2), *pairwise(edges)]
+
+
+def _regression(x: Float64[Tensor, "m 3"], y: Float64[Tensor, " m"]) -> Float64[Tensor, " 5"]:
+    """Of y on x: the intercept, the slopes, and the standard deviation about them; too few points have no slopes."""
+    design = torch.cat([torch.ones_like(x[:, :1]), x * (len(y) >= IN_BIN)], 1)
+    fitted = torch.linalg.lstsq(design, y[:, None], driver="gelsd").solution[:, 0]
+    return torch.cat([fitted, (y - design @ fitted).std()[None] if len(y) > 1 else y.new_ones(1)])

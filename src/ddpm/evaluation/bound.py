@@ -1,0 +1,136 @@
+"""The variational bound over a split: all T terms of it, or an unbiased estimate from a few evaluations per image."""
+
+import math
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ddpm.data.dataset import Examples
+from ddpm.diffusion import budget
+from ddpm.diffusion.likelihood import Bound, bound_terms, prior_term
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.evaluation.chunks import Chunk, Chunks
+from ddpm.metrics import InOrder
+from ddpm.progress import Bar
+
+BOUND, PILOT, ESTIMATE = 2, 3, 4  # what a chunk's generator is for
+
+Read = Callable[[Tensor], Tensor]  # what a dataset holds -> x_0
+
+
+class Measured(NamedTuple):
+    """A metric of results.json, and its curves over t where all of it was evaluated."""
+
+    metric: dict[str, Any]
+    curves: dict[str, list[float]]
+
+
+class BoundOverSplit:
+    """L of the first n examples of a split, in units of `scale` nats; each x_t is drawn once.
+
+    Args:
+        evaluations: of the network per example, the pilot's included; None for all T terms.
+        precision: entered around every evaluation of the network.
+    """
+
+    def __init__(
+        self,
+        p: ReverseProcess,
+        examples: Examples,
+        n: int,
+        *,
+        title: str,
+        read: Read,
+        chunks: Chunks,
+        evaluations: int | None,
+        precision: Callable[[], AbstractContextManager[None]],
+    ) -> None:
+        self.p, self.examples, self.n, self.title, self.read = p, examples, n, title, read
+        self.chunks, self.evaluations, self.precision = chunks, evaluations, precision
+
+    def measure(self, scale: float, num_dims: int) -> Measured:
+        mine = self.chunks.of(self.n)
+        steps = len(mine) * (self.evaluations or self.p.q.T)
+        with Bar(f"bound on {self.title}", steps, enabled=self.chunks.place.rank == 0) as bar:
+            if self.evaluations is None:
+                return self._full(mine, bar, scale, num_dims)
+            return self._budgeted(mine, bar, scale, self.evaluations)
+
+    def _full(self, mine: list[Chunk], bar: Bar, scale: float, num_dims: int) -> Measured:
+        T = self.p.q.T
+
+        def terms(chunk: Chunk) -> Tensor:
+            x_0, draw = self._x_0(chunk), self.chunks.generator(BOUND, chunk.k)
+            with self.precision():
+                part = Bound.of(prior_term(self.p.q, x_0), bar.watch(bound_terms(self.p, x_0, draw)))
+            return torch.cat([part.prior[:, None], part.terms, part.squared_error], 1)
+
+        rows = self._rows("bound", mine, terms)
+        bound = Bound(rows[:, 0], rows[:, 1 : T + 1], rows[:, T + 1 :])
+        metric = self._metric(bound.nats, bound.prior, bound.rate_nats, bound.distortion_nats, scale)
+        rate, rmse = bound.rate_distortion(num_dims)
+        curves = {
+            "t": [float(t) for t in range(1, T + 1)],
+            "term": (bound.terms.mean(0) / scale).tolist(),
+            "term_stderr": (bound.terms.std(0) / scale / math.sqrt(self.n)).tolist(),
+            "rate_bits_per_dim": rate.tolist(),
+            "rmse": rmse.tolist(),
+        }
+        return Measured(metric, curves)
+
+    def _budgeted(self, mine: list[Chunk], bar: Bar, scale: float, evaluations: int) -> Measured:
+        pilot, half = budget.split_budget(evaluations)
+
+        def explored(chunk: Chunk) -> Tensor:
+            with self.precision():
+                seen = budget.explore(self.p, self._x_0(chunk), pilot, self.chunks.generator(PILOT, chunk.k))
+            bar.advance(pilot)
+            columns = torch.cat([seen.t[:, :, None].to(seen.nats), seen.nats[:, :, None], seen.covariates], 2)
+            return columns.flatten(1)
+
+        rows = self._rows("pilot", mine, explored).reshape(self.n, pilot, 5)
+        design = budget.Design.of(budget.Visits(rows[:, :, 0].long(), rows[:, :, 1], rows[:, :, 2:]), self.p.q.T)
+
+        def estimated(chunk: Chunk) -> Tensor:
+            x_0, draw = self._x_0(chunk), self.chunks.generator(ESTIMATE, chunk.k)
+            with self.precision():
+                found = budget.estimate(self.p, x_0, design, half, draw)
+            bar.advance(evaluations - pilot)
+            prior = prior_term(self.p.q, x_0)[:, None]
+            return torch.cat([prior, found.distortion_nats.to(prior), found.rate_nats.to(prior)], 1)
+
+        rows = self._rows("estimate", mine, estimated)
+        prior, distortion, rate = rows[:, 0], rows[:, 1:3], rows[:, 3:5]
+        halves = distortion + rate
+        nats = prior + halves.mean(1)
+        metric = self._metric(nats, prior, prior + rate.mean(1), distortion.mean(1), scale)
+        # The halves share nothing but the example: half their difference scatters as their mean does about the truth.
+        own = float((halves[:, 0] - halves[:, 1]).square().mean().sqrt() / 2 / scale / math.sqrt(self.n))
+        return Measured({**metric, "evaluations": evaluations, "stderr_of_estimate": own}, {})
+
+    def _metric(self, nats: Tensor, prior: Tensor, rate: Tensor, distortion: Tensor, scale: float) -> dict[str, Any]:
+        return {
+            "value": float(nats.mean() / scale),
+            "stderr": float(nats.std() / scale / math.sqrt(self.n)),
+            "n": self.n,
+            "rate": float(rate.mean() / scale),
+            "distortion": float(distortion.mean() / scale),
+            "prior": float(prior.mean() / scale),
+        }
+
+    def _x_0(self, chunk: Chunk) -> Tensor:
+        return self.read(self.chunks.examples(self.examples, chunk))
+
+    def _rows(self, what: str, mine: list[Chunk], make: Callable[[Chunk], Tensor]) -> Tensor:
+        """Rows of all examples, from all processes, in order."""
+        rows = InOrder().to(self.chunks.place.device)
+        for chunk in mine:
+            made = self.chunks.once(f"{what} {self.title}", chunk.k, lambda c=chunk: make(c))  # type: ignore[misc]
+            rows.update(made[: len(chunk.indices)], chunk.indices)
+        whole: Tensor = rows.compute().double()
+        if len(whole) != self.n:
+            raise RuntimeError(f"{len(whole)} examples were counted where {self.n} were due")
+        return whole

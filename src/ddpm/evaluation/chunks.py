@@ -1,0 +1,98 @@
+"""Work cut into chunks of indices: the same bits for any number of processes, kept so that nothing is done twice.
+
+Chunk k draws from its own generator, keyed by (seed, what, k), and always has the same size (a short last one is
+padded, the padding dropped): a convolution's rounding depends on its batch. Every process takes each world_size-th
+chunk.
+"""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Int64, Shaped
+from torch import Tensor
+
+from ddpm.data.dataset import Examples
+from ddpm.randomness import generator
+
+
+class Place(NamedTuple):
+    """Where this process stands among those that share the work."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def processes(self) -> str:
+        return "one process" if self.world_size == 1 else f"{self.world_size} processes"
+
+    def everywhere(self, here: bool) -> bool:
+        """Whether it is so on all processes; each must ask."""
+        if self.world_size == 1:
+            return here
+        flag = torch.tensor(int(here), device=self.device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
+        return bool(flag)
+
+
+class Chunk(NamedTuple):
+    k: int
+    indices: Int64[Tensor, " n"]  # consecutive
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How work is cut, drawn and kept: `kept` is the folder for what is finished, None for nowhere."""
+
+    size: int
+    seed: int
+    place: Place
+    kept: Path | None = None
+
+    def of(self, n: int) -> list[Chunk]:
+        """This process's part of 0..n-1."""
+        mine = range(self.place.rank, -(-n // self.size), self.place.world_size)
+        return [Chunk(k, torch.arange(k * self.size, min(n, (k + 1) * self.size))) for k in mine]
+
+    def generator(self, what: int, k: int) -> torch.Generator:
+        return generator(self.place.device, self.seed, what, k)
+
+    def examples(self, examples: Examples, chunk: Chunk) -> Shaped[Tensor, "size *event"]:
+        """The examples of a chunk on this process's device, the last repeated up to a whole chunk."""
+        whole = chunk.indices[0] + torch.arange(self.size).clamp(max=len(chunk.indices) - 1)
+        return examples.__getitems__(whole.tolist()).to(self.place.device)
+
+    def once(self, what: str, k: int, make: Callable[[], Tensor]) -> Tensor:
+        """The rows of chunk k: what an earlier attempt made of it, or else `make()`, which is then kept."""
+        if self.kept is None:
+            return make()
+        path = self.path(what, k)
+        try:
+            return torch.from_numpy(np.load(path, allow_pickle=False)).to(self.place.device)
+        except (OSError, ValueError, EOFError):
+            rows = make()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f"{path.name}.{self.place.rank}.part")
+        with temporary.open("wb") as file:
+            np.save(file, rows.cpu().numpy(), allow_pickle=False)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        return rows
+
+    def has(self, what: str, k: int) -> bool:
+        return self.kept is not None and self.path(what, k).exists()
+
+    def path(self, what: str, k: int) -> Path:
+        assert self.kept is not None
+        return self.kept / what / f"{k:06d}.npy"
+
+    def finished(self, what: str, n: int) -> Iterator[Tensor]:
+        """The rows of 0..n-1 in order, as all processes have kept them."""
+        for k in range(-(-n // self.size)):
+            yield torch.from_numpy(np.load(self.path(what, k), allow_pickle=False))

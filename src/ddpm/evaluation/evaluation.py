@@ -1,0 +1,320 @@
+"""What is measured of a reverse process, in which order, and the protocol that every number carries."""
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor
+
+from ddpm import figures, runs
+from ddpm.data.dataset import SPLITS, Dataset, Split
+from ddpm.data.pixels import to_uint8, unit
+from ddpm.diffusion import budget
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import Sampler
+from ddpm.evaluation import plane, reference
+from ddpm.evaluation.bound import BoundOverSplit
+from ddpm.evaluation.chunks import Chunk, Chunks, Place
+from ddpm.evaluation.measure import OF_FEATURES, FeatureMetrics, FeatureSettings
+from ddpm.evaluation.reference import Reference
+from ddpm.evaluation.results import Results
+from ddpm.features import FeatureExtractor
+from ddpm.progress import Bar, duration
+
+SAMPLES = 1  # what a chunk's generator is for
+OF_IMAGES = (*OF_FEATURES, "bits_per_dim")
+OF_POINTS = ("bound_nats",)
+COLUMNS = 10  # and rows of the sample grid
+CHAINS, STATES = 6, 13  # in the picture of the reverse process
+TRIAL = 32  # images that tell how long an evaluation of the network takes on a CPU
+
+WhichSplit = Literal["train", "test", "both"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured, on how much, with which draws.
+
+    The bound is that of `bound_images` of `bound_split` (None: all), from `evaluations` evaluations of the network per
+    image (None: one at each t).
+    """
+
+    metrics: Sequence[str]
+    num_samples: int
+    fid_split: WhichSplit
+    bound_split: WhichSplit
+    bound_images: int | None
+    evaluations: int | None
+    decoder: str
+    features: FeatureSettings
+    chunk: int
+    precision: str
+    seed: int
+
+
+class Evaluation:
+    """What is measured of any reverse process for one dataset. Building it fails where the request is wrong."""
+
+    def __init__(self, images: Dataset, sampler: Sampler, extractor: FeatureExtractor, settings: Settings) -> None:
+        self.images, self.sampler, self.extractor, self.settings = images, sampler, extractor, settings
+        self.of_features = [metric for metric in OF_FEATURES if metric in settings.metrics]
+        self._check_metrics()
+        if self.of_features:
+            self._check_features()
+        if settings.precision not in ("32-true", "bf16-mixed"):
+            raise ValueError(f"evaluation.precision={settings.precision}: use 32-true or bf16-mixed")
+        if settings.evaluations is not None:
+            budget.split_budget(settings.evaluations)
+
+    def _check_metrics(self) -> None:
+        wanted, images = set(self.settings.metrics), self.images
+        if unknown := sorted(wanted - {*OF_IMAGES, *OF_POINTS}):
+            known = ", ".join((*OF_IMAGES, *OF_POINTS))
+            raise ValueError(f"evaluation.metrics: {', '.join(unknown)} unknown; known are {known}")
+        fitting = OF_IMAGES if images.discrete else OF_POINTS
+        if not wanted:
+            raise ValueError(f"evaluation.metrics is empty: choose from {', '.join(fitting)}")
+        if wrong := sorted(wanted - set(fitting)):
+            here, there = ("images", "points") if images.discrete else ("points", "images")
+            raise ValueError(
+                f"evaluation.metrics: {', '.join(wrong)} measures {there}, and {images.name} is {here}: "
+                f"choose from {', '.join(fitting)}"
+            )
+
+    def _check_features(self) -> None:
+        images, extractor, settings = self.images, self.extractor, self.settings
+        extractor(torch.zeros(1, *images.shape, dtype=torch.uint8))  # does it take images of this shape?
+        if "inception_score" in self.of_features and not extractor.has_logits:
+            raise ValueError(
+                f"features={extractor.name} has no classes, so no Inception Score: leave it out of evaluation.metrics"
+            )
+        for metric in self.of_features:
+            if settings.num_samples < (fewest := settings.features.fewest(metric)):
+                raise ValueError(f"evaluation.num_samples={settings.num_samples}: {metric} needs {fewest} or more")
+
+    # --- the whole ---------------------------------------------------------------------------------------------------
+
+    def run(self, p: ReverseProcess, place: Place, about: dict[str, Any], folder: Path | None = None) -> Results:
+        """Measure `p`, in evaluation mode, and the real images beside it.
+
+        Finished chunks are kept under `folder`, where an evaluation of the same weights by the same protocol finds
+        them, until the results are published.
+        """
+        self.images.prepare()
+        p, protocol, weights = p.to(place.device), self.protocol(p), _digest(p)
+        kept = folder / runs.UNFINISHED / f"{protocol['fingerprint']}-{weights[:10]}" if folder else None
+        chunks = Chunks(self.settings.chunk, self.settings.seed, place, kept)
+        self.announce(p, chunks)
+        results = Results({}, {}, protocol, {**about, "weights_sha256": weights})
+        if self.of_features:
+            self._measure_samples(p, chunks, results)
+        if not self.images.discrete:
+            draw = chunks.generator(SAMPLES, 0)
+            results.pictures["process"] = plane.picture(p, self.sampler, self.images.split("train"), draw)
+        if {"bits_per_dim", "bound_nats"} & set(self.settings.metrics):
+            self._measure_bound(p, chunks, results)
+        return results
+
+    def announce(self, p: ReverseProcess, chunks: Chunks) -> None:
+        """What will be done, and what it costs in evaluations of the network and in time."""
+        settings, T, lines = self.settings, p.q.T, []
+        work: list[tuple[str, int, int]] = []  # what a chunk's file is called, images, evaluations of each
+        if self.of_features:
+            steps, n = self.sampler.num_evaluations(T), settings.num_samples
+            work.append(("samples", n, steps))
+            lines.append(f"{n:,} samples x {steps} steps = {n * steps:,} evaluations of the network")
+        if {"bits_per_dim", "bound_nats"} & set(settings.metrics):
+            each = settings.evaluations or T
+            for split in _splits(settings.bound_split, "test"):
+                n = self._bound_count(split)
+                work.append((f"{'estimate' if settings.evaluations else 'bound'} {split}", n, each))
+                lines.append(f"the bound of {n:,} {split} images x {each} = {n * each:,} evaluations of the network")
+        done = sum(len(c.indices) * each for what, n, each in work for c in chunks.of(n) if chunks.has(what, c.k))
+        left = sum(len(c.indices) * each for _, n, each in work for c in chunks.of(n)) - done
+        time_left = duration(left * self._seconds_per_evaluation(p, chunks))
+        going_on = f"{done:,} of them are done already; " if done else ""
+        runs.say(*lines, f"{going_on}about {time_left} for {chunks.place.processes}")
+
+    def _seconds_per_evaluation(self, p: ReverseProcess, chunks: Chunks) -> float:
+        """Of the network, for one image; the first of two trials warms up."""
+        device = chunks.place.device
+        n = chunks.size if device.type == "cuda" else min(chunks.size, TRIAL)
+        x_t, t = torch.zeros(n, *self.images.shape, device=device), torch.full((n,), p.q.T, device=device)
+        for _ in range(2):
+            begun = time.perf_counter()
+            with torch.no_grad(), self._precision(device):
+                p(x_t, t).x_0.sum().item()  # waits for the device
+        return (time.perf_counter() - begun) / n
+
+    def protocol(self, p: ReverseProcess) -> dict[str, Any]:
+        """Everything that the numbers depend on but the weights; the number of processes is not among it."""
+        settings = self.settings
+        protocol = {
+            "data": self.images.fingerprint,
+            "weights": "exponential moving average",
+            "sampler": {"name": type(self.sampler).__name__.lower(), **vars(self.sampler)},
+            "timesteps": p.q.T,
+            "evaluations_per_sample": self.sampler.num_evaluations(p.q.T),
+            "num_samples": settings.num_samples,
+            "features": self.extractor.protocol,
+            "feature_metrics": vars(settings.features),
+            "quantiser": "round(clamp(127.5 x + 127.5, 0, 255))",
+            "fid_reference": settings.fid_split,
+            "bound": {
+                "images": {split: self._bound_count(split) for split in _splits(settings.bound_split, "test")},
+                "evaluations": settings.evaluations or p.q.T,
+                "decoder": settings.decoder if self.images.discrete else "density",
+                "x_0": "clipped to [-1, 1]",
+            },
+            "precision": settings.precision,
+            "chunk": settings.chunk,
+            "seed": settings.seed,
+        }
+        text = json.dumps(protocol, sort_keys=True, default=str)
+        return {**protocol, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
+
+    # --- samples -----------------------------------------------------------------------------------------------------
+
+    def _measure_samples(self, p: ReverseProcess, chunks: Chunks, results: Results) -> None:
+        extractor, n = self.extractor.to(chunks.place.device), self.settings.num_samples
+        references = self._references(extractor, chunks)
+        first: list[Tensor] = []
+
+        def sampled(chunk: Chunk) -> Tensor:
+            images = self.samples(p, chunk, chunks)
+            if sum(map(len, first)) < COLUMNS**2:
+                first.append(images.cpu())
+            return images
+
+        results.metrics |= self._measure("samples", n, self.of_features, references, sampled, chunks)
+        results.samples = lambda: chunks.finished("samples", n)
+        if chunks.place.rank == 0:
+            results.pictures["samples"] = figures.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
+            results.pictures["reverse"] = figures.strip(self.chain(p, chunks))
+        # What real images score: those that train beside those that test, and the other way round.
+        for split in SPLITS:
+            others = [known for known in references if known.split != split]
+            wanted = [metric for metric in self.of_features if metric != "inception_score" or split == "train"]
+            if wanted and (others or "inception_score" in wanted):
+                examples = self.images.split(split)
+                shown = min(n, len(examples))
+                read = lambda c, e=examples: chunks.examples(e, c)[: len(c.indices)]  # noqa: E731
+                results.real |= self._measure(f"real {split} images", shown, wanted, others, read, chunks)
+
+    def samples(self, p: ReverseProcess, chunk: Chunk, chunks: Chunks) -> UInt8[Tensor, "n c h w"]:
+        """One chunk of samples of p."""
+
+        def generate() -> Tensor:
+            draw, device = chunks.generator(SAMPLES, chunk.k), chunks.place.device
+            x_T = torch.randn((chunks.size, *self.images.shape), generator=draw, device=device)
+            with self._precision(device):
+                *_, last = self.sampler(p, x_T, draw)
+            return to_uint8(last.x_t)[: len(chunk.indices)]
+
+        return chunks.once("samples", chunk.k, generate)
+
+    def chain(self, p: ReverseProcess, chunks: Chunks) -> list[UInt8[Tensor, "n c h w"]]:
+        """A few samples on their way from x_T to x_0, more states towards the end, where there is more to see."""
+        draw, device = chunks.generator(SAMPLES, 0), chunks.place.device
+        x_T = torch.randn((CHAINS, *self.images.shape), generator=draw, device=device)
+        with self._precision(device):
+            states = [x_T, *(state.x_t for state in self.sampler(p, x_T, draw))]
+        shown = [round((1 - (1 - i / (STATES - 1)) ** 2) * (len(states) - 1)) for i in range(STATES)]
+        return [to_uint8(states[k]).cpu() for k in dict.fromkeys(shown)]
+
+    def _references(self, extractor: FeatureExtractor, chunks: Chunks) -> list[Reference]:
+        """The real images that the wanted metrics hold samples against."""
+        references = []
+        for split in _splits(self.settings.fid_split, "train") if {*self.of_features} - {"inception_score"} else []:
+            examples = self.images.split(split)
+            depends_on: dict[str, str | int] = {
+                "data": self.images.state,
+                "split": split,
+                "chunk": chunks.size,
+                "features": json.dumps(extractor.protocol, sort_keys=True),
+            }
+            folder = runs.ROOT / "statistics"
+            statistics = reference.statistics(examples, extractor, chunks, depends_on, folder)
+            pool = None
+            if {"kid", "precision_recall"} & {*self.of_features}:
+                pool = reference.pool(examples, min(len(examples), self.settings.num_samples), extractor, chunks)
+            references.append(Reference(split, statistics, pool))
+        return references
+
+    def _measure(
+        self,
+        title: str,
+        n: int,
+        wanted: Sequence[str],
+        references: Sequence[Reference],
+        images_of: Callable[[Chunk], UInt8[Tensor, "k c h w"]],
+        chunks: Chunks,
+    ) -> dict[str, Any]:
+        """The wanted metrics of n images from one pass of the extractor."""
+        metrics = FeatureMetrics(wanted, references, self.settings.features, self.extractor.width, chunks.place.device)
+        mine = chunks.of(n)
+        with Bar(title, sum(len(chunk.indices) for chunk in mine), enabled=chunks.place.rank == 0) as bar:
+            for chunk in mine:
+                metrics.update(self.extractor(images_of(chunk)), chunk.indices)
+                bar.advance(len(chunk.indices))
+        return metrics.compute(n)
+
+    # --- the bound ---------------------------------------------------------------------------------------------------
+
+    def _measure_bound(self, p: ReverseProcess, chunks: Chunks, results: Results) -> None:
+        settings, dims = self.settings, math.prod(self.images.shape)
+        name, scale = ("bits_per_dim", dims * math.log(2)) if self.images.discrete else ("bound_nats", 1.0)
+        splits = _splits(settings.bound_split, "test")
+        for split in splits:
+            bound = BoundOverSplit(
+                p,
+                self.images.split(split),
+                self._bound_count(split),
+                title=split,
+                read=unit,
+                chunks=chunks,
+                evaluations=settings.evaluations,
+                precision=lambda: self._precision(chunks.place.device),
+            )
+            metric, curves = bound.measure(scale, dims)
+            key = name if split == splits[0] else f"{name}_{split}"
+            results.metrics[key] = {**metric, "split": split}
+            if split == splits[0]:
+                results.curves = curves
+        if len(splits) == 2:
+            test, train = results.metrics[name], results.metrics[f"{name}_train"]
+            gap = {"value": test["value"] - train["value"], "stderr": math.hypot(test["stderr"], train["stderr"])}
+            results.metrics[f"{name}_gap"] = gap
+        if results.curves and self.images.discrete and chunks.place.rank == 0:
+            results.pictures["rate_distortion"] = figures.rate_distortion(
+                results.curves["rate_bits_per_dim"], results.curves["rmse"]
+            )
+
+    def _bound_count(self, split: Split) -> int:
+        whole = len(self.images.split(split))
+        return min(whole, self.settings.bound_images or whole)
+
+    def _precision(self, device: torch.device) -> AbstractContextManager[None]:
+        return torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bf16-mixed")
+
+
+def _splits(which: WhichSplit, first: Split) -> list[Split]:
+    """Of both, `first` is the one that the paper quotes."""
+    return sorted(SPLITS, key=lambda split: split != first) if which == "both" else [which]
+
+
+def _digest(p: ReverseProcess) -> str:
+    """SHA-256 of the weights."""
+    digest = hashlib.sha256()
+    for name, value in sorted(p.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,71 @@
+"""What samples are held against: the features of a split's real images, computed once and kept."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from ddpm.data.dataset import Examples, Split
+from ddpm.evaluation.chunks import Chunks
+from ddpm.features import FeatureExtractor
+from ddpm.metrics import FeatureMoments, FeatureStatistics, InOrder
+
+Protocol = dict[str, str | int]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Real images of a split: mean and covariance of all their features, and some of the features themselves."""
+
+    split: Split
+    statistics: FeatureStatistics
+    pool: Float[Tensor, "n d"] | None = None
+
+    @property
+    def some_features(self) -> Float[Tensor, "n d"]:
+        assert self.pool is not None, "only moments were computed"
+        return self.pool
+
+
+def statistics(
+    examples: Examples, extractor: FeatureExtractor, chunks: Chunks, protocol: Protocol, folder: Path | None
+) -> FeatureStatistics:
+    """Of all examples; from `folder`, if they have been computed by this protocol before."""
+    path = folder / f"{_digest(protocol)}.safetensors" if folder else None
+    found = _load(path, protocol) if path else None
+    if chunks.place.everywhere(found is not None):
+        assert found is not None
+        return found
+    moments = FeatureMoments(extractor.width).to(chunks.place.device)
+    for chunk in chunks.of(len(examples)):
+        moments.update(extractor(chunks.examples(examples, chunk)[: len(chunk.indices)]).pool)
+    computed: FeatureStatistics = moments.compute()
+    if computed.count != len(examples):
+        raise RuntimeError(f"{computed.count} examples were counted where {len(examples)} were due")
+    if path and chunks.place.rank == 0:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        computed.save(path, protocol)
+    return computed
+
+
+def pool(examples: Examples, n: int, extractor: FeatureExtractor, chunks: Chunks) -> Float[Tensor, "n d"]:
+    """The features of the first n examples, on every process."""
+    rows = InOrder().to(chunks.place.device)
+    for chunk in chunks.of(n):
+        rows.update(extractor(chunks.examples(examples, chunk)[: len(chunk.indices)]).pool, chunk.indices)
+    gathered: Tensor = rows.compute()
+    return gathered
+
+
+def _load(path: Path, protocol: Protocol) -> FeatureStatistics | None:
+    try:
+        return FeatureStatistics.load(path, protocol)
+    except ValueError:  # none, or damaged: it is only a copy
+        return None
+
+
+def _digest(protocol: Protocol) -> str:
+    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]

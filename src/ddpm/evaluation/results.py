@@ -1,0 +1,245 @@
+"""What an evaluation leaves behind: results.json, curves, pictures, the table, and the numbers in W&B."""
+
+import csv
+import itertools
+import json
+import shutil
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from lightning.pytorch.loggers import Logger, WandbLogger
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from ddpm import runs
+
+FEW = 2048  # fewer images than Inception has features: FID is then mostly bias
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric in the table: digits after the point, and which part of it is its spread."""
+
+    title: str
+    digits: int
+    spread: str | None = None
+
+
+COLUMNS = {
+    "inception_score": Column("IS", 3, "std"),
+    "fid": Column("FID", 3),
+    "kid": Column("KID", 5, "std"),
+    "precision": Column("precision", 3),
+    "recall": Column("recall", 3),
+    "bits_per_dim": Column("bits/dim", 4, "stderr"),
+    "bound_nats": Column("bound (nats)", 4, "stderr"),
+}
+
+
+@dataclass
+class Results:
+    """The numbers of a model and of the real images beside it, with the protocol behind both."""
+
+    metrics: dict[str, dict[str, Any]]
+    real: dict[str, dict[str, Any]]
+    protocol: dict[str, Any]
+    about: dict[str, Any]  # ckpt, config
+    curves: dict[str, list[float]] = field(default_factory=dict)  # of the bound, over t
+    pictures: dict[str, Image.Image] = field(default_factory=dict)
+    samples: Callable[[], Iterator[Tensor]] | None = None  # uint8, in order, where they are kept on disk
+    published: list[dict[str, Any]] = field(default_factory=list)  # beside the experiment's `expected`
+
+    def publish(self, folder: Path, loggers: Sequence[Logger], step: int, keep: str | None = None) -> None:
+        """To the files, the loggers and the terminal; what was kept of the work goes."""
+        if keep and self.samples is not None:
+            KEEPERS[keep](folder, self.samples(), self.protocol["num_samples"])
+        self.write(folder)
+        shutil.rmtree(folder / runs.UNFINISHED, ignore_errors=True)
+        self.log(loggers, step)
+        self.print()
+
+    def write(self, folder: Path) -> None:
+        """results.json, the pictures, bound.csv and rate_distortion.csv, into `folder`.
+
+        Metrics of the same weights by the same protocol that an earlier evaluation left there stay.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, picture in self.pictures.items():
+            picture.save(folder / f"{name}.png")
+        if self.curves:
+            T = len(self.curves["t"])
+            _write_csv(folder / "bound.csv", {key: self.curves[key] for key in ("t", "term", "term_stderr")})
+            reverse_step = {"reverse_step": [T + 1 - t for t in self.curves["t"]]}  # as in Table 4
+            distortion = {key: self.curves[key] for key in ("t", "rate_bits_per_dim", "rmse")}
+            _write_csv(folder / "rate_distortion.csv", reverse_step | distortion)
+        before = _earlier(folder / "results.json", self.protocol, self.about)
+        content = {
+            "metrics": {**before.get("metrics", {}), **self.metrics},
+            "real": {**before.get("real", {}), **self.real},
+            "published": self.published or before.get("published", []),
+            "protocol": self.protocol,
+            **self.about,
+        }
+        _write_whole(folder / "results.json", json.dumps(content, indent=2, default=str))
+
+    def log(self, loggers: Sequence[Logger], step: int) -> None:
+        """The same numbers, and the pictures, to a run's loggers."""
+        scalars = {
+            f"evaluation/{name}" + ("" if part == "value" else f"_{part}"): value
+            for name, parts in self.metrics.items()
+            for part, value in parts.items()
+            if isinstance(value, float)
+        }
+        for logger in loggers:
+            logger.log_metrics(scalars, step)
+            if isinstance(logger, WandbLogger):
+                for name, picture in self.pictures.items():
+                    logger.log_image(f"evaluation/{name}", [picture], step)
+
+    def print(self) -> None:
+        """The table, and what to know before quoting it."""
+        shown = [name for name in self.metrics if _column(name)]
+        table = Table("", *map(_title, shown))
+        table.add_row("model", *(_cell(name, self.metrics) for name in shown))
+        if self.real:
+            table.add_row("real images", *(_cell(name, self.real) for name in shown))
+        console = Console()
+        console.print(table)
+        for note in self.notes():
+            console.print(note, style="dim", highlight=False)
+        for line in self.published:
+            console.print(_verdict(line), highlight=False)
+
+    def notes(self) -> list[str]:
+        """What the numbers rest on."""
+        notes = []
+        for name, fid in self.metrics.items():
+            if name.startswith("fid"):
+                few = f"; fewer than {FEW:,}, so biased upwards: compare at equal counts" if fid["n"] < FEW else ""
+                notes.append(
+                    f"{_title(name)}: {fid['n']:,} samples against {fid['reference_n']:,} images of the "
+                    f"{fid['reference']} split{few}"
+                )
+                if real := self.real.get(name):
+                    other = "train" if fid["reference"] == "test" else "test"
+                    notes.append(f"real images: {real['n']:,} of the {other} split in the samples' place")
+        if score := self.metrics.get("inception_score"):
+            counts = {score["n"], self.real.get("inception_score", score)["n"]}
+            of = " and ".join(f"{count:,}" for count in sorted(counts))
+            notes.append(
+                f"IS: mean ± deviation over {score['splits']} splits of {of} images; real ones of the train split"
+            )
+        if self.metrics.keys() & {"fid", "inception_score", "kid", "precision"}:
+            features, sampler = self.protocol["features"]["extractor"], self.protocol["sampler"]
+            own = ", which compares with itself only" if features == "digits" else ""
+            steps = f"{self.protocol['evaluations_per_sample']} of {self.protocol['timesteps']} steps"
+            eta = f", eta {sampler['eta']}" if "eta" in sampler else ""
+            notes.append(f"features: {features}{own}; sampler: {sampler['name']}{eta}, {steps}")
+        notes += [
+            note for name in ("bits_per_dim", "bound_nats") if name in self.metrics for note in self._of_bound(name)
+        ]
+        notes.append(f"protocol {self.protocol['fingerprint']}")
+        return notes
+
+    def _of_bound(self, name: str) -> list[str]:
+        bound, title, T = self.metrics[name], COLUMNS[name].title, self.protocol["timesteps"]
+        how = f"bound over all {T} timesteps"
+        if "evaluations" in bound:
+            own = f"± {bound['stderr_of_estimate']:.4f} of its own, within the error shown"
+            how = f"unbiased estimate of the bound from {bound['evaluations']} evaluations per image ({own})"
+        notes = [
+            f"{title}: {how}, {bound['n']:,} images of the {bound['split']} split, ± standard error = "
+            f"rate {bound['rate']:.4f} (of which the prior L_T {bound['prior']:.6f}) "
+            f"+ distortion {bound['distortion']:.4f}"
+        ]
+        if gap := self.metrics.get(f"{name}_gap"):
+            notes.append(f"test less train: {gap['value']:.4f} ± {gap['stderr']:.4f} {title}")
+        if name == "bits_per_dim" and self.protocol["data"].startswith("digits"):
+            notes.append("the digits use 17 of 256 gray levels: their bits/dim compares with itself only")
+        return notes
+
+
+def _column(name: str) -> Column | None:
+    return next((column for known, column in COLUMNS.items() if name in (known, *_variants(known))), None)
+
+
+def _variants(name: str) -> list[str]:
+    return [f"{name}_train", f"{name}_test"]
+
+
+def _title(name: str) -> str:
+    column = _column(name)
+    assert column is not None
+    split = name.rpartition("_")[2]
+    return f"{column.title}, {split}" if split in ("train", "test") else column.title
+
+
+def _cell(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
+    column, found = _column(name), metrics.get(name)
+    if not found or column is None:
+        return ""
+    spread = f" ± {found[column.spread]:.{column.digits}f}" if column.spread else ""
+    return f"{found['value']:.{column.digits}f}{spread}"
+
+
+def _verdict(line: Mapping[str, Any]) -> str:
+    title = _title(line["metric"])
+    published = f"{title} published: {line['published']} ({line['source']})"
+    if line["verdict"] not in ("PASS", "FAIL"):
+        return f"{published}; not held against it: {line['verdict']}"
+    return f"{published}, measured {line['measured']:.4g}, tolerance {line['tolerance']}: {line['verdict']}"
+
+
+def _earlier(path: Path, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
+    """What another evaluation of the same weights by the same protocol has left."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_text())
+        same = content["protocol"]["fingerprint"] == protocol["fingerprint"]
+        return content if same and content["weights_sha256"] == about["weights_sha256"] else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+# --- samples ---------------------------------------------------------------------------------------------------------
+
+
+def _keep_images(folder: Path, batches: Iterator[Tensor], n: int) -> None:
+    """images/0000.png, ..."""
+    (folder / "images").mkdir(exist_ok=True)
+    digits = len(str(n - 1))
+    for index, image in enumerate(image for batch in batches for image in batch.permute(0, 2, 3, 1).numpy()):
+        picture = image[..., 0] if image.shape[-1] == 1 else image
+        Image.fromarray(picture).save(folder / "images" / f"{index:0{digits}d}.png")
+
+
+def _keep_npz(folder: Path, batches: Iterator[Tensor], n: int) -> None:
+    """samples.npz with `arr_0`, uint8 [n, height, width, channels], as the ADM evaluator reads."""
+    first = next(batches)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (n, *first.permute(0, 2, 3, 1).shape[1:])}
+    with zipfile.ZipFile(folder / "samples.npz", "w") as file, file.open("arr_0.npy", "w", force_zip64=True) as array:
+        np.lib.format.write_array_header_1_0(array, header)
+        for batch in itertools.chain([first], batches):
+            array.write(batch.permute(0, 2, 3, 1).contiguous().numpy().tobytes())
+
+
+KEEPERS: dict[str, Callable[[Path, Iterator[Tensor], int], None]] = {"images": _keep_images, "npz": _keep_npz}
+
+
+def _write_csv(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """A reader sees the old file or the new one, never half."""
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)
