@@ -45,3 +45,12 @@ def optimal(
     q: ForwardProcess, prediction: Prediction, variance: Variance, mean: float = 0.3, std: float = 0.25, **kwargs
 ) -> ReverseProcess:
     return ReverseProcess(OptimalNetwork(q, prediction, variance, mean, std), q, prediction, variance, **kwargs)
+
+
+def gaussian_data(n: int, dims: int, mean: float = 0.3, std: float = 0.25) -> Tensor:
+    return mean + std * torch.randn(n, dims, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+def levels(x: Tensor) -> Tensor:
+    """The nearest of the 256 levels."""
+    return ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1

@@ -18,7 +18,6 @@ from ddpm.features import TorchFidelity
 from ddpm.metrics import (
     FeatureMoments,
     FeatureStatistics,
-    FrechetDistance,
     InceptionScore,
     KernelDistance,
     PrecisionRecall,
@@ -75,12 +74,12 @@ def test_moments_do_not_depend_on_the_batches(cuts):
     torch.testing.assert_close(found.cov, x.double().T.cov(), rtol=1e-9, atol=1e-9)
 
 
-def test_fid_holds_no_more_after_more_images():
-    fid = FrechetDistance(FeatureStatistics.of(some_features(20)))
+def test_moments_hold_no_more_after_more_images():
+    moments = FeatureMoments(6)
     sizes = []
     for seed in range(3):
-        fid.update(some_features(100, seed=seed))
-        sizes.append(sum(state.numel() for state in fid.metric_state.values()))
+        moments.update(some_features(100, seed=seed))
+        sizes.append(sum(state.numel() for state in moments.metric_state.values()))
     assert sizes == [1 + 6 + 36] * 3
 
 
@@ -207,14 +206,15 @@ CHUNK = 16
 def metrics_over(rank, world_size, n):
     """What each process computes: chunks of indices dealt out in turn, the last one short."""
     reference = some_features(300, seed=1) + 0.2
-    fid = FrechetDistance(FeatureStatistics.of(reference))
+    moments = FeatureMoments(6)
     others = [InceptionScore(), KernelDistance(reference, subsets=5, subset_size=15), PrecisionRecall(reference)]
     x = some_features(n)
     for index in torch.arange(n).split(CHUNK)[rank::world_size]:
-        fid.update(x[index])
+        moments.update(x[index])
         for metric in others:
             metric.update(x[index], index)
-    return [fid.compute(), *itertools.chain(*(metric.compute() for metric in others))]
+    fid = frechet_distance(moments.compute(), FeatureStatistics.of(reference))
+    return [fid, *itertools.chain(*(metric.compute() for metric in others))]
 
 
 def process(rank, folder):
@@ -268,18 +268,18 @@ def both(extractor, samples, real, **settings):
 
     ours_of = [extractor(samples), extractor(real)]
     index = torch.arange(len(samples))
-    fid = FrechetDistance(FeatureStatistics.of(ours_of[1].pool))
+    moments = FeatureMoments(extractor.width)
     kid = KernelDistance(ours_of[1].pool, settings["kid_subsets"], settings["kid_subset_size"])
     prc, score = PrecisionRecall(ours_of[1].pool), InceptionScore()
     for part in index.split(7):
-        fid.update(ours_of[0].pool[part])
+        moments.update(ours_of[0].pool[part])
         for metric in (kid, prc):
             metric.update(ours_of[0].pool[part], part)
         if ours_of[0].logits is not None:
             score.update(ours_of[0].logits[part], part)
     ours = {}
     if settings["fid"]:
-        ours["frechet_inception_distance"] = fid.compute()
+        ours["frechet_inception_distance"] = frechet_distance(moments.compute(), FeatureStatistics.of(ours_of[1].pool))
     ours["kernel_inception_distance_mean"], ours["kernel_inception_distance_std"] = kid.compute()
     ours["precision"], ours["recall"] = prc.compute()
     if ours_of[0].logits is not None:

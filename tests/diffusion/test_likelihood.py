@@ -1,10 +1,9 @@
 import math
-from itertools import pairwise
 
 import pytest
 import reference
 import torch
-from oracle import optimal, optimal_log_var
+from oracle import gaussian_data, levels, optimal, optimal_log_var
 from torch import nn
 
 from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
@@ -13,7 +12,6 @@ from ddpm.diffusion.likelihood import (
     Bound,
     bound_term,
     bound_terms,
-    estimate_bound,
     evaluate_bound,
     prior_term,
 )
@@ -34,14 +32,6 @@ def by_name(argument):
 
 def rng(seed=0):
     return torch.Generator().manual_seed(seed)
-
-
-def gaussian_data(n, dims, mean=0.3, std=0.25):
-    return mean + std * torch.randn(n, dims, generator=rng(1), dtype=torch.float64)
-
-
-def levels(x):
-    return ((x.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
 class Constant(nn.Module):
@@ -195,58 +185,3 @@ def test_clipping_helps_where_the_noise_is_high():
     x_t = q.diffuse(x_0, t, noise)
     free, clipped = (bound_term(p, p(x_t, t, clip=clip), x_0, x_t, t).mean() for clip in (False, True))
     assert clipped < 0.5 * free
-
-
-@pytest.mark.parametrize("K", [2, 3, 7, 30])
-def test_the_estimate_is_unbiased(K):
-    T, n = 30, 4000
-    q = ForwardProcess(linear(T, rescale=True))
-    p = optimal(q, Epsilon(), FixedLarge())
-    x_0 = levels(gaussian_data(1, 4)).expand(n, 4)
-    want = evaluate_bound(p, x_0, rng(7)).nats
-    got = estimate_bound(p, x_0, rng(8), K)
-    error = math.sqrt((want.var() + got.var()).item() / n)
-    assert got.mean().item() == pytest.approx(want.mean().item(), abs=4 * error)
-    assert error < 0.02 * want.mean().item()
-
-
-def test_the_estimate_evaluates_what_it_says():
-    class Counting(Constant):
-        seen = ()
-
-        def forward(self, x, t):
-            self.seen = (*self.seen, t + 1)
-            return self.answer
-
-    x_0 = torch.zeros(200, 1)
-    p = ReverseProcess(Counting(x_0), ForwardProcess(linear(200)), X0(), FixedSmall())
-    estimate_bound(p, x_0, rng(), 10)
-    first, *strata = p.network.seen
-    assert len(strata) == 9
-    assert first.unique().tolist() == [1]
-    assert min(t.min().item() for t in strata) == 2
-    assert max(t.max().item() for t in strata) > 190
-    assert all(a.max() < b.min() for a, b in pairwise(strata))
-
-    p.network.seen = ()
-    estimate_bound(p, x_0, rng(), 5000)
-    assert [t.unique().tolist() for t in p.network.seen] == [[t] for t in range(1, 201)]
-
-
-def test_the_estimate_refuses_to_leave_terms_out():
-    p = optimal(ForwardProcess(linear(10)), Epsilon(), FixedSmall())
-    with pytest.raises(ValueError, match="use at least 2"):
-        estimate_bound(p, torch.zeros(1, 2), rng(), 1)
-
-
-def test_strata_that_grow_geometrically_estimate_better_than_equal_ones(monkeypatch):
-    import ddpm.diffusion.likelihood as likelihood
-
-    q = ForwardProcess(linear(200, rescale=True))
-    p = optimal(q, Epsilon(), FixedLarge())
-    x_0 = levels(gaussian_data(1000, 4))
-    exact = evaluate_bound(p, x_0, rng()).nats
-    geometric = (estimate_bound(p, x_0, rng(1), 10) - exact).var()
-    grid = likelihood.grid
-    monkeypatch.setattr(likelihood, "grid", lambda first, last, n, _: grid(first, last, n, lambda u: u))
-    assert geometric < 0.5 * (estimate_bound(p, x_0, rng(1), 10) - exact).var()

@@ -63,7 +63,7 @@ class Design:
             fitted[low - 1 : high - 1] = _regression(covariates[inside], scaled[inside]) if enough else rest
         fitted /= torch.arange(1, T + 1)[:, None]
         level, slopes, scatter = fitted[:, 0], fitted[:, 1:4], fitted[:, 4]
-        return cls(level, slopes, scatter.clamp(min=1e-3 * float(scatter.mean())))  # no t is passed over
+        return cls(level, slopes, scatter.clamp(min=max(1e-3 * float(scatter.mean()), 1e-30)))  # no t is passed over
 
     def draw(
         self, n: int, visits: int, generator: torch.Generator

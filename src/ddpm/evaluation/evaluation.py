@@ -232,7 +232,7 @@ class Evaluation:
 
     def _references(self, extractor: FeatureExtractor, chunks: Chunks) -> list[Reference]:
         """The real images that the wanted metrics hold samples against."""
-        references = []
+        references: list[Reference] = []
         for split in _splits(self.settings.fid_split, "train") if {*self.of_features} - {"inception_score"} else []:
             examples = self.images.split(split)
             depends_on: dict[str, str | int] = {
@@ -246,7 +246,8 @@ class Evaluation:
             pool = None
             if {"kid", "precision_recall"} & {*self.of_features}:
                 pool = reference.pool(examples, min(len(examples), self.settings.num_samples), extractor, chunks)
-            references.append(Reference(split, statistics, pool))
+            suffix = f"_{split}" if references else ""
+            references.append(Reference(split, statistics, pool, suffix))
         return references
 
     def _measure(

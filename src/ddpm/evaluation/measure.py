@@ -37,10 +37,7 @@ class FeatureSettings:
 
 
 class FeatureMetrics:
-    """Accumulates features on every process; `compute` reduces, and every process gets the numbers.
-
-    A metric's key is its name; with two references the second's says which it is ("fid_test").
-    """
+    """Accumulates features on every process; `compute` reduces, and every process gets the numbers."""
 
     def __init__(
         self,
@@ -88,16 +85,13 @@ class FeatureMetrics:
             for known in self.references:
                 value = frechet_distance(found, known.statistics)
                 against = {"reference": known.split, "reference_n": known.statistics.count}
-                metrics[self._key("fid", known)] = {"value": value, "n": n, **against}
+                metrics[f"fid{known.suffix}"] = {"value": value, "n": n, **against}
         for known, kernel in zip(self.references, self.kernels, strict=False):
             value, std = kernel.compute()
             about = {"reference_n": len(kernel.reference), "subsets": kernel.subsets, "subset_size": kernel.subset_size}
-            metrics[self._key("kid", known)] = {"value": value, "std": std, "n": n, "reference": known.split, **about}
+            metrics[f"kid{known.suffix}"] = {"value": value, "std": std, "n": n, "reference": known.split, **about}
         for known, share in zip(self.references, self.shares, strict=False):
             about = {"reference_n": len(share.reference), "neighborhood": share.neighborhood}
             for name, value in share.compute()._asdict().items():
-                metrics[self._key(name, known)] = {"value": value, "n": n, "reference": known.split, **about}
+                metrics[name + known.suffix] = {"value": value, "n": n, "reference": known.split, **about}
         return metrics
-
-    def _key(self, name: str, known: Reference) -> str:
-        return name if known is self.references[0] else f"{name}_{known.split}"

@@ -23,6 +23,7 @@ class Reference:
     split: Split
     statistics: FeatureStatistics
     pool: Float[Tensor, "n d"] | None = None
+    suffix: str = ""  # of the names of metrics held against it
 
     @property
     def some_features(self) -> Float[Tensor, "n d"]:

@@ -1,0 +1,317 @@
+"""Evaluation: the same numbers for any number of processes, chunks and interruptions; what it writes and refuses."""
+
+import json
+import math
+from datetime import timedelta
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+from omegaconf import OmegaConf
+from PIL import Image
+from torch import multiprocessing
+
+from ddpm import build, cli, published, runs
+from ddpm.data.pixels import to_unit
+from ddpm.diffusion.likelihood import evaluate_bound
+from ddpm.evaluation.chunks import Chunks, Place
+from ddpm.randomness import generator
+
+CPU = torch.device("cpu")
+SMALL = [
+    "schedule.T=20",
+    "sampler.steps=4",
+    "network.channels=16",
+    "evaluation.num_samples=101",
+    "evaluation.chunk=20",
+    "evaluation.bits_per_dim.images=101",
+    "evaluation.kid={subsets: 3, subset_size: 50}",
+    "evaluation.metrics=[inception_score,fid,kid,precision_recall,bits_per_dim]",
+]
+
+
+def made(*overrides):
+    """A model with random weights and its evaluation."""
+    config = cli.compose([*SMALL, *overrides])
+    images = build.dataset(config)
+    p = build.reverse_process(config, images).requires_grad_(False).eval()
+    return p, build.evaluation(config, images)
+
+
+def evaluated(*overrides, place=Place(0, 1, CPU), folder=None):  # noqa: B008
+    p, evaluation = made(*overrides)
+    return evaluation.run(p, place, {"ckpt": "none"}, folder)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """The evaluation by one process, what it keeps along the way included."""
+    folder = tmp_path_factory.mktemp("alone")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return folder, evaluated("evaluation.fid_split=both", "data.split=both", folder=folder)
+
+
+def process(rank, world_size, folder):
+    torch.set_num_threads(1)
+    store = dist.FileStore(str(folder / f"store{world_size}"), world_size)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
+    place = Place(rank, world_size, CPU)
+    shared = folder / f"processes{world_size}"
+    full = evaluated("evaluation.fid_split=both", "data.split=both", place=place, folder=shared)
+    quick = evaluated(
+        "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=9", place=place, folder=shared
+    )
+    found = {
+        "full": full.metrics,
+        "quick": quick.metrics,
+        "real": full.real,
+        "fingerprint": full.protocol["fingerprint"],
+    }
+    (folder / f"{world_size}-{rank}.json").write_text(json.dumps(found))
+    dist.destroy_process_group()
+
+
+def kept(folder, what):
+    return {file.name: np.load(file) for file in sorted(folder.glob(f"{runs.UNFINISHED}/*/{what}/*.npy"))}
+
+
+def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatch):
+    """101 images are 6 chunks, the last of them short: uneven for 2 processes, and for 3."""
+    folder, results = alone
+    monkeypatch.chdir(tmp_path)
+    quick = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=9").metrics
+    multiprocessing.set_forkserver_preload(["ddpm.build"])  # imported once, not once per process
+    for world_size in (2, 3):
+        arguments = (world_size, tmp_path)
+        torch.multiprocessing.start_processes(process, arguments, nprocs=world_size, start_method="forkserver")
+        for what in ("samples", "bound test", "bound train"):
+            ours, theirs = kept(folder, what), kept(tmp_path / f"processes{world_size}", what)
+            assert list(ours) == list(theirs) == [f"{k:06d}.npy" for k in range(6)]
+            assert all(np.array_equal(ours[name], theirs[name]) for name in ours), what
+        for rank in range(world_size):
+            found = json.loads((tmp_path / f"{world_size}-{rank}.json").read_text())
+            assert found["fingerprint"] == results.protocol["fingerprint"]
+            for name, whole in (("full", results.metrics), ("quick", quick), ("real", results.real)):
+                assert found[name].keys() == whole.keys()
+                for metric, parts in whole.items():
+                    for part, value in parts.items():
+                        expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-9)
+                        assert found[name][metric][part] == expected, (metric, part)
+
+
+def test_threads_change_no_bit(alone, workspace):
+    p, evaluation = made()
+    chunks = Chunks(20, 0, Place(0, 1, CPU))
+    torch.set_num_threads(2)
+    try:
+        samples = evaluation.samples(p, chunks.of(20)[0], chunks)
+        x_0 = to_unit(evaluation.images.split("test").__getitems__(list(range(20))))
+        bound = evaluate_bound(p, x_0, generator(CPU, 0, 2, 0))
+    finally:
+        torch.set_num_threads(1)
+    assert np.array_equal(samples, kept(alone[0], "samples")["000000.npy"])
+    assert np.array_equal(bound.terms, kept(alone[0], "bound test")["000000.npy"][:, 1:21])
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_stopped(alone, tmp_path, workspace, capsys):
+    folder, results = alone
+    whole = folder / runs.UNFINISHED
+    (name,) = [path.name for path in whole.iterdir()]
+    for file in ("samples/000000.npy", "samples/000003.npy", "bound test/000001.npy"):
+        target = tmp_path / runs.UNFINISHED / name / file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes((whole / name / file).read_bytes())
+    cut = tmp_path / runs.UNFINISHED / name / "bound test" / "000002.npy"
+    cut.write_bytes((whole / name / "bound test" / "000002.npy").read_bytes()[:500])
+
+    p, evaluation = made("evaluation.fid_split=both", "data.split=both")
+    calls = []
+    p.network.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
+    again = evaluation.run(p, Place(0, 1, CPU), {"ckpt": "none"}, tmp_path)
+    assert again.metrics == results.metrics
+    assert "are done already" in capsys.readouterr().out
+    chunks, T, steps = 6, 20, 4
+    expected = (chunks - 2) * steps + (2 * chunks - 1) * T  # what was kept is not repeated
+    chain_and_trial = steps + 2
+    assert len(calls) == expected + chain_and_trial
+
+
+def test_what_was_kept_for_other_weights_is_not_used(alone, tmp_path, workspace):
+    folder, results = alone
+    (tmp_path / runs.UNFINISHED).symlink_to(folder / runs.UNFINISHED)
+    other = evaluated("evaluation.fid_split=both", "data.split=both", "seed=2", folder=tmp_path)
+    assert other.metrics["fid"] != results.metrics["fid"]
+    assert other.about["weights_sha256"] != results.about["weights_sha256"]
+
+
+def test_another_chunk_size_changes_rounding_only(workspace):
+    values = []
+    for chunk in (20, 33):
+        p, _ = made(f"evaluation.chunk={chunk}")
+        draw = generator(CPU, 0)
+        x_T = torch.randn(20, 1, 8, 8, generator=draw)
+        whole = x_T if chunk == 20 else torch.cat([x_T, torch.zeros(13, 1, 8, 8)])
+        *_, last = build.sampler(cli.compose([*SMALL, "sampler.eta=0.0"]))(p, whole, draw)
+        values.append(last.x_t[:20])
+    torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-4)
+
+
+def test_the_bound_is_that_of_the_mathematics(alone, workspace):
+    """Chunks, padding, files and units around it change nothing: the same draws, by hand."""
+    p, evaluation = made()
+    images = to_unit(evaluation.images.split("test").__getitems__(list(range(40))))
+    by_hand = torch.cat([evaluate_bound(p, images[20 * k :][:20], generator(CPU, 0, 2, k)).nats for k in range(2)])
+    found = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=40")
+    metric = found.metrics["bits_per_dim"]
+    bits = by_hand.double() / (64 * math.log(2))
+    assert metric["value"] == pytest.approx(float(bits.mean()), rel=1e-6)
+    assert metric["stderr"] == pytest.approx(float(bits.std() / math.sqrt(40)), rel=1e-5)
+    assert metric["value"] == pytest.approx(metric["rate"] + metric["distortion"], rel=1e-9)
+
+
+def test_both_splits_and_their_gap(alone):
+    metrics = alone[1].metrics
+    assert metrics["bits_per_dim"]["split"] == "test"
+    assert metrics["bits_per_dim_train"]["split"] == "train"
+    gap = metrics["bits_per_dim"]["value"] - metrics["bits_per_dim_train"]["value"]
+    assert metrics["bits_per_dim_gap"]["value"] == pytest.approx(gap)
+    assert metrics["fid"]["reference"] == "train"
+    assert metrics["fid_test"]["reference"] == "test"
+    assert metrics["fid"]["reference_n"] == 1500
+    assert 0 <= metrics["precision"]["value"] <= 1
+
+
+def test_real_images_are_never_held_against_themselves(alone):
+    _, results = alone
+    assert results.real["fid"]["reference"] == "train"
+    assert results.real["fid"]["n"] == 101
+    assert results.real["fid"]["value"] > 1  # test images against train
+    assert results.real["fid_test"]["value"] > 1  # train images against test
+
+
+def test_an_estimate_is_near_the_bound_and_says_what_it_is(alone, workspace, capsys):
+    found = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=12")
+    metric, full = found.metrics["bits_per_dim"], alone[1].metrics["bits_per_dim"]
+    assert metric["evaluations"] == 12
+    assert abs(metric["value"] - full["value"]) < 4 * math.hypot(metric["stderr_of_estimate"], 0.01)
+    found.print()
+    assert "unbiased estimate" in " ".join(capsys.readouterr().out.split())
+    assert found.protocol["fingerprint"] != alone[1].protocol["fingerprint"]
+
+
+def test_statistics_of_the_reference_are_computed_once(workspace):
+    statistics = workspace / "runs" / "statistics"
+    fid = "evaluation.metrics=[fid]"
+    first = evaluated(fid).metrics
+    (file,) = statistics.iterdir()
+    before = file.stat().st_mtime_ns
+    assert evaluated(fid).metrics == first
+    assert file.stat().st_mtime_ns == before
+    file.write_bytes(file.read_bytes()[:100])
+    assert evaluated(fid).metrics == first
+    evaluated(fid, "evaluation.chunk=30")
+    assert len(list(statistics.iterdir())) == 2
+
+
+@pytest.mark.parametrize("keep", ["images", "npz"])
+def test_samples_are_kept_on_request(workspace, keep):
+    p, evaluation = made("evaluation.metrics=[fid]")
+    results = evaluation.run(p, Place(0, 1, CPU), {}, workspace / "out")
+    samples = torch.cat(list(results.samples())).permute(0, 2, 3, 1).numpy()
+    results.publish(workspace / "out", [], 0, keep)
+    assert not (workspace / "out" / runs.UNFINISHED).exists()
+    if keep == "npz":
+        found = np.load(workspace / "out" / "samples.npz")["arr_0"]
+    else:
+        files = sorted((workspace / "out" / "images").iterdir())
+        assert [files[0].name, files[-1].name] == ["000.png", "100.png"]
+        found = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, samples)
+    assert found.shape == (101, 8, 8, 1)
+
+
+def test_a_second_metric_joins_the_first(workspace):
+    for metric in ("fid", "bits_per_dim"):
+        p, evaluation = made(f"evaluation.metrics=[{metric}]")
+        evaluation.run(p, Place(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
+    content = json.loads((workspace / "out" / "results.json").read_text())
+    assert set(content["metrics"]) == {"fid", "bits_per_dim"}
+    assert (workspace / "out" / "rate_distortion.csv").read_text().startswith("reverse_step,t,rate_bits_per_dim,rmse\n")
+    p, evaluation = made("evaluation.metrics=[fid]", "seed=2")
+    evaluation.run(p, Place(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
+    assert set(json.loads((workspace / "out" / "results.json").read_text())["metrics"]) == {"fid"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["evaluation.metrics=[fdi]"], "fdi unknown; known are"),
+        (["evaluation.metrics=[]"], "is empty"),
+        (["evaluation.metrics=[bound_nats]"], "measures points"),
+        (["evaluation.num_samples=9"], "10 or more"),
+        (["evaluation.num_samples=49"], "kid needs 50 or more"),
+        (["evaluation.num_samples=1", "evaluation.metrics=[fid]"], "at least 2"),
+        (["evaluation.bits_per_dim.evaluations=5"], "at least 6"),
+        (["evaluation.bits_per_dim.evaluations=20"], "saves nothing"),
+        (["evaluation.precision=bf16-true"], "use 32-true or bf16-mixed"),
+        (["evaluation.bits_per_dim.decoder=logistic"], "tanh"),
+        (["evaluation.fid_split=validation"], "train, test or both"),
+        (["recipe=swiss_roll", "sampler.steps=5", "evaluation.metrics=[fid]"], "swiss_roll is points"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(overrides, message):
+    with pytest.raises((ValueError, cli.RequestError), match=message):
+        made(*overrides)
+
+
+def test_a_damaged_chunk_is_made_again(tmp_path):
+    chunks = Chunks(4, 0, Place(0, 1, CPU), tmp_path)
+    rows = torch.arange(8.0).reshape(4, 2)
+    assert torch.equal(chunks.once("what", 0, lambda: rows), rows)
+    assert torch.equal(chunks.once("what", 0, lambda: rows + 1), rows)
+    chunks.path("what", 0).write_bytes(b"")
+    assert torch.equal(chunks.once("what", 0, lambda: rows + 1), rows + 1)
+
+
+# --- published values ------------------------------------------------------------------------------------------------
+
+
+def verdicts(*overrides, step=800_000, **values):
+    config = cli.compose(["recipe=cifar10", *overrides])
+    return {
+        entry["metric"]: entry["verdict"]
+        for entry in published.compare(config, {name: {"value": value} for name, value in values.items()}, step)
+    }
+
+
+def test_published_values_pass_or_fail():
+    assert verdicts(fid=3.2, bits_per_dim=3.9) == {"fid": "PASS", "bits_per_dim": "FAIL"}
+    assert verdicts("experiment=table2_mu_vlb_learned", fid=23.0) == {"fid": "PASS"}
+    assert verdicts("experiment=table2_mu_simple", fid=3.2) == {}  # the paper leaves the row blank
+
+
+def test_what_is_not_the_published_protocol_is_said_and_not_judged():
+    found = verdicts("evaluation.num_samples=10_000", fid=3.2, bits_per_dim=3.75)
+    assert "evaluation.num_samples=10000 instead of 50000" in found["fid"]
+    assert found["bits_per_dim"] == "PASS"  # the number of samples is not its business
+    assert "step 1,000 of 800,000" in verdicts(fid=3.2, step=1000)["fid"]
+    assert "prediction" in verdicts("prediction=x0", fid=3.2)["fid"]
+    assert verdicts("seed=7", "trainer.precision=bf16-mixed", "data.path=elsewhere", fid=3.2)["fid"] == "PASS"
+    config = cli.compose(["recipe=lsun_church"])
+    (entry,) = published.compare(config, {"fid": {"value": 7.9}}, 1_200_000)
+    assert "StyleGAN2" in entry["verdict"]
+
+
+def test_every_expectation_is_complete():
+    for kind in ("recipe", "experiment"):
+        for name in cli.options(kind):
+            config = cli.compose([f"recipe={name}"] if kind == "recipe" else ["recipe=cifar10", f"experiment={name}"])
+            for values in OmegaConf.to_container(config.expected).values():
+                assert values["source"]
+                for metric, value in values.items():
+                    if metric != "source":
+                        assert value["value"] > 0
+                        assert value["tolerance"] > 0
