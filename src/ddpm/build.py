@@ -133,14 +133,14 @@ def place_of(runner: L.Trainer) -> Place:
 
 def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     """What to measure; everything that can be wrong with the request is wrong here."""
-    asked = config.evaluation
+    asked, evaluations = config.evaluation, config.evaluation.bits_per_dim.evaluations
     settings = Settings(
         metrics=list(asked.metrics),
         num_samples=asked.num_samples,
         fid_split=asked.fid_split,
         bound_split=config.data.split,
         bound_images=asked.bits_per_dim.images,
-        evaluations=asked.bits_per_dim.evaluations,
+        evaluations=None if evaluations is None or evaluations >= config.schedule.T else evaluations,
         decoder=asked.bits_per_dim.decoder,
         features=FeatureSettings(
             asked.inception_score.splits, asked.kid.subsets, asked.kid.subset_size, asked.precision_recall.neighborhood

@@ -27,7 +27,9 @@ from ddpm import cli, report, runs
 DISTRIBUTED = (
     "LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
 )  # fmt: skip
-AFTER_TRAINING = "evaluate_after=true"  # a sweep without numbers has no table
+# What a cell does unless it is told otherwise: a sweep without numbers has no table, and a whole bound costs a cell more
+# than it tells.
+DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
 
 
 def run(overrides: Sequence[str]) -> int:
@@ -76,9 +78,15 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     return [list(cell) for cell in cells]
 
 
+def with_defaults(cell: Sequence[str]) -> list[str]:
+    """A cell's overrides, and what it does not say of DEFAULTS."""
+    said = {override.partition("=")[0].lstrip("+") for override in cell}
+    return [*cell, *(f"{key}={value}" for key, value in DEFAULTS.items() if key not in said)]
+
+
 def _refusal(cell: list[str]) -> str | None:
     try:
-        cli.compose([*cell, AFTER_TRAINING])
+        cli.compose(with_defaults(cell))
     except cli.RefusedError as error:
         return str(error)
     return None
@@ -97,8 +105,7 @@ def _cell(_: DictConfig) -> None:
     if reason := _refusal(overrides):
         status = "refused"
     else:
-        default = [] if any(o.startswith("evaluate_after=") for o in overrides) else [AFTER_TRAINING]
-        command = [sys.executable, os.path.abspath(sys.argv[0]), *overrides, *default, f"out={folder}"]
+        command = [sys.executable, os.path.abspath(sys.argv[0]), *with_defaults(overrides), f"out={folder}"]
         code, reason = _watch(command)
         status = {0: "finished", 2: "refused", 130: "interrupted"}.get(code, "failed")
     folder.mkdir(exist_ok=True)

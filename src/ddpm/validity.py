@@ -101,9 +101,6 @@ def wrong_value(config: DictConfig) -> str | None:
     if (keep := OmegaConf.select(config, "keep")) not in (None, "images", "npz"):
         return f"keep={keep} must be images or npz"
     steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
-    evaluations = config.evaluation.bits_per_dim.evaluations
-    if evaluations is not None and evaluations >= T:
-        return f"evaluation.bits_per_dim.evaluations={evaluations} saves nothing at schedule.T={T}: use null for all t"
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: a sampler takes at most T steps"
     return None

@@ -255,7 +255,6 @@ def test_a_second_metric_joins_the_first(workspace):
         (["evaluation.num_samples=49"], "kid needs 50 or more"),
         (["evaluation.num_samples=1", "evaluation.metrics=[fid]"], "at least 2"),
         (["evaluation.bits_per_dim.evaluations=5"], "at least 6"),
-        (["evaluation.bits_per_dim.evaluations=20"], "saves nothing"),
         (["evaluation.precision=bf16-true"], "use 32-true or bf16-mixed"),
         (["evaluation.bits_per_dim.decoder=logistic"], "tanh"),
         (["evaluation.fid_split=validation"], "train, test or both"),
