@@ -27,8 +27,7 @@ from ddpm import cli, report, runs
 DISTRIBUTED = (
     "LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
 )  # fmt: skip
-# What a cell does unless it is told otherwise: a sweep without numbers has no table, and a whole bound costs a cell more
-# than it tells.
+# What a cell does unless told otherwise: without numbers there is no table, and a whole bound costs more than it tells.
 DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
 
 
