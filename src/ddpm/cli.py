@@ -120,7 +120,7 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
 
 
 def compose_foreign(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """The configuration of another codebase's model, and the overrides that are left for its evaluation.
+    """The configuration of another codebase's model, and the overrides that are for its evaluation.
 
     It is the recipe's, under what the file states and, where it is silent, what it is assumed or the user says to be.
 
@@ -128,15 +128,15 @@ def compose_foreign(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dic
         RequestError: an override of what the file states, or no recipe.
     """
     layout, stated, assumed = base["foreign"], base["stated"], base["assumed"]
-    facts = {override.key_or_group for override in parse(stated)}
+    facts = {parsed.key_or_group: override.lstrip("+") for override, parsed in zip(stated, parse(stated), strict=True)}
     given, rest = [], []
     for override, parsed in zip(overrides, parse(overrides), strict=True):
         key = parsed.key_or_group
         if key in EVALUATION_KEYS or key.partition(".")[0] not in MODEL_KEYS:
             rest.append(override)
             continue
-        if fact := next((fact for fact in facts if _within(fact, key) or _within(key, fact)), None):
-            raise RequestError(f"{key} cannot change: the file ({layout}) states {fact}")
+        if against := [fact for fact in facts if _within(fact, key) or _within(key, fact)]:
+            raise RequestError(f"{key} cannot change: the file ({layout}) states {facts[max(against, key=len)]}")
         given.append(override)
     open_to = {override.key_or_group for override in parse(given)}
     said = [override for override in assumed if parse([override])[0].key_or_group not in open_to] + stated + given
@@ -145,10 +145,11 @@ def compose_foreign(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dic
             f"the file ({layout}) does not say whose images it makes: add recipe=NAME, one of "
             f"{', '.join(options('recipe'))}"
         )
+    whole = [*said, *(override for override in rest if override != "debug=smoke")]
     try:
-        config = compose(said)
+        config = compose(whole, "evaluate")
     except RefusedError:  # a learned variance does not go with the recipe's objective, which only training needs
-        config = compose([*said, "objective=vlb"])
+        config = compose([*whole, "objective=vlb"], "evaluate")
     runs.say(f"read as {layout}: {' '.join(override.lstrip('+') for override in said)}")
     composed: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
     return {**composed, "foreign": layout}, rest

@@ -87,6 +87,11 @@ def unet_config(network: DictConfig, shape: tuple[int, ...], out_channels: int) 
     ours = {name: argument.default for name, argument in inspect.signature(UNet).parameters.items()} | dict(network)
     if ours["time_scale"] != 1:
         raise ValueError(f"diffusers has no network with time_scale={ours['time_scale']}: use format=safetensors")
+    if ours["channel_mult"][0] != 1:
+        raise ValueError(
+            f"diffusers has no network with channel_mult={ours['channel_mult']}, whose first level is wider than its "
+            "first convolution: use format=safetensors"
+        )
     channels, height, width = shape
     widths = [ours["channels"] * mult for mult in ours["channel_mult"]]
     attends = [height >> level in ours["attention_resolutions"] for level in range(len(widths))]
@@ -188,8 +193,8 @@ images = DDPMPipeline.from_pretrained(FOLDER)(batch_size=16, num_inference_steps
 
 
 def _own_use() -> str:
-    return f"""`python evaluate.py ckpt=FOLDER` or, in Python, `ddpm.load(FOLDER)`. `{checkpoint.EXPORTED}` has the tensors
-under the names of the original's code and, in its metadata, the whole configuration."""
+    return f"""`python evaluate.py ckpt=FOLDER` or, in Python, `ddpm.load(FOLDER)`. `{checkpoint.EXPORTED}` has the
+tensors under the names of the original's code and, in its metadata, the whole configuration."""
 
 
 def _measured(saved: Checkpoint) -> str:

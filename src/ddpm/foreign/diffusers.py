@@ -6,6 +6,7 @@ configuration leaves out has UNet2DModel's or DDPMScheduler's default.
 
 import json
 import re
+import reprlib
 from pathlib import Path
 from typing import Any
 
@@ -211,7 +212,7 @@ def _known(names: dict[str, str], config: dict[str, Any], key: str, default: str
 def _refuse(config: dict[str, Any], only: dict[str, Any]) -> None:
     for key, needed in only.items():
         if config.get(key, needed) != needed:
-            raise ValueError(f"it has {key}={config[key]}, and we have {needed} only")
+            raise ValueError(f"it has {key}={reprlib.repr(config[key])}, and we have {needed} only")
 
 
 def _reversed(key: str, levels: int) -> str:

@@ -71,7 +71,7 @@ def network_shape(channels: int, widths: list[int], blocks: int) -> list[str]:
     return [f"network.channels={channels}", f"network.channel_mult=[{mult}]", f"network.num_res_blocks={blocks}"]
 
 
-def flag(name: str, value: float | bool | None) -> str:
+def flag(name: str, value: int | float | None) -> str:
     """An override of an option of the U-Net that no file of conf/ need name."""
     return f"++network.{name}={str(value).lower() if isinstance(value, bool) else 'null' if value is None else value}"
 
