@@ -219,7 +219,10 @@ def test_a_training_checkpoint_of_ddim_s_gives_the_average(tmp_path):
     [
         ({"heads": 1}, ["network.heads=1"]),
         ({"heads": 4, "scale_shift": True, "learn_sigma": True}, []),
-        ({"heads": 2}, ["network.heads=2", "schedule=cosine", "schedule.T=4000", "network.dropout=0.3"]),
+        (
+            {"heads": 2},
+            ["network.heads=2", "prediction=x0", "schedule=cosine", "schedule.T=4000", "network.dropout=0.3"],
+        ),
     ],
 )
 def test_a_file_of_improved_diffusion_s(tmp_path, options, overrides):

@@ -1,8 +1,9 @@
 """Denoising diffusion probabilistic models (Ho, Jain and Abbeel 2020): what a notebook needs, imported when it is used.
 
-p = ddpm.load("runs/latest")                                          # the reverse process; p.q is the forward one
-images = ddpm.sample(p, (16, 1, 8, 8), ddpm.DDIM(steps=50, eta=1.0))  # uint8
-ddpm.bits_per_dim(p, images)                                          # of each image
+Example:
+    p = ddpm.load("runs/latest")  # the reverse process; p.q is the forward process
+    images = ddpm.sample(p, (16, 1, 8, 8))  # uint8
+    ddpm.bits_per_dim(p, images)  # of each image
 """
 
 import importlib

@@ -36,7 +36,9 @@ class Checkpoint:
         """For folders and cards: the file's, the folder's, or that of the Hub's repository."""
         if self.path.parent.name == "snapshots":  # of the Hub's cache
             return self.path.parents[1].name.removeprefix("models--")
-        return self.path.parent.name if self.path.name == EXPORTED else self.path.stem
+        if self.path.name == EXPORTED:
+            return self.path.parent.name
+        return self.path.name if self.path.is_dir() else self.path.stem
 
 
 def locate(path: str | Path) -> Path:

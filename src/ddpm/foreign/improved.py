@@ -58,7 +58,7 @@ def read(content: Any) -> Foreign:
     weights[first] = torch.cat(weights[first].chunk(2, dim=1)[::-1], dim=1)  # cosines come first there
     stated, assumed = architecture(weights)
     scale_shift = any(override == flag("scale_shift", True) for override in stated)
-    stated += ["network.groups=32", "prediction=eps", *([] if scale_shift else [flag("scale_shift", False)])]
+    stated += ["network.groups=32", *([] if scale_shift else [flag("scale_shift", False)])]
     if learned(weights):
         stated.append("variance=learned_range")
     return Foreign(NAME.partition(" (")[0], weights, stated, ["network=iddpm", *assumed])
