@@ -309,6 +309,7 @@ def test_a_file_of_no_known_layout_is_described(tmp_path):
     [
         (["network.channels=64"], "network.channels cannot change: the file (diffusers) states network.channels=32"),
         (["network=iddpm"], "network cannot change"),
+        (["network.heads=2"], "there is no setting 'network.heads'"),
         (["schedule.beta_1=1e-3"], "the file (diffusers) states schedule.beta_1=0.0001"),
         (["objective=vlb"], "objective is the checkpoint's"),
         (["recipe=cifar"], "did you mean cifar10"),

@@ -310,7 +310,8 @@ def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
         known = known_keys(config_name, overrides)
         for override in parsed:
             key = override.key_or_group
-            if key not in groups() and not override.is_add() and not key.startswith("hydra") and key not in known:
+            added = override.is_add() or override.is_force_add()
+            if key not in groups() and not added and not key.startswith("hydra") and key not in known:
                 candidates = sorted({*known, *groups()})
                 raise RequestError(f"there is no setting {key!r}{_nearest(key, candidates)}") from error
         raise RequestError(_root_message(error)) from error

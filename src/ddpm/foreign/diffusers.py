@@ -89,10 +89,10 @@ def read(folder: Path) -> Foreign:
     """
     pipeline = (folder / "model_index.json").is_file() and (folder / "unet").is_dir()
     unet, scheduler = (folder / "unet", folder / "scheduler") if pipeline else (folder, folder)
-    config = _json(unet / "config.json")
+    config, of_scheduler = _json(unet / "config.json"), _json(scheduler / "scheduler_config.json")
     try:
         stated, assumed = _network(config)
-        stated += _diffusion(_json(scheduler / "scheduler_config.json"))
+        stated += _diffusion(of_scheduler)
     except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         raise ValueError(f"{folder} is a diffusers folder whose configuration cannot be read: {error}") from error
     except ValueError as error:
