@@ -11,7 +11,7 @@ def evaluate(overrides: list[str]) -> None:
         config = cli.compose_evaluation(saved.config, overrides)
         images = build.dataset(config)
         p, evaluation = build.trained(saved, config, images), build.evaluation(config, images)
-        folder = runs.evaluation_folder(saved.run, saved.path.stem, config.out, evaluation.protocol(p)["fingerprint"])
+        folder = runs.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
     place = build.place(config.trainer)
     results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": build.plain(config)}, folder)
     if place.rank == 0:

@@ -7,6 +7,7 @@ import subprocess
 import pytest
 from commands import ROOT, run
 
+EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 COMMANDS = [shlex.split(line, comments=True) for block in BLOCKS for line in block.splitlines() if line.strip()]
 
@@ -26,6 +27,9 @@ def test_python_commands_run_in_order(workspace):
         smoke = [] if "debug=smoke" in arguments else ["debug=smoke"]
         run(script, *arguments, *smoke, "logger=csv", cwd=workspace)
     assert (workspace / "runs/sweeps/latest/report.html").exists()
+    (example,) = EXAMPLES
+    (workspace / "example.py").write_text(example)
+    assert float(run(workspace / "example.py", cwd=workspace).stdout) > 0
 
 
 @pytest.mark.slow

@@ -1,0 +1,35 @@
+"""Denoising diffusion probabilistic models (Ho, Jain and Abbeel 2020): what a notebook needs, imported when it is used.
+
+Example:
+    p = ddpm.load("runs/latest")  # the reverse process; p.q is the forward process
+    images = ddpm.sample(p, (16, 1, 8, 8))  # uint8
+    ddpm.bits_per_dim(p, images)  # of each image
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ddpm.diffusion.process import ForwardProcess
+    from ddpm.diffusion.reverse import ReverseProcess
+    from ddpm.diffusion.sampler import DDIM, Ancestral, DPMSolver
+    from ddpm.library import bits_per_dim, load, sample
+
+__all__ = ["DDIM", "Ancestral", "DPMSolver", "ForwardProcess", "ReverseProcess", "bits_per_dim", "load", "sample"]
+
+_HOME = {
+    **dict.fromkeys(("load", "sample", "bits_per_dim"), "ddpm.library"),
+    **dict.fromkeys(("Ancestral", "DDIM", "DPMSolver"), "ddpm.diffusion.sampler"),
+    "ForwardProcess": "ddpm.diffusion.process",
+    "ReverseProcess": "ddpm.diffusion.reverse",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

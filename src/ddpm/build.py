@@ -14,8 +14,8 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm import callbacks, loggers, runs
-from ddpm.checkpoint import Checkpoint
+from ddpm import callbacks, foreign, loggers, runs
+from ddpm.checkpoint import Checkpoint, misfit
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
 from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
@@ -96,10 +96,10 @@ def trained(checkpoint: Checkpoint, config: DictConfig, images: Dataset) -> Reve
         ValueError: the weights are not this network's.
     """
     p = reverse_process(config, images)
-    try:
-        p.network.load_state_dict(checkpoint.weights)
-    except RuntimeError as error:
-        raise ValueError(f"{checkpoint.path} does not hold the weights of its own configuration") from error
+    weights = foreign.split_qkv(checkpoint.weights, p.network)
+    if problem := misfit(weights, p.network.state_dict()):
+        raise ValueError(f"{checkpoint.path} does not hold the weights of its configuration: {problem}")
+    p.network.load_state_dict(weights)
     return p.requires_grad_(False).eval()
 
 

@@ -1,15 +1,18 @@
-"""Checkpoints: from a file or run folder to a configuration and the averaged weights; nothing in them is executed."""
+"""Checkpoints: from a file or folder to a configuration and the averaged weights; nothing in them is executed."""
 
-import pickle
-import zipfile
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ddpm import foreign, tensors
+from ddpm.foreign import hub
+
 EMA_PREFIX = "p_ema.network."
+EXPORTED = "model.safetensors"  # of `ddpm.export` in our own format
 
 
 @dataclass(frozen=True)
@@ -17,7 +20,9 @@ class Checkpoint:
     """What evaluation needs of a training run."""
 
     path: Path
-    config: dict[str, Any]
+    config: dict[
+        str, Any
+    ]  # resolved; of a foreign file: the layout ("foreign") and its overrides ("stated", "assumed")
     weights: dict[str, Tensor]  # the averaged network's state_dict
     step: int
 
@@ -26,45 +31,85 @@ class Checkpoint:
         """The run folder that the file lies in, if it lies in one."""
         return self.path.parent.parent if self.path.parent.name == "checkpoints" else None
 
+    @property
+    def name(self) -> str:
+        """For folders and cards: the file's, the folder's, or that of the Hub's repository."""
+        if self.path.parent.name == "snapshots":  # of the Hub's cache
+            return self.path.parents[1].name.removeprefix("models--")
+        if self.path.name == EXPORTED:
+            return self.path.parent.name
+        return self.path.name if self.path.is_dir() else self.path.stem
+
 
 def locate(path: str | Path) -> Path:
-    """The checkpoint file that a file or run folder stands for.
+    """The checkpoint that is meant: a file, the file that a run folder stands for, or a folder of another kind.
 
     Raises:
         FileNotFoundError: there is none.
     """
     path = Path(path)
     if path.is_dir():
-        file = path / "checkpoints" / "last.ckpt"
-        if not file.is_file():
-            raise FileNotFoundError(f"{path} is not a run folder with a checkpoint: {file} does not exist")
-        return file.resolve()
-    if not path.is_file():
+        for file in (path / "checkpoints" / "last.ckpt", path / EXPORTED):
+            if file.is_file():
+                return file.resolve()
+        if not foreign.is_folder(path):
+            raise FileNotFoundError(
+                f"{path} is not a run folder with a checkpoint (checkpoints/last.ckpt), nor one of diffusers "
+                "(config.json) or of ddpm.export (model.safetensors)"
+            )
+    if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a run folder or a checkpoint file")
     return path.resolve()
 
 
 def load(path: str | Path) -> Checkpoint:
-    """Read a checkpoint of ours without executing anything in it.
+    """Read a checkpoint of ours or of another codebase without executing anything in it.
 
     Raises:
         FileNotFoundError: nothing there.
-        ValueError: not a checkpoint, damaged, or one that holds more than tensors and plain containers.
+        ImportError: an `hf://` address without huggingface_hub.
+        ValueError: not a checkpoint of a known layout, damaged, one that holds more than tensors and plain containers,
+            or of a model that conf/ cannot describe.
     """
-    file = locate(path)
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(file):
-            raise ValueError(f"{file} is refused: it holds objects other than tensors and plain containers") from error
-        raise ValueError(f"{file} is not a checkpoint") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{file} is not a checkpoint, or was cut short") from error
+    file = locate(hub.fetch(str(path)) if str(path).startswith(hub.SCHEME) else path)
+    if file.is_dir():
+        return _foreign(file, foreign.from_folder(file))
+    if file.suffix == ".safetensors":
+        weights, metadata = tensors.read_safetensors(file)
+        if {"config", "global_step"} <= metadata.keys():
+            return Checkpoint(file, json.loads(metadata["config"]), weights, int(metadata["global_step"]))
+        return _foreign(file, foreign.from_content(weights, file))
+    content = tensors.read(file)
     if not (isinstance(content, dict) and {"state_dict", "config", "global_step"} <= content.keys()):
-        raise ValueError(f"{file} is not a checkpoint of this framework: it has no state_dict, config and global_step")
+        return _foreign(file, foreign.from_content(content, file))
     weights = {
         key.removeprefix(EMA_PREFIX): value
         for key, value in content["state_dict"].items()
         if key.startswith(EMA_PREFIX)
     }
     return Checkpoint(file, content["config"], weights, content["global_step"])
+
+
+def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """How weights differ in names and shapes from a network's own: the first few, and how many; None if they do not."""
+    shared = weights.keys() & expected.keys()
+    differing = {
+        "missing": [key for key in expected if key not in weights],
+        "unexpected": [key for key in weights if key not in expected],
+        "of another shape": [
+            f"{key} {list(weights[key].shape)} for {list(value.shape)}"
+            for key, value in expected.items()
+            if key in shared and weights[key].shape != value.shape
+        ],
+    }
+    parts = [
+        f"{len(found)} {how} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        for how, found in differing.items()
+        if found
+    ]
+    return "; ".join(parts) or None
+
+
+def _foreign(path: Path, found: foreign.Foreign) -> Checkpoint:
+    config = {"foreign": found.layout, "stated": found.stated, "assumed": found.assumed}
+    return Checkpoint(path, config, found.weights, found.step)

@@ -22,9 +22,10 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm import runs, validity
 from ddpm.runs import CONF
 
-PATH_KEYS = ("ckpt", "resume", "out", "data.path", "features.weights")
+PATH_KEYS = ("ckpt", "resume", "out", "to", "data.path", "features.weights")
 EVALUATION_GROUPS = ("sampler", "features", "trainer", "logger")
 EVALUATION_KEYS = ("ckpt", "out", "keep", "debug", "data.split", "data.path", "evaluation", *EVALUATION_GROUPS)
+MODEL_KEYS = ("recipe", "data", "network", "schedule", "prediction", "variance")  # what a foreign file may leave open
 INFORMATIONAL = (
     "-h",
     "--help",
@@ -91,11 +92,14 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
 def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     """A checkpoint's configuration under overrides that leave the model what it is.
 
-    A chosen group replaces the checkpoint's; `debug=smoke` takes only what that file says of the evaluation.
+    A chosen group replaces the checkpoint's; `debug=smoke` takes only what that file says of the evaluation. Overrides
+    also complete what another codebase's file says of its model.
 
     Raises:
         RequestError: an override that would change the model, or one that `compose` would refuse.
     """
+    if "stated" in base:
+        base, overrides = compose_foreign(base, overrides)
     parsed = parse(overrides)
     for override in parsed:
         key = override.key_or_group
@@ -118,6 +122,42 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
     }
     ConfigStore.instance().store(name="checkpoint", node=node)
     return compose(overrides, "checkpoint")
+
+
+def compose_foreign(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The configuration of another codebase's model, and the overrides that are for its evaluation.
+
+    It is the recipe's, under what the file states and, where it is silent, what it is assumed or the user says to be.
+
+    Raises:
+        RequestError: an override of what the file states, or no recipe.
+    """
+    layout, stated, assumed = base["foreign"], base["stated"], base["assumed"]
+    facts = {parsed.key_or_group: override.lstrip("+") for override, parsed in zip(stated, parse(stated), strict=True)}
+    given, rest = [], []
+    for override, parsed in zip(overrides, parse(overrides), strict=True):
+        key = parsed.key_or_group
+        if key in EVALUATION_KEYS or key.partition(".")[0] not in MODEL_KEYS:
+            rest.append(override)
+            continue
+        if against := [fact for fact in facts if _within(fact, key) or _within(key, fact)]:
+            raise RequestError(f"{key} cannot change: the file ({layout}) states {facts[max(against, key=len)]}")
+        given.append(override)
+    open_to = {override.key_or_group for override in parse(given)}
+    said = [override for override in assumed if parse([override])[0].key_or_group not in open_to] + stated + given
+    if "recipe" not in {override.key_or_group for override in parse(said)}:
+        raise RequestError(
+            f"the file ({layout}) does not say whose images it makes: add recipe=NAME, one of "
+            f"{', '.join(options('recipe'))}"
+        )
+    whole = [*said, *(override for override in rest if override != "debug=smoke")]
+    try:
+        config = compose(whole, "evaluate")
+    except RefusedError:  # a learned variance does not go with the recipe's objective, which only training needs
+        config = compose([*whole, "objective=vlb"], "evaluate")
+    runs.say(f"read as {layout}: {' '.join(override.lstrip('+') for override in said)}")
+    composed: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    return {**composed, "foreign": layout}, rest
 
 
 def known_keys(config_name: str, overrides: Sequence[str]) -> set[str]:
@@ -218,6 +258,13 @@ def path_of(key: str, overrides: Sequence[str]) -> str:
     return str(values[-1])
 
 
+def split_keys(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The values of settings that are no part of a configuration, and the other overrides."""
+    parsed = list(zip(overrides, parse(overrides), strict=True))
+    values = {each.key_or_group: str(each.value()) for _, each in parsed if each.key_or_group in keys}
+    return values, [override for override, each in parsed if each.key_or_group not in keys]
+
+
 def hydra_main(task: Callable[[DictConfig], Any], argv: Sequence[str], config_name: str = "train") -> int:
     """Hydra's own command line over conf/."""
     sys.argv = [sys.argv[0], *argv]
@@ -268,7 +315,8 @@ def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
         known = known_keys(config_name, overrides)
         for override in parsed:
             key = override.key_or_group
-            if key not in groups() and not override.is_add() and not key.startswith("hydra") and key not in known:
+            added = override.is_add() or override.is_force_add()
+            if key not in groups() and not added and not key.startswith("hydra") and key not in known:
                 candidates = sorted({*known, *groups()})
                 raise RequestError(f"there is no setting {key!r}{_nearest(key, candidates)}") from error
         raise RequestError(_root_message(error)) from error
@@ -280,6 +328,10 @@ def _refuse_unknown(config: DictConfig, known: set[str]) -> None:
         section = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
         if key not in known and "_target_" not in section and key.partition(".")[0] not in ("choices", "logger"):
             raise RequestError(f"there is no setting {key!r}{_nearest(key, sorted(known))}")
+
+
+def _within(key: str, other: str) -> bool:
+    return f"{key}.".startswith(f"{other}.")
 
 
 def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:

@@ -39,8 +39,8 @@ def create(parent: Path) -> Path:
     raise FileExistsError(f"{parent} holds a thousand folders of this second")
 
 
-def claim(folder: Path) -> Path:
-    """The folder that the user named, absolute, new or empty.
+def claim(folder: Path, key: str = "out") -> Path:
+    """The folder that the user named with the setting `key`, absolute, new or empty.
 
     Raises:
         FileExistsError: it holds something already.
@@ -48,7 +48,7 @@ def claim(folder: Path) -> Path:
     """
     folder = folder.absolute()
     if folder.is_dir() and any(file.name != UNFINISHED for file in folder.iterdir()):
-        raise FileExistsError(f"{folder} is not empty, and a run is never overwritten: choose another folder with out=")
+        raise FileExistsError(f"{folder} is not empty, and nothing is overwritten: choose another folder with {key}=")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be written")

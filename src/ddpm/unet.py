@@ -5,7 +5,8 @@ Names of modules, and so of the state's keys, are those of the original: level i
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import final
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 Features = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
+Norm = Callable[[int], nn.GroupNorm]  # of so many channels
 
 NEAR_ZERO = (
     1e-5  # gain of the last layer of each residual branch and of the net: at first each is (nearly) the identity
@@ -28,6 +30,17 @@ class UNet(nn.Module):
     Level i has channels * channel_mult[i] channels and `num_res_blocks` blocks on the way down, one more on the way up.
     Attention follows every block of the levels whose feature height is in `attention_resolutions` (the height decides
     for images that are not square, too), and stands once in the middle.
+
+    The arguments after `groups` are at the paper's values. Others are those of Nichol & Dhariwal 2021 and of further
+    networks whose weights can be read; none changes a name in the state.
+
+    Args:
+        heads: of every attention.
+        head_channels: channels of a head, for as many heads as they make; instead of `heads`.
+        scale_shift: the time scales and shifts the second norm of a block, instead of being added before it.
+        symmetric_padding: of the downsampling, instead of right and below only.
+        frequency_shift: frequencies of the time embedding end at 10000^-1 for 1, one step before it for 0.
+        time_scale: what t is multiplied by; 1000 / T for Nichol & Dhariwal 2021.
     """
 
     def __init__(
@@ -41,19 +54,31 @@ class UNet(nn.Module):
         dropout: float = 0.1,
         image_size: Sequence[int] = (32, 32),
         groups: int = 32,
+        heads: int = 1,
+        head_channels: int | None = None,
+        scale_shift: bool = False,
+        norm_eps: float = 1e-6,
+        symmetric_padding: bool = False,
+        frequency_shift: int = 1,
+        time_scale: float = 1.0,
     ) -> None:
         super().__init__()
         height, width = image_size
         _check_channels(channels, groups)
         _check_size(height, width, len(channel_mult))
+        norm = partial(nn.GroupNorm, groups, eps=norm_eps)
 
         def block(ins: int, out: int) -> ResBlock:
-            return ResBlock(ins, out, 4 * channels, dropout, groups)
+            return ResBlock(ins, out, 4 * channels, dropout, norm, scale_shift)
 
-        def attention(level: int, out: int) -> nn.Module:
-            return Attention(out, groups) if height >> level in attention_resolutions else nn.Identity()
+        def attention(out: int) -> Attention:
+            return Attention(out, norm, out // head_channels if head_channels else heads)
+
+        def attention_at(level: int, out: int) -> nn.Module:
+            return attention(out) if height >> level in attention_resolutions else nn.Identity()
 
         self.channels = channels
+        self.frequency_shift, self.time_scale = frequency_shift, time_scale
         self.temb = TimeEmbedding(channels, 4 * channels)
         self.conv_in = conv(in_channels, channels, 3)
         widths = [channels * mult for mult in channel_mult]
@@ -63,25 +88,26 @@ class UNet(nn.Module):
         self.down = nn.ModuleList()
         for level, out in enumerate(widths):
             blocks = [block(h if i == 0 else out, out) for i in range(num_res_blocks)]
-            attentions = [attention(level, out) for _ in blocks]
-            self.down.append(Down(blocks, attentions, Downsample(out) if level < lowest else None))
+            attentions = [attention_at(level, out) for _ in blocks]
+            self.down.append(Down(blocks, attentions, Downsample(out, symmetric_padding) if level < lowest else None))
             h, skips = out, skips + [out] * (num_res_blocks + (level < lowest))
 
-        self.mid = Middle(block(h, h), Attention(h, groups), block(h, h))
+        self.mid = Middle(block(h, h), attention(h), block(h, h))
 
         up = []
         for level, out in reversed(list(enumerate(widths))):
             blocks = [block((h if i == 0 else out) + skips.pop(), out) for i in range(num_res_blocks + 1)]
-            attentions = [attention(level, out) for _ in blocks]
+            attentions = [attention_at(level, out) for _ in blocks]
             up.append(Up(blocks, attentions, Upsample(out) if level > 0 else None))
             h = out
         self.up = nn.ModuleList(reversed(up))
 
-        self.norm_out = norm(h, groups)
+        self.norm_out = norm(h)
         self.conv_out = conv(h, out_channels, 3, gain=NEAR_ZERO)
 
     def forward(self, x: Features, t: Int[Tensor, " b"]) -> Float[Tensor, "b out h w"]:
-        temb = F.silu(self.temb(time_embedding(t, self.channels)))  # the silu with which every block begins
+        embedding = time_embedding(t, self.channels, self.frequency_shift, self.time_scale)
+        temb = F.silu(self.temb(embedding))  # the silu with which every block begins
         h = self.conv_in(x)
         skips = [h]
         for down in self.down:
@@ -93,11 +119,14 @@ class UNet(nn.Module):
         return out
 
 
-def time_embedding(t: Int[Tensor, " b"], dim: int) -> Embedding:
-    """[sin(t f), cos(t f)] with frequencies f from 1 down to 1e-4, both included; dim / 2 of them."""
+def time_embedding(t: Int[Tensor, " b"], dim: int, shift: int = 1, scale: float = 1.0) -> Embedding:
+    """[sin(t f), cos(t f)] with frequencies f from `scale` down to 1e-4 of it, both included; dim / 2 of them.
+
+    With `shift` 0 they take steps that would come to 1e-4 after the last one.
+    """
     half = dim // 2
-    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - 1)))
-    angles = t[:, None] * frequencies
+    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - shift)))
+    angles = t[:, None] * (scale * frequencies)
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
@@ -158,49 +187,64 @@ class Up(nn.Module):
 
 
 class ResBlock(nn.Module):
-    def __init__(self, channels: int, out: int, embedding: int, dropout: float, groups: int) -> None:
+    def __init__(
+        self, channels: int, out: int, embedding: int, dropout: float, norm: Norm, scale_shift: bool = False
+    ) -> None:
         super().__init__()
-        self.norm1 = norm(channels, groups)
+        self.scale_shift = scale_shift
+        self.norm1 = norm(channels)
         self.conv1 = conv(channels, out, 3)
-        self.temb_proj = dense(embedding, out)
-        self.norm2 = norm(out, groups)
+        self.temb_proj = dense(embedding, 2 * out if scale_shift else out)
+        self.norm2 = norm(out)
         self.dropout = nn.Dropout(dropout)
         self.conv2 = conv(out, out, 3, gain=NEAR_ZERO)
         self.nin_shortcut = nn.Identity() if channels == out else conv(channels, out, 1)
 
     def forward(self, x: Features, temb: Embedding) -> Float[Tensor, "b out h w"]:
-        h = self.conv1(F.silu(self.norm1(x))) + self.temb_proj(temb)[:, :, None, None]
-        h = self.conv2(self.dropout(F.silu(self.norm2(h))))
+        h = self.conv1(F.silu(self.norm1(x)))
+        from_time = self.temb_proj(temb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = from_time.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + from_time)
+        h = self.conv2(self.dropout(F.silu(h)))
         out: Tensor = self.nin_shortcut(x) + h
         return out
 
 
 class Attention(nn.Module):
-    """Single-head self-attention over all positions, scaled by channels^-1/2."""
+    """Self-attention over all positions, scaled by (channels of a head)^-1/2; one head in the paper."""
 
-    def __init__(self, channels: int, groups: int) -> None:
+    def __init__(self, channels: int, norm: Norm, heads: int = 1) -> None:
         super().__init__()
-        self.norm = norm(channels, groups)
+        if heads < 1 or channels % heads != 0:
+            raise ValueError(f"{channels} channels of an attention do not divide into {heads} heads")
+        self.heads = heads
+        self.norm = norm(channels)
         self.q, self.k, self.v = (conv(channels, channels, 1) for _ in range(3))
         self.proj_out = conv(channels, channels, 1, gain=NEAR_ZERO)
 
     def forward(self, x: Features) -> Features:
         h = self.norm(x)
-        q, k, v = (layer(h).flatten(2).transpose(1, 2).unsqueeze(1) for layer in (self.q, self.k, self.v))
-        h = F.scaled_dot_product_attention(q, k, v).squeeze(1).transpose(1, 2).reshape(x.shape)
+        q, k, v = (
+            layer(h).flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3) for layer in (self.q, self.k, self.v)
+        )
+        h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(x.shape)
         out: Tensor = x + self.proj_out(h)
         return out
 
 
 class Downsample(nn.Module):
-    """Convolution of stride 2 that pads right and below only, as TensorFlow's SAME does."""
+    """Convolution of stride 2 that pads right and below only, as TensorFlow's SAME does, unless `symmetric`."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, symmetric: bool = False) -> None:
         super().__init__()
+        self.padding = (1, 1, 1, 1) if symmetric else (0, 1, 0, 1)
         self.conv = conv(channels, channels, 3, stride=2, padding=0)
 
     def forward(self, x: Features) -> Float[Tensor, "b c h//2 w//2"]:
-        out: Tensor = self.conv(F.pad(x, (0, 1, 0, 1)))
+        out: Tensor = self.conv(F.pad(x, self.padding))
         return out
 
 
@@ -212,10 +256,6 @@ class Upsample(nn.Module):
     def forward(self, x: Features) -> Float[Tensor, "b c 2*h 2*w"]:
         out: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
         return out
-
-
-def norm(channels: int, groups: int) -> nn.GroupNorm:
-    return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
 def conv(

@@ -1,0 +1,54 @@
+"""For notebooks: what `import ddpm` offers beside the processes and samplers themselves."""
+
+import math
+import os
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ddpm import build, checkpoint, cli
+from ddpm.data.pixels import to_uint8, to_unit
+from ddpm.diffusion.likelihood import evaluate_bound
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import Ancestral, Sampler
+
+
+def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
+    """The reverse process p of a checkpoint, with its averaged weights and, as `p.q`, the forward process.
+
+    Args:
+        ckpt: whatever `evaluate.py ckpt=` takes: a run folder, a file, a diffusers folder, `hf://OWNER/NAME`.
+        overrides: words of the command line, for what a foreign file leaves open: "recipe=lsun_church".
+
+    Raises:
+        FileNotFoundError, ImportError, ValueError, ddpm.cli.RequestError: as one line, what is wrong with them.
+    """
+    saved = checkpoint.load(os.fspath(ckpt))
+    config = cli.compose_evaluation(saved.config, cli.quote_paths(overrides))
+    return build.trained(saved, config, build.dataset(config))
+
+
+def sample(
+    p: ReverseProcess, shape: Sequence[int], sampler: Sampler | None = None, seed: int = 0
+) -> UInt8[Tensor, "n c h w"]:
+    """Images of p, for the shape [n, channels, height, width] that they shall have.
+
+    Args:
+        sampler: `Ancestral()`, over all T steps, by default; `DDIM(steps=50)` takes T / 50 times fewer.
+        seed: of all the noise; another device draws another noise from it.
+    """
+    device = next(p.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    x_T = torch.randn(*shape, generator=generator, device=device)
+    *_, last = (sampler or Ancestral())(p, x_T, generator)
+    return to_uint8(last.x_t)
+
+
+def bits_per_dim(p: ReverseProcess, images: UInt8[Tensor, "b c h w"], seed: int = 0) -> Float[Tensor, " b"]:
+    """The variational bound of each image in bits per dimension, from T evaluations of the network on all of them."""
+    device = next(p.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    bound = evaluate_bound(p, to_unit(images.to(device)), generator)
+    return bound.bits_per_dim(math.prod(images.shape[1:]))
