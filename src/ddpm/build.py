@@ -148,6 +148,7 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
         chunk=asked.chunk,
         precision=asked.precision,
         seed=asked.seed,
+        **({"weights": f"as in the file ({config.foreign})"} if config.get("foreign") else {}),
     )
     return Evaluation(images, sampler(config), features(config), settings)
 

@@ -9,9 +9,9 @@ from ddpm import cli
 
 # Settings that cannot change what a number means, by the beginning of their names.
 HARMLESS = (
-    "choices", "expected", "name", "seed", "out", "ckpt", "keep", "resume", "evaluate_after", "every", "logger",
-    "trainer", "data.path", "data.root", "data.num_workers", "data.array_gib", "features.weights", "evaluation.metrics",
-    "evaluation.chunk", "evaluation.seed", "evaluation.kid", "evaluation.precision_recall",
+    "choices", "expected", "foreign", "name", "seed", "out", "ckpt", "keep", "resume", "evaluate_after", "every",
+    "logger", "trainer", "data.path", "data.root", "data.num_workers", "data.array_gib", "features.weights",
+    "evaluation.metrics", "evaluation.chunk", "evaluation.seed", "evaluation.kid", "evaluation.precision_recall",
 )  # fmt: skip
 OF_SAMPLES = ("sampler", "features", "evaluation.num_samples", "evaluation.fid_split", "evaluation.inception_score")
 OF_BOUND = ("data.split", "evaluation.bits_per_dim")
@@ -52,7 +52,7 @@ def _departures(config: DictConfig, step: int) -> Iterator[str]:
     for key in sorted(published.keys() | own.keys()):
         if not key.startswith(HARMLESS) and published.get(key) != own.get(key):
             yield f"{key}={own.get(key)} instead of {published.get(key)}"
-    if step < config.max_steps:
+    if step < config.max_steps and not config.get("foreign"):  # other files do not say
         yield f"step {step:,} of {config.max_steps:,}"
 
 

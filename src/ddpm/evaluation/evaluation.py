@@ -58,6 +58,7 @@ class Settings:
     chunk: int
     precision: str
     seed: int
+    weights: str = "exponential moving average"  # which of a run's two sets
 
 
 class Evaluation:
@@ -159,7 +160,7 @@ class Evaluation:
         settings = self.settings
         protocol = {
             "data": self.images.fingerprint,
-            "weights": "exponential moving average",
+            "weights": settings.weights,
             "sampler": {"name": type(self.sampler).__name__.lower(), **vars(self.sampler)},
             "timesteps": p.q.T,
             "evaluations_per_sample": self.sampler.num_evaluations(p.q.T),
