@@ -10,7 +10,7 @@ from ddpm.diffusion.sampler import Sampler
 
 POINTS = 2000
 FRACTIONS = (0.0, 0.02, 0.1, 0.3, 1.0)  # of T: most happens near the data
-SIDE, REACH = 15, 1.5  # of the grid on which the drift is drawn
+SIDE, REACH = 15, 1.2  # of the grid on which the drift is drawn
 
 
 @torch.no_grad()
