@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm import callbacks, loggers, runs
+from ddpm import callbacks, loggers, persistence, runs
 from ddpm.checkpoint import Checkpoint
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
@@ -135,27 +135,34 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     return Evaluation(images, sampler(config), features(config), settings)
 
 
-def run_loggers(config: DictConfig, folder: Path, **of_wandb: Any) -> list[Logger]:
-    """metrics.csv, and W&B where `logger` names it; only rank 0 has any."""
+def run_loggers(config: DictConfig, folder: Path, step: int = 0, **of_wandb: Any) -> list[Logger]:
+    """metrics.csv, and W&B where `logger` names it, both from `step` on; only rank 0 has any."""
     if not runs.is_rank_zero():
         return []
-    made: list[Logger] = [loggers.MetricsCsv(folder)]
+    made: list[Logger] = [loggers.MetricsCsv(folder, step)]
     if settings := config.logger.get("wandb"):
         named = {"name": f"{config.name} {folder.name}", **settings, **of_wandb}
-        made.append(loggers.wandb_logger(folder, plain(config), **named))
+        made.append(loggers.wandb_logger(folder, plain(config), step, **named))
     return made
 
 
-def trainer(config: DictConfig, folder: Path, images: Dataset) -> L.Trainer:
-    """The Trainer with everything that happens beside the training step."""
+def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint | None = None) -> L.Trainer:
+    """The Trainer with everything that happens beside the training step; `saved` is what the run goes on from."""
     quieten()
     every, hardware = config.every, config.trainer
     strategy = hardware.strategy
     if strategy == "ddp":
         # Buffers are the same on every rank by construction.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    saving = persistence.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
+    signals = persistence.Signals(saving)
     pictures = callbacks.SampleGrid(
-        folder / "samples", sampler(config), images.shape, every=every.samples, seed=config.evaluation.seed
+        folder / "samples",
+        sampler(config),
+        images.shape,
+        every=every.samples,
+        seed=config.evaluation.seed,
+        between=signals.check,
     )
     return L.Trainer(
         accelerator=hardware.accelerator,
@@ -170,11 +177,14 @@ def trainer(config: DictConfig, folder: Path, images: Dataset) -> L.Trainer:
         check_val_every_n_epoch=None,
         callbacks=[
             callbacks.TrainingBar(),
+            signals,
             *([pictures] if images.discrete else []),
-            callbacks.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation),
+            saving,
+            persistence.Debts(saving, pictures if images.discrete else None),
             callbacks.Throughput(every.log),
         ],
-        logger=run_loggers(config, folder) or False,
+        plugins=[persistence.CheckpointIO()],
+        logger=run_loggers(config, folder, saved.step if saved else 0) or False,
         default_root_dir=folder,
         log_every_n_steps=every.log,
         num_sanity_val_steps=0,
