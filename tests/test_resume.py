@@ -26,7 +26,7 @@ def workplace(tmp_path_factory):
     """A directory with pictures to train on: 40 of them, so that an epoch is two and a half steps."""
     cwd = tmp_path_factory.mktemp("user")
     draw = np.random.default_rng(0)
-    for split, n in (("train", 40), ("test", 8)):
+    for split, n in (("train", 40), ("test", 110)):
         folder = cwd / "pictures" / split
         folder.mkdir(parents=True)
         for i in range(n):
@@ -92,6 +92,31 @@ def reached(folder, step):
     return lambda: (folder / "metrics.csv").exists() and max(metrics(folder), default=0) >= step
 
 
+class Ranks:
+    """Two processes of one job, as a launcher outside of Lightning starts them."""
+
+    def __init__(self, *arguments, cwd):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+        self.forks = [
+            Fork("train.py", *arguments, "trainer=ddp", "trainer.devices=2", cwd=cwd, LOCAL_RANK=str(rank), **job)
+            for rank in range(2)
+        ]
+
+    def wait(self, code=0):
+        return self.forks[0].wait(code) + self.forks[1].wait(code if code < 0 else 0)
+
+    def send(self, signum):
+        for fork in self.forks:
+            fork.send(signum)
+
+    @property
+    def running(self):
+        return all(fork.running for fork in self.forks)
+
+
 def torture(workplace, whole, name, kills, seed):
     """Kill the run at `kills` moments: just begun, at a step, while validating or drawing, while saving."""
     folder, dice, done = workplace / name, random.Random(seed), 0
@@ -120,6 +145,42 @@ def torture(workplace, whole, name, kills, seed):
 
 def test_killed_five_times_it_is_the_same_run(workplace, whole):
     assert torture(workplace, whole, "killed", kills=5, seed=1) == 5
+
+
+def test_two_processes_and_micro_batches(workplace):
+    """Killed and stopped in the middle of an epoch, on two processes that accumulate; it goes on with the same bits."""
+    parallel = [*SETTINGS, "trainer.accumulate=2", "max_steps=12"]
+    Ranks(*parallel, "out=parallel", cwd=workplace).wait()
+    job = Ranks(*parallel, "out=stopped", cwd=workplace)
+    until(reached(workplace / "stopped", 5), job)
+    job.send(signal.SIGKILL)
+    job.wait(-signal.SIGKILL)
+    job = Ranks(*parallel, "out=stopped", "resume=auto", cwd=workplace)
+    until(reached(workplace / "stopped", 8), job)
+    job.forks[1].send(signal.SIGTERM)  # whichever rank hears it
+    assert "goes on with" in job.forks[0].wait(143) + job.forks[1].wait(0)
+    Ranks("resume=stopped", "trainer.accumulate=2", cwd=workplace).wait()
+    assert_same_run(workplace / "stopped", workplace / "parallel")
+
+
+def test_another_number_of_devices_takes_the_same_steps(workplace):
+    """t, noise, flips and examples are those of the global batch, however it is cut: only float addition differs."""
+    plain = [*SETTINGS, "network.dropout=0", "optimizer.anneal=false"]
+    Fork("train.py", *plain, "max_steps=9", "out=one", cwd=workplace).wait()
+    Ranks(*plain, "max_steps=5", "trainer.accumulate=4", "out=other", cwd=workplace).wait()
+    others = ["max_steps=9", "trainer=auto", "trainer.accumulate=2"]
+    printed = Fork("train.py", "resume=other", *others, cwd=workplace).wait()
+    for change in ("max_steps=9 (was 5)", "trainer=auto (was ddp)"):
+        assert change in printed
+    one, other = (content(workplace / name)["state_dict"] for name in ("one", "other"))
+    for key, value in one.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-4, atol=1e-5, msg=key)
+    one, other = (metrics(workplace / name) for name in ("one", "other"))
+    assert one.keys() == other.keys()
+    for step, row in one.items():
+        assert row.keys() == other[step].keys()
+        for key, value in row.items():
+            assert float(other[step][key]) == pytest.approx(float(value), rel=1e-3), (step, key)
 
 
 @pytest.mark.slow

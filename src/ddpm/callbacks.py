@@ -87,7 +87,7 @@ class Throughput(Callback):
         self._busy += now - self._then
         self._images += len(batch) * trainer.world_size
         self._then = now
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step % self.every == 0 and not trainer.fit_loop._should_accumulate():
             total = self._busy + self._waited
             share = self._waited / total
             module.log_now({"train/images_per_second": self._images / total, "train/data_wait": share})

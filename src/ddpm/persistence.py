@@ -154,8 +154,9 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
     except (OSError, DataError) as error:
         if (launcher := trainer.strategy.launcher) is not None:
             launcher.kill(signal.SIGTERM)  # the other processes wait for this one
-        folder = trainer.default_root_dir
-        raise runs.RunFailedError(f"{error}; what was saved is intact: python train.py resume={folder}") from error
+        raise runs.RunFailedError(
+            f"{error}; what was saved is intact, and goes on with: python train.py resume={trainer.default_root_dir}"
+        ) from error
 
 
 def _position(step: int, accumulate: int) -> dict[str, Any]:
