@@ -2,6 +2,8 @@
 
 import csv
 import random
+import re
+import resource
 import signal
 import socket
 import time
@@ -10,12 +12,16 @@ import numpy as np
 import pytest
 import torch
 from commands import Fork
+from filelock import FileLock
 from PIL import Image
+from safetensors.torch import load_file
+
+from ddpm import runs
 
 SETTINGS = [
     "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.horizontal_flip=true",
     "data.batch_size=16", "network.channels=8", "network.groups=4", "network.dropout=0.1", "schedule.T=20",
-    "timesteps=loss_second_moment", "+timesteps.history=2", "sampler.steps=5", "max_steps=30", "logger=csv",
+    "timesteps=loss_second_moment", "+timesteps.history=2", "sampler.steps=5", "max_steps=18", "logger=csv",
     "every={log: 1, validation: 5, samples: 10, checkpoint: 3}",
 ]  # fmt: skip
 WALL_CLOCK = {"train/images_per_second", "train/data_wait"}
@@ -26,7 +32,7 @@ def workplace(tmp_path_factory):
     """A directory with pictures to train on: 40 of them, so that an epoch is two and a half steps."""
     cwd = tmp_path_factory.mktemp("user")
     draw = np.random.default_rng(0)
-    for split, n in (("train", 40), ("test", 110)):
+    for split, n in (("train", 40), ("test", 201)):
         folder = cwd / "pictures" / split
         folder.mkdir(parents=True)
         for i in range(n):
@@ -120,16 +126,17 @@ class Ranks:
 def torture(workplace, whole, name, kills, seed):
     """Kill the run at `kills` moments: just begun, at a step, while validating or drawing, while saving."""
     folder, dice, done = workplace / name, random.Random(seed), 0
-    steps = sorted(dice.randint(1, 29) for _ in range(kills))
+    steps = sorted(dice.randint(1, 17) for _ in range(kills))
     for number, step in enumerate(steps):
         process = Fork("train.py", *SETTINGS, f"out={name}", "resume=auto", cwd=workplace)
         moment = ("step", "saving", "validating", "beginning")[number % 4]
         if moment == "beginning":
             time.sleep(dice.uniform(0.1, 1.0))
         elif moment == "saving":
-            until(lambda: reached(folder, step)() and (folder / "checkpoints" / "new.ckpt").exists(), process)
+            until(reached(folder, step), process)
+            until((folder / "checkpoints" / "new.ckpt").exists, process)
         elif moment == "validating":
-            until(reached(folder, min(29, -(-step // 5) * 5)), process)
+            until(reached(folder, min(17, -(-step // 5) * 5)), process)
             time.sleep(dice.uniform(0, 0.02))
         else:
             until(reached(folder, step), process)
@@ -187,3 +194,91 @@ def test_another_number_of_devices_takes_the_same_steps(workplace):
 @pytest.mark.parametrize("seed", [2, 3])
 def test_killed_twenty_times_it_is_the_same_run(workplace, whole, seed):
     assert torture(workplace, whole, f"killed_{seed}", kills=20, seed=seed) >= 18
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_and_says_how_to_go_on(workplace, whole, signum, code):
+    folder = workplace / f"signal_{signum}"
+    process = Fork("train.py", *SETTINGS, f"out={folder.name}", cwd=workplace)
+    until(reached(folder, 4), process)
+    process.send(signum)
+    *_, last = process.wait(code).strip().splitlines()
+    assert last.endswith(f"python train.py resume={folder}")
+    assert content(folder)["global_step"] >= 4
+    Fork("train.py", f"resume={folder.name}", cwd=workplace).wait()
+    assert_same_run(folder, whole)
+
+
+def test_what_the_last_step_owes_is_paid_on_resuming(workplace):
+    """A signal while the last pictures are drawn: they and the last validation are made up for."""
+    slow = [*SETTINGS, "schedule.T=150", "sampler.steps=150", "max_steps=5"]
+    Fork("train.py", *slow, "out=slow", cwd=workplace).wait()
+    process = Fork("train.py", *slow, "out=owing", cwd=workplace)
+    until(reached(workplace / "owing", 5), process)
+    process.send(signal.SIGTERM)
+    process.wait(143)
+    assert content(workplace / "owing")["pending"]
+    assert not (workplace / "owing" / "samples").exists()
+    Fork("train.py", "resume=owing", cwd=workplace).wait()
+    assert_same_run(workplace / "owing", workplace / "slow")
+    assert "is finished" in Fork("train.py", "resume=owing", cwd=workplace).wait()
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, whole):
+    process = Fork("train.py", *SETTINGS, "out=damaged", cwd=workplace)
+    until(reached(workplace / "damaged", 8), process)
+    process.send(signal.SIGKILL)
+    process.wait(-signal.SIGKILL)
+    last = workplace / "damaged" / "checkpoints" / "last.ckpt"
+    data = bytearray(last.read_bytes())
+    data[len(data) // 2] ^= 1
+    last.write_bytes(data)
+    assert "warning:" in Fork("train.py", "resume=damaged", cwd=workplace).wait()
+    assert_same_run(workplace / "damaged", whole)
+    last.write_bytes(last.read_bytes()[:-100])
+    last.with_name("previous.ckpt").write_bytes(b"PK")
+    assert "cut short" in Fork("train.py", "resume=damaged", cwd=workplace).wait(2)
+
+
+def test_a_full_disk_ends_the_run_with_one_message_and_the_checkpoint_intact(workplace, whole):
+    process = Fork("train.py", *SETTINGS, "out=full", cwd=workplace)
+    until(reached(workplace / "full", 4), process)
+    resource.prlimit(process.process.pid, resource.RLIMIT_FSIZE, (10_000, 10_000))
+    printed = process.wait(1)
+    assert "Traceback" not in printed
+    assert "what was saved is intact" in printed.splitlines()[-1]
+    assert not (workplace / "full" / "checkpoints" / "new.ckpt").exists()
+    Fork("train.py", "resume=full", cwd=workplace).wait()
+    assert_same_run(workplace / "full", whole)
+
+
+def test_an_evaluation_that_was_cut_off_is_made_up_for(workplace):
+    after = [*SETTINGS, "max_steps=5", "evaluate_after=true", "evaluation.num_samples=2000", "evaluation.chunk=10"]
+    process = Fork("train.py", *after, "out=evaluated", cwd=workplace)
+    folder = workplace / "evaluated"
+    until(lambda: (folder / "checkpoints" / "last.ckpt").exists() and content(folder)["global_step"] == 5, process)
+    time.sleep(0.2)
+    process.send(signal.SIGKILL)
+    process.wait(-signal.SIGKILL)
+    assert not (folder / "results.json").exists()
+    few = ["evaluation.num_samples=20", "evaluation.bound_images=10"]
+    Fork("train.py", "resume=evaluated", *few, cwd=workplace).wait()
+    assert (folder / "results.json").exists()
+    assert "is finished" in Fork("train.py", "resume=evaluated", *few, cwd=workplace).wait()
+
+
+def test_numbers_that_are_not_finite_leave_the_batch_behind(workplace):
+    process = Fork("train.py", *SETTINGS, "optimizer.lr=1e30", "optimizer.warmup=0", "out=wild", cwd=workplace)
+    *_, last = process.wait(1).strip().splitlines()
+    step = int(re.search(r"diverged at step (\d+): the gradient is not finite", last)[1])
+    assert "t = " in last
+    kept = load_file(workplace / "wild" / f"diverged_step_{step:07d}.safetensors")
+    assert kept["batch"].shape == (16, 1, 8, 8)
+    assert kept["t"].shape == kept["loss"].shape == (16,)
+    assert not kept["gradient_norm"].isfinite()
+
+
+def test_two_processes_do_not_share_a_run_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "PATIENCE", 0.1)
+    with FileLock(tmp_path / ".lock"), pytest.raises(OSError, match="another process is at work"):
+        runs.lock(tmp_path)

@@ -110,7 +110,8 @@ class Signals(Callback):
             self.check(trainer)
 
     def on_validation_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        self.check(trainer)
+        if trainer.world_size == 1:  # ranks may have different numbers of batches, and would wait for each other
+            self.check(trainer)
 
     def check(self, trainer: L.Trainer) -> None:
         """Where the weights are those of a whole step: end here if any rank was told to.
@@ -147,16 +148,22 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
     """
     try:
         trainer.fit(module, data, ckpt_path=start, weights_only=True)
-    except SystemExit:
-        if trainer.interrupted:
+    except SystemExit as end:
+        _end_waiting_ranks(trainer)
+        if end.code == 1:
             raise KeyboardInterrupt from None
         raise
     except (OSError, DataError) as error:
-        if (launcher := trainer.strategy.launcher) is not None:
-            launcher.kill(signal.SIGTERM)  # the other processes wait for this one
+        _end_waiting_ranks(trainer)
         raise runs.RunFailedError(
             f"{error}; what was saved is intact, and goes on with: python train.py resume={trainer.default_root_dir}"
         ) from error
+
+
+def _end_waiting_ranks(trainer: L.Trainer) -> None:
+    """Of those that this process launched: they wait for it, deaf to anything milder."""
+    if (launcher := trainer.strategy.launcher) is not None:
+        launcher.kill(signal.SIGKILL)
 
 
 def _position(step: int, accumulate: int) -> dict[str, Any]:
