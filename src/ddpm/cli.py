@@ -58,7 +58,7 @@ def quote_paths(argv: Sequence[str]) -> list[str]:
         if match is None or match[2] in ("", "null", "auto"):
             return argument
         value = os.path.expanduser(match[2])
-        value = _escaped(value)
+        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
         value = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
         return f"{match[1]}'{value}'"
 
@@ -116,10 +116,10 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
 def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: Sequence[str]) -> DictConfig:
     """A saved configuration under overrides; an option chosen from one of `open_groups` replaces the saved section.
 
-    `base` may be a stranger's: its values are taken as they stand, without interpolation.
+    `base` may be a stranger's.
 
     Raises:
-        RequestError: it lacks a section, or as `compose`.
+        RequestError: it lacks a section or interpolates, or as `compose`.
     """
     known = OmegaConf.load(CONF / "train.yaml")
     for name in (*(str(key) for key in known if key not in ("defaults", "hydra", "resume")), "choices", "every"):
@@ -128,7 +128,9 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: S
     for section in ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer"):
         _section(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(groups())
-    node = {key: _literal(value) for key, value in base.items() if key not in (*chosen, "hydra", "defaults")}
+    node = {
+        key: _without_interpolation(value) for key, value in base.items() if key not in (*chosen, "hydra", "defaults")
+    }
     node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups)]}
     with _explained(overrides, "train"):
         ConfigStore.instance().store(name="saved", node=node)
@@ -261,6 +263,8 @@ def parse(overrides: Sequence[str]) -> list[Any]:
         except HydraException as error:
             hint = "" if "=" in override else " (settings are written KEY=VALUE)"
             raise RequestError(f"cannot read {override!r}{hint}: {_first_line(error)}") from None
+        if not parsed[-1].key_or_group:
+            raise RequestError(f"cannot read {override!r}: settings are written KEY=VALUE")
     return parsed
 
 
@@ -304,17 +308,15 @@ def _refuse_unknown(config: DictConfig, known: set[str]) -> None:
             raise RequestError(f"there is no setting {key!r}{_nearest(key, sorted(known))}")
 
 
-def _literal(tree: Any) -> Any:
-    """The same values, for OmegaConf to take `${` as text."""
+def _without_interpolation(tree: Any) -> Any:
+    """The same values, if none would be looked up here: in the environment, say. Ours are resolved when saved."""
     if isinstance(tree, dict):
-        return {str(key): _literal(value) for key, value in tree.items()}
+        return {str(key): _without_interpolation(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_literal(value) for value in tree]
-    return _escaped(tree) if isinstance(tree, str) else tree
-
-
-def _escaped(text: str) -> str:
-    return re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+        return [_without_interpolation(value) for value in tree]
+    if isinstance(tree, str) and "${" in tree:
+        raise RequestError(f"the saved configuration is refused: {tree!r} is an interpolation, and ours hold none")
+    return tree
 
 
 def _section(base: dict[str, Any], name: str) -> dict[str, Any]:

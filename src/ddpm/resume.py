@@ -43,8 +43,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path | None]:
         start = Path(str(wish)).absolute()
         folder = run_folder(start)
         base = saved_config(folder)
-        kept = _without_presets(rest, base)
-        config = cli.compose_saved(base, kept, [group for group in cli.groups() if group not in PRESETS])
+        config = cli.compose_saved(base, _without_settled_groups(rest, base), cli.EVALUATION_GROUPS)
         if config.out and Path(config.out).absolute().resolve() != folder.resolve():
             raise cli.RequestError(f"resume={wish} goes on in its own folder: leave out={config.out} away")
     changed = check(base, config, folder)
@@ -89,8 +88,8 @@ def saved_config(folder: Path) -> dict[str, Any]:
         if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
             raise cli.RequestError(f"{file} refers to itself, as no configuration of ours does")
         tree = OmegaConf.to_container(OmegaConf.create(text))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise cli.RequestError(f"{file} cannot be read as a configuration: {str(error).splitlines()[0]}") from error
+    except (OSError, ValueError, RecursionError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise cli.RequestError(f"{file} cannot be read as a configuration") from error
     if not isinstance(tree, dict):
         raise cli.RequestError(f"{file} is not a configuration")
     return {str(key): value for key, value in tree.items()}
@@ -136,14 +135,16 @@ def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any
         yield prefix.rstrip("."), old, new
 
 
-def _without_presets(overrides: list[str], base: dict[str, Any]) -> list[str]:
-    """A preset cannot be laid over a run that has begun; the one that it began with says nothing new."""
+def _without_settled_groups(overrides: list[str], base: dict[str, Any]) -> list[str]:
+    """A run keeps its options of all but the changeable groups; naming them once more says nothing new."""
     choices = base.get("choices") or {}
-    kept = []
+    kept, refused = [], []
     for text, override in zip(overrides, cli.parse(overrides), strict=True):
-        key = override.key_or_group
-        if key not in PRESETS:
+        group = override.key_or_group
+        if group not in cli.groups() or group in CHANGEABLE:
             kept.append(text)
-        elif override.value() != choices.get(key):
-            raise cli.RequestError(f"{text} (was {choices.get(key)}): a run keeps its {key}; start a new run")
+        elif override.value() != choices.get(group):
+            refused.append(f"{text} (was {choices.get(group)})")
+    if refused:
+        raise cli.RequestError(f"{', '.join(refused)}: a run keeps what it began with; start a new run")
     return kept
