@@ -30,6 +30,10 @@ class Fork:
         self.process = _FORKS.Process(target=_main, args=(script, arguments, str(cwd), environment, str(self.log)))
         self.process.start()
 
+    @classmethod
+    def train(cls, *arguments, cwd):
+        return cls("train.py", *arguments, cwd=cwd)
+
     def wait(self, code=0, timeout=120):
         """All that it printed. It must end with `code`."""
         self.process.join(timeout)

@@ -123,12 +123,13 @@ class Ranks:
         return all(fork.running for fork in self.forks)
 
 
-def torture(workplace, whole, name, kills, seed):
+def torture(workplace, whole, name, kills, seed, start=Fork.train, settings=SETTINGS):
     """Kill the run at `kills` moments: just begun, at a step, while validating or drawing, while saving."""
     folder, dice, done = workplace / name, random.Random(seed), 0
-    steps = sorted(dice.randint(1, 17) for _ in range(kills))
+    last = max(metrics(whole)) - 1
+    steps = sorted(dice.randint(1, last) for _ in range(kills))
     for number, step in enumerate(steps):
-        process = Fork("train.py", *SETTINGS, f"out={name}", "resume=auto", cwd=workplace)
+        process = start(*settings, f"out={name}", "resume=auto", cwd=workplace)
         moment = ("step", "saving", "validating", "beginning")[number % 4]
         if moment == "beginning":
             time.sleep(dice.uniform(0.1, 1.0))
@@ -136,7 +137,7 @@ def torture(workplace, whole, name, kills, seed):
             until(reached(folder, step), process)
             until((folder / "checkpoints" / "new.ckpt").exists, process)
         elif moment == "validating":
-            until(reached(folder, min(17, -(-step // 5) * 5)), process)
+            until(reached(folder, min(last, -(-step // 5) * 5)), process)
             time.sleep(dice.uniform(0, 0.02))
         else:
             until(reached(folder, step), process)
@@ -145,13 +146,21 @@ def torture(workplace, whole, name, kills, seed):
             process.send(signal.SIGKILL)
             process.wait(-signal.SIGKILL)
             done += 1
-    Fork("train.py", *SETTINGS, f"out={name}", "resume=auto", cwd=workplace).wait()
+    start(*settings, f"out={name}", "resume=auto", cwd=workplace).wait()
     assert_same_run(folder, whole)
     return done
 
 
 def test_killed_five_times_it_is_the_same_run(workplace, whole):
     assert torture(workplace, whole, "killed", kills=5, seed=1) == 5
+
+
+@pytest.mark.slow
+def test_two_processes_killed_twelve_times_are_the_same_run(workplace):
+    parallel = [*SETTINGS, "trainer.accumulate=2"]
+    Ranks(*parallel, "out=parallel_whole", cwd=workplace).wait()
+    whole = workplace / "parallel_whole"
+    assert torture(workplace, whole, "parallel_killed", 12, seed=4, start=Ranks, settings=parallel) >= 10
 
 
 def test_two_processes_and_micro_batches(workplace):

@@ -121,16 +121,13 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: S
     Raises:
         RequestError: it lacks a section or interpolates, or as `compose`.
     """
-    known = OmegaConf.load(CONF / "train.yaml")
-    for name in (*(str(key) for key in known if key not in ("defaults", "hydra", "resume")), "choices", "every"):
-        if name not in base:
-            raise RequestError(f"the saved configuration has no {name!r}: it is not one of this framework's")
     for section in ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer"):
         _section(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(groups())
-    node = {
-        key: _without_interpolation(value) for key, value in base.items() if key not in (*chosen, "hydra", "defaults")
-    }
+    node = {str(key): value for key, value in OmegaConf.load(CONF / "train.yaml").items()}  # what it is older than
+    node |= {key: _without_interpolation(value) for key, value in base.items()}
+    for key in (*chosen, "hydra", "defaults"):
+        node.pop(key, None)
     node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups)]}
     with _explained(overrides, "train"):
         ConfigStore.instance().store(name="saved", node=node)

@@ -120,8 +120,10 @@ def _watch(command: list[str]) -> tuple[int, str]:
             for line in process.stderr:
                 sys.stderr.write(line)
                 last = line.strip() or last
-        except SystemExit:  # a signal to the sweep is one to its cell, which saves and ends
-            process.terminate()
+        except (KeyboardInterrupt, SystemExit) as stop:  # of the sweep, and so of its cell, which saves first
+            if isinstance(stop, SystemExit):
+                process.terminate()
+            sys.stderr.write(process.stderr.read())
             raise
         with contextlib.suppress(KeyboardInterrupt):
             process.wait()
