@@ -155,8 +155,11 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
         raise
     except (OSError, DataError) as error:
         _end_waiting_ranks(trainer)
+        what = (
+            f"{error.strerror}: {error.filename or trainer.default_root_dir}" if isinstance(error, OSError) else error
+        )
         raise runs.RunFailedError(
-            f"{error}; what was saved is intact, and goes on with: python train.py resume={trainer.default_root_dir}"
+            f"{what}; what was saved is intact, and goes on with: python train.py resume={trainer.default_root_dir}"
         ) from error
 
 
