@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all lint format lock clean
+.PHONY: train test test-all torture lint format lock clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -13,6 +13,9 @@ test: lint
 
 test-all: lint
 	$(BIN)/python -m pytest -m "slow or not slow"
+
+torture: $(VENV)/installed  # runs killed twenty times each, and gone on with
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_resume.py
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

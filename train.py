@@ -1,22 +1,29 @@
 """Train a diffusion model: `python train.py [GROUP=OPTION] [KEY=VALUE] ...`; with -m, one run for each combination."""
 
-from omegaconf import DictConfig
-
-from ddpm import cli, published, runs, sweep
+from ddpm import cli, published, resume, runs, sweep
 
 
-def train(config: DictConfig) -> None:
+def train(overrides: list[str]) -> None:
     with cli.request():  # a wrong request ends here, before anything is written
-        from ddpm import build
-        from ddpm.module import fit
+        config, run = resume.compose(overrides)
+        from ddpm import build, checkpoint
+        from ddpm.persistence import fit
 
+        saved = checkpoint.newest(run) if run else None
+        if saved:
+            resume.check(saved.config, config, saved.path, saved.step)
+            if saved.step == config.max_steps and not saved.pending and (saved.evaluated or not config.evaluate_after):
+                runs.say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
+                return
         images = build.dataset(config)
         data, module = build.data_module(config, images), build.module(config, images)
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
-        folder = runs.start(config)
+        folder = runs.start(config, again=run is not None)
     runs.say(f"run folder: {folder}", build.summary(module, config))
-    trainer = build.trainer(config, folder, images)
-    fit(trainer, module, data)
+    if run:
+        runs.say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
+    trainer = build.trainer(config, folder, images, saved)
+    fit(trainer, module, data, saved.path if saved else None)
     if evaluation:
         about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": build.plain(config)}
         folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called

@@ -14,7 +14,7 @@ from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm import callbacks, foreign, loggers, runs
+from ddpm import callbacks, foreign, loggers, persistence, runs
 from ddpm.checkpoint import Checkpoint, misfit
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
@@ -22,6 +22,7 @@ from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
+from ddpm.evaluation import plane
 from ddpm.evaluation.chunks import Place
 from ddpm.evaluation.evaluation import Evaluation, Settings
 from ddpm.evaluation.measure import FeatureSettings
@@ -153,27 +154,37 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     return Evaluation(images, sampler(config), features(config), settings)
 
 
-def run_loggers(config: DictConfig, folder: Path, **of_wandb: Any) -> list[Logger]:
-    """metrics.csv, and W&B where `logger` names it; only rank 0 has any."""
+def run_loggers(config: DictConfig, folder: Path, step: int = 0, **of_wandb: Any) -> list[Logger]:
+    """metrics.csv, and W&B where `logger` names it, both from `step` on; only rank 0 has any."""
     if not runs.is_rank_zero():
         return []
-    made: list[Logger] = [loggers.MetricsCsv(folder)]
+    made: list[Logger] = [loggers.MetricsCsv(folder, step)]
     if settings := config.logger.get("wandb"):
         named = {"name": f"{config.name} {folder.name}", **settings, **of_wandb}
-        made.append(loggers.wandb_logger(folder, plain(config), **named))
+        made.append(loggers.wandb_logger(folder, plain(config), step, **named))
     return made
 
 
-def trainer(config: DictConfig, folder: Path, images: Dataset) -> L.Trainer:
-    """The Trainer with everything that happens beside the training step."""
+def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint | None = None) -> L.Trainer:
+    """The Trainer with everything that happens beside the training step; `saved` is what the run goes on from."""
     quieten()
     every, hardware = config.every, config.trainer
     strategy = hardware.strategy
     if strategy == "ddp":
         # Buffers are the same on every rank by construction.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    pictures = callbacks.SampleGrid(
-        folder / "samples", sampler(config), images.shape, every=every.samples, seed=config.evaluation.seed
+    saving = persistence.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
+    signals = persistence.Signals(saving)
+    draw: callbacks.Draw = functools.partial(callbacks.sample_grid, shape=images.shape)
+    if not images.discrete:
+        draw = functools.partial(plane.picture, examples=images.split("train"))
+    pictures = callbacks.Pictures(
+        folder / "samples",
+        sampler(config),
+        draw,
+        every=every.samples,
+        seed=config.evaluation.seed,
+        between=signals.check,
     )
     return L.Trainer(
         accelerator=hardware.accelerator,
@@ -188,11 +199,14 @@ def trainer(config: DictConfig, folder: Path, images: Dataset) -> L.Trainer:
         check_val_every_n_epoch=None,
         callbacks=[
             callbacks.TrainingBar(),
-            *([pictures] if images.discrete else []),
-            callbacks.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation),
+            signals,
+            pictures,
+            saving,
+            persistence.Debts(saving, pictures),
             callbacks.Throughput(every.log),
         ],
-        logger=run_loggers(config, folder) or False,
+        plugins=[persistence.CheckpointIO()],
+        logger=run_loggers(config, folder, saved.step if saved else 0) or False,
         default_root_dir=folder,
         log_every_n_steps=every.log,
         num_sanity_val_steps=0,

@@ -1,6 +1,7 @@
 """What happens beside the training step; one class per job."""
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,13 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from lightning.pytorch.loggers import WandbLogger
+from PIL.Image import Image
 from torch import Tensor
 
 from ddpm import figures, runs
 from ddpm.data.module import DataModule
 from ddpm.data.pixels import to_uint8
+from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.module import DiffusionModule
 from ddpm.progress import Bar
@@ -86,7 +89,7 @@ class Throughput(Callback):
         self._busy += now - self._then
         self._images += len(batch) * trainer.world_size
         self._then = now
-        if trainer.global_step % self.every == 0:
+        if trainer.global_step % self.every == 0 and not trainer.fit_loop._should_accumulate():
             total = self._busy + self._waited
             share = self._waited / total
             module.log_now({"train/images_per_second": self._images / total, "train/data_wait": share})
@@ -104,58 +107,52 @@ class Throughput(Callback):
             runs.say(f"warning: {share:.0%} of the training time is waiting for data: {data.advice}")
 
 
-class SampleGrid(Callback):
-    """A grid of samples from the EMA weights every `every` steps and at the end, always from the same noise."""
+Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], Image]
 
-    def __init__(self, folder: Path, sampler: Sampler, shape: tuple[int, ...], *, every: int, seed: int) -> None:
-        self.folder, self.sampler, self.shape, self.every, self.seed = folder, sampler, shape, every, seed
+
+class Pictures(Callback):
+    """What the EMA weights make, every `every` steps and at the end, always from the same noise.
+
+    `draw` makes a picture of a process, and calls its last argument after every step of the sampler; `between` is called
+    then, and may raise.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sampler: Sampler,
+        draw: Draw,
+        *,
+        every: int,
+        seed: int,
+        between: Callable[[L.Trainer], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.sampler, self.make, self.every, self.seed = folder, sampler, draw, every, seed
+        self.between = between
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        if not trainer.fit_loop._should_accumulate():
+            self.draw(trainer, module, trainer.global_step)
+
+    def draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
+        """The picture of this step, if one is due."""
         assert isinstance(module, DiffusionModule)
-        step = trainer.global_step
-        stepped = not trainer.fit_loop._should_accumulate()
-        if not stepped or (step % self.every and step != trainer.max_steps):
+        if step % self.every and step != trainer.max_steps:
             return
-        draw = generator(module.device, self.seed)
-        x_T = torch.randn((GRID_SIDE**2, *self.shape), generator=draw, device=module.device)
-        for state in self.sampler(module.p_ema, x_T, draw):  # noqa: B007
-            pass
+        noise = generator(module.device, self.seed)
+        picture = self.make(module.p_ema, self.sampler, noise, lambda: self.between(trainer))
         if trainer.is_global_zero:
-            picture = figures.grid(to_uint8(state.x_t).cpu(), GRID_SIDE)
             figures.save(picture, self.folder / f"step_{step:07d}.png")
             for logger in trainer.loggers:
                 if isinstance(logger, WandbLogger):
                     logger.log_image("samples", [picture], step)
 
 
-class Checkpoint(Callback):
-    """checkpoints/last.ckpt every `every` steps and at the end; where a validation is due as well, after it.
-
-    The file before stays as previous.ckpt, and both are complete at any moment: a new one is written beside and moved.
-    """
-
-    def __init__(self, folder: Path, every: int, validation_every: int) -> None:
-        self.folder, self.every, self.validation_every, self._saved_at = folder, every, validation_every, -1
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        validation_follows = trainer.global_step % self.validation_every == 0
-        if trainer.global_step % self.every == 0 and not validation_follows:
-            self._save(trainer)
-
-    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if trainer.global_step % self.every == 0 and not trainer.sanity_checking:
-            self._save(trainer)
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self._save(trainer)
-
-    def _save(self, trainer: L.Trainer) -> None:
-        if trainer.global_step == self._saved_at or trainer.fit_loop._should_accumulate():
-            return
-        self._saved_at = trainer.global_step
-        new, last, previous = (self.folder / name for name in ("new.ckpt", "last.ckpt", "previous.ckpt"))
-        trainer.save_checkpoint(new)
-        if trainer.is_global_zero:
-            if last.exists():
-                last.replace(previous)
-            new.replace(last)
+def sample_grid(
+    p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Callable[[], None], *, shape: tuple[int, ...]
+) -> Image:
+    """Samples in rows."""
+    x_T = torch.randn((GRID_SIDE**2, *shape), generator=noise, device=noise.device)
+    for state in sampler(p, x_T, noise):  # noqa: B007
+        between()
+    return figures.grid(to_uint8(state.x_t).cpu(), GRID_SIDE)

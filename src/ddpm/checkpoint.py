@@ -1,11 +1,15 @@
-"""Checkpoints: from a file or folder to a configuration and the averaged weights; nothing in them is executed."""
+"""Checkpoints: from a file or folder to a configuration and weights, nothing in them executed; and writing them."""
 
+import io
 import json
+import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ddpm import foreign, tensors
@@ -13,11 +17,12 @@ from ddpm.foreign import hub
 
 EMA_PREFIX = "p_ema.network."
 EXPORTED = "model.safetensors"  # of `ddpm.export` in our own format
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What evaluation needs of a training run."""
+    """What evaluation and resuming need of a training run."""
 
     path: Path
     config: dict[
@@ -25,6 +30,7 @@ class Checkpoint:
     ]  # resolved; of a foreign file: the layout ("foreign") and its overrides ("stated", "assumed")
     weights: dict[str, Tensor]  # the averaged network's state_dict
     step: int
+    pending: bool = False  # a signal came before the validation and pictures of this step
 
     @property
     def run(self) -> Path | None:
@@ -40,6 +46,12 @@ class Checkpoint:
             return self.path.parent.name
         return self.path.name if self.path.is_dir() else self.path.stem
 
+    @property
+    def evaluated(self) -> bool:
+        """Whether its run folder holds results that are newer."""
+        results = self.run / "results.json" if self.run else None
+        return results is not None and results.is_file() and results.stat().st_mtime >= self.path.stat().st_mtime
+
 
 def locate(path: str | Path) -> Path:
     """The checkpoint that is meant: a file, the file that a run folder stands for, or a folder of another kind.
@@ -49,7 +61,7 @@ def locate(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.is_dir():
-        for file in (path / "checkpoints" / "last.ckpt", path / EXPORTED):
+        for file in (path / "checkpoints" / LAST, path / EXPORTED):
             if file.is_file():
                 return file.resolve()
         if not foreign.is_folder(path):
@@ -82,12 +94,80 @@ def load(path: str | Path) -> Checkpoint:
     content = tensors.read(file)
     if not (isinstance(content, dict) and {"state_dict", "config", "global_step"} <= content.keys()):
         return _foreign(file, foreign.from_content(content, file))
+    state, saved, step = content["state_dict"], content["config"], content["global_step"]
+    if not (isinstance(state, dict) and isinstance(saved, dict) and isinstance(step, int)):
+        raise ValueError(f"{file} is not a checkpoint of this framework: its parts are of the wrong kind")
     weights = {
-        key.removeprefix(EMA_PREFIX): value
-        for key, value in content["state_dict"].items()
-        if key.startswith(EMA_PREFIX)
+        str(key).removeprefix(EMA_PREFIX): value for key, value in state.items() if str(key).startswith(EMA_PREFIX)
     }
-    return Checkpoint(file, content["config"], weights, content["global_step"])
+    return Checkpoint(file, saved, weights, step, bool(content.get("pending")))
+
+
+def newest(run: Path) -> Checkpoint | None:
+    """The checkpoint to continue from: the last, the one before where that is damaged, None where there is none yet.
+
+    Raises:
+        ValueError: neither can be read, or `run` is a file and cannot be.
+    """
+    if run.is_file():
+        return load(run)
+    files = [file for name in (LAST, PREVIOUS) if (file := run / "checkpoints" / name).exists()]
+    complaint = None
+    for file in files:
+        try:
+            found = load(file)
+        except ValueError as error:
+            complaint = complaint or error
+            continue
+        if complaint:
+            print(f"warning: {complaint}; going on from {file.name}, step {found.step}", file=sys.stderr, flush=True)
+        return found
+    if complaint:
+        raise complaint
+    return None
+
+
+def read(file: Path) -> dict[str, Any]:
+    """All of a checkpoint of ours.
+
+    Raises:
+        ValueError: it is none.
+    """
+    content = tensors.read(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not a checkpoint of this framework: it has no state_dict, config and global_step")
+    return content
+
+
+def write(content: dict[str, Any], file: Path) -> None:
+    """Write `file`, on the disk when this returns; the one before stays as previous.ckpt. At any moment one is whole.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+    """
+    buffer = io.BytesIO()  # torch's own writer would not say that the disk is full
+    torch.save(content, buffer)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name("new.ckpt")
+    new.unlink(missing_ok=True)
+    try:
+        with new.open("xb") as out:
+            out.write(buffer.getbuffer())
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    if file.exists():
+        previous = file.with_name(PREVIOUS)
+        previous.unlink(missing_ok=True)
+        os.link(file, previous)  # a move would leave a moment without a last.ckpt
+    new.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:

@@ -1,12 +1,14 @@
 """From argv to a checked configuration; one-line messages and exit codes. Never imports torch.
 
-Exit codes: 0 done; 1 it failed; 2 the request was wrong, said in one line before anything was written; 130 Ctrl-C.
+Exit codes: 0 done; 1 it failed; 2 the request was wrong, said in one line before anything was written; 130 Ctrl-C;
+143 SIGTERM or SIGUSR1.
 """
 
 import contextlib
 import difflib
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
@@ -82,10 +84,10 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         OmegaConf.resolve(config)
         if any(override.startswith("+") for override in overrides):
             _refuse_unknown(config, known_keys(config_name, overrides))
-    if problem := validity.wrong_value(config):
-        raise RequestError(problem)
-    if reason := validity.refuse(config):
-        raise RefusedError(reason)
+        if problem := validity.wrong_value(config):
+            raise RequestError(problem)
+        if reason := validity.refuse(config):
+            raise RefusedError(reason)
     return config
 
 
@@ -108,20 +110,35 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
                 f"{key} is the checkpoint's and cannot change after training; "
                 f"evaluate.py takes {', '.join(EVALUATION_KEYS)}"
             )
-    chosen = {override.key_or_group for override in parsed} & set(groups())
-    node = {key: value for key, value in base.items() if key not in chosen}
     if "debug=smoke" in overrides:
         smoke = OmegaConf.load(CONF / "debug" / "smoke.yaml")
-        node["evaluation"] = OmegaConf.to_container(OmegaConf.merge(node["evaluation"], smoke.evaluation))
+        base = {
+            **base,
+            "evaluation": OmegaConf.to_container(OmegaConf.merge(_section(base, "evaluation"), smoke.evaluation)),
+        }
         overrides = [override for override in overrides if override != "debug=smoke"]
-    node |= {
-        "ckpt": None,
-        "out": None,
-        "keep": None,
-        "defaults": ["_self_", *({group: None} for group in EVALUATION_GROUPS)],
-    }
-    ConfigStore.instance().store(name="checkpoint", node=node)
-    return compose(overrides, "checkpoint")
+    return compose_saved({**base, "ckpt": None, "keep": None}, overrides, EVALUATION_GROUPS)
+
+
+def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: Sequence[str]) -> DictConfig:
+    """A saved configuration under overrides; an option chosen from one of `open_groups` replaces the saved section.
+
+    `base` may be a stranger's.
+
+    Raises:
+        RequestError: it lacks a section or interpolates, or as `compose`.
+    """
+    for section in ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer"):
+        _section(base, section)
+    chosen = {override.key_or_group for override in parse(overrides)} & set(groups())
+    node = {str(key): value for key, value in OmegaConf.load(CONF / "train.yaml").items()}  # what it is older than
+    node |= {key: _without_interpolation(value) for key, value in base.items()}
+    for key in (*chosen, "hydra", "defaults"):
+        node.pop(key, None)
+    node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups)]}
+    with _explained(overrides, "train"):
+        ConfigStore.instance().store(name="saved", node=node)
+    return compose(overrides, "saved")
 
 
 def compose_foreign(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -178,15 +195,17 @@ def groups() -> list[str]:
 
 @contextlib.contextmanager
 def request() -> Iterator[None]:
-    """Building what was asked for: a ValueError, a missing file or a missing module is the request's fault."""
+    """Building what was asked for: what cannot be built, found, imported or held in memory is the request's fault."""
     try:
         yield
-    except (ValueError, OSError, ImportError, TypeError) as error:
+    except (ValueError, OSError, ImportError, TypeError, RuntimeError, MemoryError, OmegaConfBaseException) as error:
         raise RequestError(_root_message(error)) from error
 
 
 def guarded(main: Callable[[], int]) -> NoReturn:
     """Run `main` and exit with the code that its end deserves; no traceback for what a user can mend."""
+    for signum in (signal.SIGTERM, signal.SIGUSR1):  # while nothing is trained, there is nothing to save
+        signal.signal(signum, lambda *_: sys.exit(143))
     try:
         code = main()
     except RequestError as error:
@@ -199,14 +218,19 @@ def guarded(main: Callable[[], int]) -> NoReturn:
         if runs.is_rank_zero():
             print(f"error: {error}", file=sys.stderr)
         code = 1
+    except runs.StoppedError as stop:
+        if runs.is_rank_zero():
+            print(stop, file=sys.stderr)
+        code = stop.code if runs.is_rank_zero() else 0  # a rank that fails makes Lightning's launcher kill the others
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        if runs.is_rank_zero():
+            print("interrupted", file=sys.stderr)
         code = 130
     sys.stdout.flush()
     sys.exit(code)
 
 
-def run(task: Callable[[DictConfig], None], sweep: Callable[[Sequence[str]], int]) -> NoReturn:
+def run(task: Callable[[list[str]], None], sweep: Callable[[Sequence[str]], int]) -> NoReturn:
     """The command line of train.py: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`."""
     argv = quote_paths(sys.argv[1:])
 
@@ -221,7 +245,7 @@ def run(task: Callable[[DictConfig], None], sweep: Callable[[Sequence[str]], int
             return sweep(overrides)
         if swept := [o for o in parse(overrides) if o.is_sweep_override()]:
             raise RequestError(f"{swept[0].input_line} names several values: add -m to sweep over them")
-        task(compose(overrides))
+        task(overrides)
         return 0
 
     guarded(main)
@@ -286,6 +310,8 @@ def parse(overrides: Sequence[str]) -> list[Any]:
         except HydraException as error:
             hint = "" if "=" in override else " (settings are written KEY=VALUE)"
             raise RequestError(f"cannot read {override!r}{hint}: {_first_line(error)}") from None
+        if not parsed[-1].key_or_group:
+            raise RequestError(f"cannot read {override!r}: settings are written KEY=VALUE")
     return parsed
 
 
@@ -332,6 +358,24 @@ def _refuse_unknown(config: DictConfig, known: set[str]) -> None:
 
 def _within(key: str, other: str) -> bool:
     return f"{key}.".startswith(f"{other}.")
+
+
+def _without_interpolation(tree: Any) -> Any:
+    """The same values, if none would be looked up here: in the environment, say. Ours are resolved when saved."""
+    if isinstance(tree, dict):
+        return {str(key): _without_interpolation(value) for key, value in tree.items()}
+    if isinstance(tree, list | tuple):
+        return [_without_interpolation(value) for value in tree]
+    if isinstance(tree, str) and "${" in tree:
+        raise RequestError(f"the saved configuration is refused: {tree!r} is an interpolation, and ours hold none")
+    return tree
+
+
+def _section(base: dict[str, Any], name: str) -> dict[str, Any]:
+    section = base.get(name)
+    if not isinstance(section, dict):
+        raise RequestError(f"the saved configuration has no section {name!r}: it is not one of this framework's")
+    return section
 
 
 def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:

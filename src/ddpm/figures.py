@@ -61,6 +61,7 @@ def plane(
         _scatter(top, forward[column])
         _scatter(middle, reverse[column])
         at, push = where.cpu(), drift[column].cpu()
+        push = push / push.norm(dim=1, keepdim=True).clamp(min=1e-12).sqrt()  # lengths by their root: most are small
         bottom.quiver(*at.T, *push.T, angles="xy", color="C0", width=0.006)
         top.set_title("data" if t == 0 else f"t = {t}")
     for row, name in zip(panels, ("forward: q(x_t)", "reverse: p(x_t)", "drift: μ(x_t, t) − x_t"), strict=True):

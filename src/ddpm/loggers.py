@@ -11,17 +11,27 @@ from typing import Any
 from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-Row = dict[str, float | int]
+Row = dict[str, float | int | str]  # text: as an earlier start of the run wrote it
 
 
 class MetricsCsv(Logger):
-    """metrics.csv: a row per step, a column per metric, empty where a metric was not due; every row is flushed."""
+    """metrics.csv: a row per step, a column per metric, empty where a metric was not due; every row is flushed.
 
-    def __init__(self, folder: Path) -> None:
+    A run that goes on from `step` keeps the rows up to there and writes the later ones anew.
+    """
+
+    def __init__(self, folder: Path, step: int = 0) -> None:
         super().__init__()
         self.path = folder / "metrics.csv"
         self._columns: list[str] = []
         self._rows: list[Row] = []
+        if step and self.path.exists():
+            with self.path.open(newline="", errors="replace") as file:
+                rows = [{column: text for column, text in row.items() if text} for row in csv.DictReader(file)]
+            self._rows = [{**row, "step": int(row["step"])} for row in rows if row.get("step", "").isdigit()]
+            self._rows = [row for row in self._rows if int(row["step"]) <= step]
+            self._columns = list(dict.fromkeys(column for row in self._rows for column in row))
+            self._rewrite()
 
     @property
     def name(self) -> str:
@@ -61,13 +71,26 @@ class MetricsCsv(Logger):
         temporary.replace(self.path)
 
 
-def wandb_logger(folder: Path, config: dict[str, Any], **settings: Any) -> WandbLogger:
-    """W&B into the run folder: online where a key is configured, offline where none is; WANDB_MODE wins."""
+def wandb_logger(folder: Path, config: dict[str, Any], step: int = 0, **settings: Any) -> WandbLogger:
+    """W&B into the run folder: online where a key is configured, offline where none is; WANDB_MODE wins.
+
+    A run that goes on from `step` goes on in W&B where it is online and was. W&B cannot resume an offline run: that
+    becomes a second one, which says what it continues.
+    """
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))
     if "WANDB_MODE" not in os.environ:
         settings["mode"] = "online" if wandb.login(prompt=False, verify=False) else "offline"
+    online = settings.get("mode", os.environ.get("WANDB_MODE")) == "online"
+    earlier = sorted((folder / "wandb").glob("*run-*-*"), key=lambda path: path.name.rpartition("run-")[2])
+    if step and earlier:
+        identity = earlier[-1].name.rpartition("-")[2]
+        if online and earlier[-1].name.startswith("run-"):
+            settings |= {"id": identity, "resume": "allow"}
+        else:
+            config = {**config, "continues": identity, "continues_from_step": step}
+            settings["notes"] = f"continues {identity} from step {step}"
     start = functools.partial(wandb.init, dir=folder, config=config)  # Lightning's own call earns a warning
     try:
         run = start(settings=wandb.Settings(console="off", init_timeout=30), **settings)

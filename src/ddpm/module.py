@@ -2,7 +2,9 @@
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -16,14 +18,10 @@ from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps
+from ddpm.divergence import Step, raise_diverged
 from ddpm.randomness import generator, seed_of
-from ddpm.runs import RunFailedError
 
 VALIDATION_TIMESTEPS = 16
-
-
-class DivergedError(RunFailedError):
-    """A gradient is no longer finite."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +45,8 @@ class OptimizerSettings:
 class DiffusionModule(L.LightningModule):
     """Trains `p.network` and keeps `p_ema`, the same process with exponentially averaged weights.
 
-    Every random draw of a step is a function of (seed, step, micro-batch): t and noise are drawn for the global batch
-    and cut by rank, so that the number of processes changes nothing but the order of float additions.
+    Every random draw of a step is a function of (seed, step): t and noise are drawn for the global batch and cut by
+    micro-batch and rank, so that neither number changes anything but dropout and the order of float additions.
     """
 
     def __init__(
@@ -67,12 +65,13 @@ class DiffusionModule(L.LightningModule):
         super().__init__()
         self.p, self.objective, self.timesteps = p, objective, timesteps
         ema_network = copy.deepcopy(p.network).requires_grad_(False).eval()
-        self.p_ema = ReverseProcess(ema_network, p.q, p.prediction, p.variance)
+        self.p_ema = ReverseProcess(ema_network, p.q, p.prediction, p.variance, p.decoder)
         self._average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
         self.optimizer_settings, self.seed, self.horizontal_flip = optimizer, seed, horizontal_flip
         self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
-        self._seen: list[tuple[Tensor, Tensor]] = []  # (t, loss) of this step's micro-batches
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # (batch, t, loss) of this step's micro-batches
+        self._unchecked: Step | None = None
         self._validation: list[Tensor] = []
 
     def train(self, mode: bool = True) -> "DiffusionModule":
@@ -83,28 +82,33 @@ class DiffusionModule(L.LightningModule):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        n, rank, processes = len(batch), self.global_rank, self.trainer.world_size
         micro = batch_idx % self.trainer.accumulate_grad_batches
-        key = (self.seed, self.global_step, micro)
-        draw = generator(self.device, *key)
-        n, rank = len(batch), self.global_rank
-        mine, whole = slice(rank * n, (rank + 1) * n), n * self.trainer.world_size
+        part = micro * processes + rank  # as data.order cuts the global batch
+        mine, whole = slice(part * n, (part + 1) * n), n * processes * self.trainer.accumulate_grad_batches
 
+        draw = generator(self.device, self.seed, self.global_step)
         t, weight = self.timesteps.sample(whole, draw)
         noise = torch.randn((whole, *batch.shape[1:]), generator=draw, device=self.device)
         x_0 = unit(batch)
         if self.horizontal_flip:
             x_0 = flip(x_0, torch.rand(whole, generator=draw, device=self.device)[mine] < 0.5)
-        torch.manual_seed(seed_of(*key, rank))  # dropout
+        torch.manual_seed(seed_of(self.seed, self.global_step, part + 1))  # dropout; + 1: not the stream of t and noise
 
         losses = self.objective(self.p, x_0, t[mine], noise[mine])
-        self._seen.append((t[mine], losses.detach()))
-        if self.timesteps.adaptive:
-            self.timesteps.update(*(self._gathered(seen) for seen in self._seen[-1]))
+        self._seen.append((batch, t[mine], losses.detach()))
         return (weight[mine] * losses).mean()
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self.p.parameters(), self.optimizer_settings.grad_clip)
-        self._log_step(norm)
+        seen, self._seen = self._seen, []
+        batch, t, loss = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        self._watch(Step(self.global_step + 1, norm, batch, t, loss))
+        if self.timesteps.adaptive:
+            micros = [(self._gathered(t), self._gathered(loss)) for _, t, loss in seen]
+            self.timesteps.update(*(torch.cat(parts) for parts in zip(*micros, strict=True)))
+        if (self.global_step + 1) % self.log_every == 0:
+            self._log_step(norm, self._gathered(t), self._gathered(loss))
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -118,29 +122,39 @@ class DiffusionModule(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _log_step(self, gradient_norm: Tensor) -> None:
-        """Losses and the gradient's norm of the step that is about to be taken; called once per optimizer step."""
-        seen, self._seen = self._seen, []
-        step = self.global_step + 1
-        due = step % self.log_every == 0
-        if not (due or self.device.type == "cpu"):
-            return  # reading a number would make the CPU wait for the device
-        if not math.isfinite(norm := float(gradient_norm)):
-            raise DivergedError(
-                f"the gradient is not finite (norm {norm}) at step {step}: "
-                "try a smaller optimizer.lr, a smaller optimizer.grad_clip or a longer optimizer.warmup"
-            )
-        if not due:
-            return
-        t, loss = self._gathered(torch.cat([t for t, _ in seen])), self._gathered(torch.cat([x for _, x in seen]))
+    def _watch(self, step: Step) -> None:
+        """Stop where numbers are not finite. A device is asked about the step before, lest the CPU wait for it."""
+        if self.device.type != "cpu":
+            self.check_now()
+            self._unchecked = step
+        else:
+            self._require_finite(step)
+
+    def check_now(self) -> None:
+        """Wait for the step that is still unchecked; before its weights are saved it must be sound."""
+        step, self._unchecked = self._unchecked, None
+        if step is not None:
+            self._require_finite(step)
+
+    def _require_finite(self, step: Step) -> None:
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            finite = math.isfinite(float(step.gradient_norm))  # the same on all ranks; a loss that is not makes it so
+        else:
+            finite = bool(self._gathered(step.loss).isfinite().all())  # 16-mixed tries out infinite gradients
+        if not finite:
+            batch, t, loss = (self._gathered(part) for part in (step.batch, step.t, step.loss))
+            raise_diverged(Step(step.number, step.gradient_norm, batch, t, loss), Path(self.trainer.default_root_dir))
+
+    def _log_step(self, gradient_norm: Tensor, t: Tensor, loss: Tensor) -> None:
+        """Losses and the gradient's norm of the step that is about to be taken."""
         quarter = (t - 1) * 4 // self.p.q.T
         metrics = {"train/loss": float(loss.mean())}
         for k in range(4):
             if (inside := loss[quarter == k]).numel():
                 metrics[f"train/loss_quarter_{k + 1}"] = float(inside.mean())
-        metrics["train/gradient_norm"] = norm
+        metrics["train/gradient_norm"] = float(gradient_norm)
         metrics["train/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
-        self.log_now(metrics, step)
+        self.log_now(metrics, self.global_step + 1)
 
     def log_now(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Send metrics to every logger under the number of optimizer steps taken."""
@@ -167,29 +181,25 @@ class DiffusionModule(L.LightningModule):
         self._validation.append(nats / (x_0[0].numel() * math.log(2)))
 
     def on_validation_epoch_end(self) -> None:
+        self._log_validation(self.global_step)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[tuple[int, Tensor]], step: int) -> None:
+        """The validation that step `step` still owes, outside of the Trainer's loop."""
+        with self.trainer.precision_plugin.val_step_context():
+            for index, (chunk, images) in enumerate(batches):
+                self.validation_step((chunk, images.to(self.device)), index)
+        self._log_validation(step)
+
+    def _log_validation(self, step: int) -> None:
         bits = torch.cat(self._validation) if self._validation else torch.zeros(0, device=self.device)
         self._validation = []
         sums = torch.stack([bits.double().sum(), torch.tensor(len(bits), dtype=torch.float64, device=self.device)])
         total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
-        self.log_now({f"validation/bits_per_dim_{steps}_timesteps": total / count})
+        self.log_now({f"validation/bits_per_dim_{steps}_timesteps": total / count}, step)
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["config"] = self.config
-
-
-def fit(trainer: L.Trainer, module: DiffusionModule, data: L.LightningDataModule) -> None:
-    """Train to the end.
-
-    Raises:
-        KeyboardInterrupt: Ctrl-C, which Lightning would turn into exit code 1.
-        DivergedError: a gradient is no longer finite.
-    """
-    try:
-        trainer.fit(module, data)
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise

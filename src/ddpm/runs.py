@@ -1,18 +1,31 @@
 """Where things are. A run folder, `runs/<name>/<when>/`, is made by rank 0 after every check and never overwritten."""
 
 import os
+import signal
 import time
 from pathlib import Path
 
+from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
 
 ROOT = Path("runs")
-UNFINISHED = "unfinished"  # inside an evaluation's folder: what it has done so far
+UNFINISHED = ".unfinished"  # inside an evaluation's folder: what it has done so far
 CONF = Path(__file__).parents[2] / "conf"
+PATIENCE = 10.0  # seconds for a killed predecessor to leave the folder
+
+_held: list[FileLock] = []  # for as long as this process lives
 
 
 class RunFailedError(Exception):
     """A run that began cannot go on: one readable line, exit code 1."""
+
+
+class StoppedError(Exception):
+    """A signal ended the run, which is saved: one readable line, exit code 130 (Ctrl-C) or 143."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.code = 128 + (signum if signum == signal.SIGINT else signal.SIGTERM)
 
 
 def is_rank_zero() -> bool:
@@ -40,14 +53,14 @@ def create(parent: Path) -> Path:
 
 
 def claim(folder: Path, key: str = "out") -> Path:
-    """The folder that the user named with the setting `key`, absolute, new or empty.
+    """The folder that the user named with the setting `key`, absolute, new or empty (but for hidden files).
 
     Raises:
         FileExistsError: it holds something already.
         OSError: it cannot be made or written.
     """
     folder = folder.absolute()
-    if folder.is_dir() and any(file.name != UNFINISHED for file in folder.iterdir()):
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty, and nothing is overwritten: choose another folder with {key}=")
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
@@ -65,20 +78,51 @@ def link_latest(folder: Path, link: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def start(config: DictConfig) -> Path:
+def start(config: DictConfig, *, again: bool = False) -> Path:
     """This run's folder with its configuration in it; on other ranks a name that nothing is written under.
+
+    `again`: `out` holds an earlier start of this run.
 
     Raises:
         OSError: it cannot be made, or `out` names one that holds something.
     """
     parent = ROOT / str(config.name)
     if not is_rank_zero():
-        return parent
-    folder = claim(Path(config.out)) if config.out else create(parent)
-    OmegaConf.save(config, folder / "config.yaml")
+        return Path(config.out) if again else parent
+    folder = Path(config.out) if again else claim(Path(config.out)) if config.out else create(parent)
+    lock(folder)
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(config))
     if folder.parent.parent != (ROOT / "sweeps").absolute():
         link_latest(folder, ROOT / "latest")
     return folder
+
+
+def lock(folder: Path) -> None:
+    """Keep other processes out of the folder until this one ends, however it ends.
+
+    Raises:
+        OSError: another process is at work in it.
+    """
+    if not is_rank_zero() or any(Path(held.lock_file).parent == folder for held in _held):
+        return
+    held = FileLock(folder / ".lock")
+    try:
+        held.acquire(PATIENCE)
+    except Timeout:
+        raise BlockingIOError(f"another process is at work in {folder}: wait for its end, or end it") from None
+    except (NotImplementedError, OSError):
+        return  # a file system without locks
+    _held.append(held)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that a reader sees as it was or as it is to be, never half; on the disk when this returns."""
+    temporary = path.with_name(f".{path.name}")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def say(*lines: str) -> None:

@@ -42,6 +42,8 @@ def run(overrides: Sequence[str]) -> int:
     cells = expand(overrides)
     if any(override.startswith("out=") for override in overrides):
         raise cli.RequestError("out= names one run's folder: a sweep makes its own under runs/sweeps")
+    if any(override.startswith("resume=") for override in overrides):
+        raise cli.RequestError("resume= goes on with one run: leave -m away, and name a cell's folder")
     refused = [reason for cell in cells if (reason := _refusal(cell))]
     if len(refused) == len(cells):
         raise cli.RequestError(f"every cell of this sweep is refused; the first: {refused[0]}")
@@ -106,7 +108,7 @@ def _cell(_: DictConfig) -> None:
     else:
         command = [sys.executable, os.path.abspath(sys.argv[0]), *with_defaults(overrides), f"out={folder}"]
         code, reason = _watch(command)
-        status = {0: "finished", 2: "refused", 130: "interrupted"}.get(code, "failed")
+        status = {0: "finished", 2: "refused", 130: "interrupted", 143: "interrupted"}.get(code, "failed")
     folder.mkdir(exist_ok=True)
     result = {"overrides": overrides, "status": status, "reason": reason, "seconds": time.monotonic() - start}
     (folder / "cell.json").write_text(json.dumps(result, indent=2))
@@ -120,9 +122,15 @@ def _watch(command: list[str]) -> tuple[int, str]:
     with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, errors="replace") as process:
         assert process.stderr is not None
         last = ""
-        for line in process.stderr:
-            sys.stderr.write(line)
-            last = line.strip() or last
+        try:
+            for line in process.stderr:
+                sys.stderr.write(line)
+                last = line.strip() or last
+        except (KeyboardInterrupt, SystemExit) as stop:  # of the sweep, and so of its cell, which saves first
+            if isinstance(stop, SystemExit):
+                process.terminate()
+            sys.stderr.write(process.stderr.read())
+            raise
         with contextlib.suppress(KeyboardInterrupt):
             process.wait()
     return process.returncode, "" if process.returncode == 0 else last.removeprefix("error: ")

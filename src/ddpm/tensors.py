@@ -1,7 +1,9 @@
-"""Files of tensors, read without executing anything in them."""
+"""Files of tensors, read without executing anything in them, and none larger inside than outside."""
 
 import pickle
+import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,22 @@ def read(file: Path) -> Any:
     if file.suffix == ".safetensors":
         return read_safetensors(file)[0]
     try:
-        return torch.load(file, map_location="cpu", weights_only=True)
+        _check_archive(file)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(file):
-            raise ValueError(f"{file} is refused: it holds objects other than tensors and plain containers") from error
-        raise ValueError(f"{file} is not a checkpoint") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is refused: it holds objects other than tensors and plain containers") from error
+    except _ArchiveError as error:
+        raise ValueError(f"{file} {error}") from error
+    except OSError as error:
+        raise ValueError(f"{file} cannot be read: {error.strerror}") from error
+    except Exception as error:  # whatever a forged archive makes the reader raise
         raise ValueError(f"{file} is not a checkpoint, or was cut short") from error
+    size = file.stat().st_size
+    if any(tensor.numel() * tensor.element_size() > size for tensor in _tensors(content)):
+        raise ValueError(f"{file} is refused: a tensor in it claims to be larger than the file")
+    return content
 
 
 def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -39,3 +50,34 @@ def read_safetensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             return {key: content.get_tensor(key) for key in content.keys()}, content.metadata() or {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{file} is not a .safetensors file, or was cut short") from error
+
+
+class _ArchiveError(Exception):
+    """What is wrong with an archive, as the end of a sentence that begins with its name."""
+
+
+def _check_archive(file: Path) -> None:
+    """Intact, and no larger inside than outside: PyTorch stores without compression and checks no sums."""
+    if not zipfile.is_zipfile(file):
+        with file.open("rb") as start:
+            cut = start.read(2) == b"PK"
+        raise _ArchiveError("is not a checkpoint, or was cut short" if cut else "is not a checkpoint")
+    with zipfile.ZipFile(file) as archive:
+        records = archive.infolist()
+        packed = any(record.compress_type != zipfile.ZIP_STORED for record in records)
+        if packed or sum(record.file_size for record in records) > file.stat().st_size:
+            raise _ArchiveError("is refused: it is compressed, and may unpack to any size")
+        if (damaged := archive.testzip()) is not None:
+            raise _ArchiveError(f"is damaged ({damaged})")
+
+
+def _tensors(tree: Any) -> Iterator[Tensor]:
+    """All tensors; iterative, since a forged tree may be as deep as it likes."""
+    stack, seen = [tree], set()
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Tensor):
+            yield node
+        elif isinstance(node, dict | list | tuple | set) and id(node) not in seen:
+            seen.add(id(node))
+            stack.extend([*node.keys(), *node.values()] if isinstance(node, dict) else node)

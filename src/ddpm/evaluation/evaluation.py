@@ -119,7 +119,7 @@ class Evaluation:
             self._measure_samples(p, chunks, results)
         if not self.images.discrete:
             draw = chunks.generator(SAMPLES, 0)
-            results.pictures["process"] = plane.picture(p, self.sampler, self.images.split("train"), draw)
+            results.pictures["process"] = plane.picture(p, self.sampler, draw, examples=self.images.split("train"))
         if {"bits_per_dim", "bound_nats"} & set(self.settings.metrics):
             self._measure_bound(p, chunks, results)
         return results

@@ -1,5 +1,7 @@
 """The whole method in one picture, for points in the plane; after Sohl-Dickstein et al. 2015, Figure 1."""
 
+from collections.abc import Callable
+
 import torch
 from PIL.Image import Image
 
@@ -14,7 +16,14 @@ SIDE, REACH = 15, 1.2  # of the grid on which the drift is drawn
 
 
 @torch.no_grad()
-def picture(p: ReverseProcess, sampler: Sampler, examples: Examples, draw: torch.Generator) -> Image:
+def picture(
+    p: ReverseProcess,
+    sampler: Sampler,
+    draw: torch.Generator,
+    between: Callable[[], None] = lambda: None,
+    *,
+    examples: Examples,
+) -> Image:
     """Points under q, points under p, and the drift mu_theta(x_t, t) - x_t, at the same few t."""
     visited = [*sampler.steps(p.q.T), 0]
     times = sorted({min(visited, key=lambda t, f=fraction: abs(t - f * p.q.T)) for fraction in FRACTIONS})  # type: ignore[misc]
@@ -27,7 +36,10 @@ def picture(p: ReverseProcess, sampler: Sampler, examples: Examples, draw: torch
         p.q.diffuse(x_0, at(t, len(x_0)), torch.randn(x_0.shape, generator=draw, device=draw.device)) for t in times
     ]
     x_T = torch.randn(x_0.shape, generator=draw, device=draw.device)
-    states = {p.q.T: x_T} | {state.t: state.x_t for state in sampler(p, x_T, draw)}
+    states = {p.q.T: x_T}
+    for state in sampler(p, x_T, draw):
+        states[state.t] = state.x_t
+        between()
     axis = torch.linspace(-REACH, REACH, SIDE, device=draw.device)
     where = torch.cartesian_prod(axis, axis)
     drift = [p(where, at(max(t, 1), len(where))).step.mean - where for t in times]

@@ -1,0 +1,320 @@
+"""Whatever is typed or handed over: exit code 2, one line that says what and what to do, and nothing written."""
+
+import importlib.util
+import io
+import os
+import pickle
+import random
+import signal
+import sys
+import zipfile
+
+import pytest
+import torch
+import yaml
+from commands import ROOT, Fork
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from ddpm import checkpoint, cli, resume
+
+TRAIN = {
+    "objectiv=vlb": "did you mean objective",
+    "objective=vbl": "did you mean vlb",
+    "objective=simple,vlb": "add -m",
+    "objective=": "objective",
+    "recipe=imagenet": "options:",
+    "experiment=table2": "options:",
+    "data=cifar": "did you mean cifar10",
+    "network=transformer": "options: mlp, unet",
+    "logger=tensorboard": "options: csv, wandb",
+    "debug=fast": "options: smoke",
+    "--wat": "unknown flag",
+    "-x": "unknown flag",
+    "max_steps": "KEY=VALUE",
+    "=3": "cannot read",
+    "max_steps==3": "cannot read",
+    "max_steps=[1": "cannot read",
+    "max_steps={": "cannot read",
+    "max_steps=0": "at least 1",
+    "max_steps=-1": "at least 1",
+    "max_steps=1.5": "whole number",
+    "max_steps=1e3": "whole number",
+    "max_steps=lots": "whole number",
+    "max_steps=null": "whole number",
+    "max_steps=true": "whole number",
+    "max_steps=${seed}x": "whole number",
+    "seed=-1": "at least 0",
+    "seed=": "whole number",
+    "data.batch_size=0": "at least 1",
+    "data.batch_size=5000": "1500 training examples",
+    "data.num_workers=-1": "at least 0",
+    "data.split=dev": "train or test",
+    "data=folder": "data.path",
+    "data=folder data.path=nowhere": "nowhere",
+    "data=folder data.path=empty": "empty",
+    "schedule.T=1": "at least 2",
+    "schedule.T=ten": "whole number",
+    "schedule.beta_T=2.0": "beta",
+    "schedule.beta_1=-1.0": "beta",
+    "sampler.steps=0": "at least 1",
+    "sampler.steps=1001": "at most T",
+    "network.channels=33": "channels=33",
+    "network.channels=0": "at least 1",
+    "network.channels=1000000": "memory",
+    "network.channel_mult=[1,2,2,2,2]": "8x8",
+    "network.depth=3": "network.depth",
+    "network.dropout=2.0": "dropout",
+    "network=mlp": "network=unet",
+    "data=swiss_roll": "network=mlp",
+    "variance=learned": "objective=hybrid",
+    "objective=hybrid": "variance=learned_range",
+    "objective=vlb weighting=min_snr": "weighting=none",
+    "optimizer.lr=0": "positive",
+    "optimizer.lr=.nan": "positive",
+    "optimizer.lr=.inf": "positive",
+    "optimizer.lr=fast": "positive",
+    "optimizer.warmup=-1": "at least 0",
+    "optimizer.momentum=1": "optimizer.momentum",
+    "+optimizer.momentum=1": "optimizer.momentum",
+    "optimizer=null": "optimizer",
+    "ema.decay=1": "[0, 1)",
+    "ema.decay=-0.1": "[0, 1)",
+    "every.log=0": "at least 1",
+    "every.checkpoint=never": "whole number",
+    "trainer.accumulate=3": "use 63 or 66",
+    "trainer.precision=bf16-true": "bf16-mixed",
+    "trainer.precision=16-true": "bf16-mixed",
+    "evaluate_after=true evaluation.metrics=[fdi]": "fdi",
+    "evaluate_after=true evaluation.num_samples=1": "at least 2",
+    "evaluate_after=true features=inception": "features.weights",
+    "out=run": "is not empty",
+    "out=/proc/nowhere": "/proc",
+    "out=text.ckpt": "text.ckpt",
+    "resume=nowhere": "does not exist",
+    "resume=empty": "no config.yaml",
+    "resume=text.ckpt": "no config.yaml",
+    "resume=auto": "out=FOLDER",
+    "resume=run out=elsewhere": "leave out=",
+    "resume=run prediction=mu": "was eps",
+    "resume=run network.channels=64": "was 32",
+    "resume=run schedule.T=30": "was 20",
+    "resume=run schedule=cosine": "was linear",
+    "resume=run variance=fixed_small": "was fixed_large",
+    "resume=run data=mnist network.channels=64": "was digits",
+    "resume=run optimizer.lr=1": "optimizer.lr=1",
+    "resume=run ema.decay=0.5": "was 0.99",
+    "resume=run seed=2": "was 1",
+    "resume=run data.batch_size=32": "was 64",
+    "resume=run trainer.precision=bf16-mixed": "was 32-true",
+    "resume=run recipe=cifar10": "was digits",
+    "resume=run experiment=table2_mu_simple": "a run keeps what it began with",
+    "resume=run max_steps=1": "start a new run",
+    "resume=run max_steps=7": "start a new run",
+    "resume=auto out=run max_steps=2": "that would be another run",
+    "resume=damaged": "cut short",
+    "resume=hostile": "not one of conf",
+    "resume=interpolated": "is an interpolation",
+    "resume=python_yaml": "cannot be read",
+    "resume=aliases": "refers to itself",
+    "resume=list_yaml": "not a configuration",
+    "resume=partial": "no section 'data'",
+    "resume=linked": "leads out of the run folder",
+    "-m resume=run": "leave -m away",
+    "-m out=run": "a sweep makes its own",
+    "-m objective=simpel,vlb": "did you mean simple",
+    "-m experiment=glob(nothing*)": "matches nothing",
+    "-m variance=learned,learned_range": "every cell",
+    "-m seed=1,2 --wat": "unknown flag",
+}
+EVALUATE = {
+    "": "ckpt= is missing",
+    "ckpt=": "ckpt= is missing",
+    "ckpt=nowhere": "does not exist",
+    "ckpt=.": "not a run folder",
+    "ckpt=empty": "not a run folder",
+    "ckpt=text.ckpt": "not a checkpoint",
+    "ckpt=half.ckpt": "cut short",
+    "ckpt=code.ckpt": "refused",
+    "ckpt=legacy.ckpt": "not a checkpoint",
+    "ckpt=bomb.ckpt": "compressed",
+    "ckpt=vast.ckpt": "larger than the file",
+    "ckpt=list.ckpt": "not a checkpoint of this framework",
+    "ckpt=kinds.ckpt": "wrong kind",
+    "ckpt=loop.ckpt": "does not exist",
+    "ckpt=target.ckpt": "not one of conf",
+    "ckpt=lacking.ckpt": "no section 'schedule'",
+    "ckpt=environment.ckpt": "is an interpolation",
+    "ckpt=run objective=vlb": "checkpoint's",
+    "ckpt=run seed=1,2": "several values",
+    "ckpt=run evaluation.metrics=[fdi]": "fdi",
+    "ckpt=run evaluation.metrics=[]": "is empty",
+    "ckpt=run evaluation.num_samples=9": "10 or more",
+    "ckpt=run evaluation.samples=3": "did you mean",
+    "ckpt=run evaluation.precision=8-bit": "bf16-mixed",
+    "ckpt=run features=inception": "features.weights",
+    "ckpt=run sampler=dim": "did you mean ddim",
+    "ckpt=run sampler.steps=5000": "at most T",
+    "ckpt=run out=empty/../run": "is not empty",
+    "ckpt=run -m": "unknown flag",
+}
+
+
+class Hostile:
+    """Would leave a file behind if it were unpickled."""
+
+    def __init__(self, *call):
+        self.call = call
+
+    def __reduce__(self):
+        return self.call[0], self.call[1:]
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """A finished run of two steps, and what strangers might send."""
+    cwd = tmp_path_factory.mktemp("user")
+    Fork("train.py", "debug=smoke", "logger=csv", "max_steps=2", "out=run", cwd=cwd).wait()
+    (cwd / "empty").mkdir()
+    (cwd / "loop.ckpt").symlink_to("loop.ckpt")
+    (cwd / "text.ckpt").write_text("not a checkpoint")
+    last = cwd / "run/checkpoints/last.ckpt"
+    (cwd / "half.ckpt").write_bytes(last.read_bytes()[: last.stat().st_size // 2])
+    ours = torch.load(last, weights_only=True)
+    torch.save({**ours, "state_dict": Hostile(open, str(cwd / "was here"), "w")}, cwd / "code.ckpt")
+    (cwd / "legacy.ckpt").write_bytes(pickle.dumps(Hostile(os.mkdir, str(cwd / "was here"))))
+    torch.save([ours], cwd / "list.ckpt")
+    torch.save({**ours, "state_dict": [1]}, cwd / "kinds.ckpt")
+    torch.save({**ours, "state_dict": {"p_ema.network.w": torch.zeros(1).expand(10**13)}}, cwd / "vast.ckpt")
+    with zipfile.ZipFile(last) as plain, zipfile.ZipFile(cwd / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED) as bomb:
+        for name in plain.namelist():
+            bomb.writestr(name, plain.read(name))
+        bomb.writestr("archive/data/99999", bytes(1 << 26))
+    config = ours["config"]
+    torch.save(
+        {**ours, "config": {**config, "sampler": {"_target_": "os.system", "command": "x"}}}, cwd / "target.ckpt"
+    )
+    torch.save({**ours, "config": {k: v for k, v in config.items() if k != "schedule"}}, cwd / "lacking.ckpt")
+    vars_ = {**config, "schedule": {**config["schedule"], "T": "${oc.env:HOME}"}}
+    torch.save({**ours, "config": vars_}, cwd / "environment.ckpt")
+    for name, text in {
+        "damaged": yaml.safe_dump(config),
+        "hostile": yaml.safe_dump({**config, "network": {"_target_": "ddpm.data.digits.torch.load", "f": "x"}}),
+        "interpolated": yaml.safe_dump({**config, "max_steps": "${oc.env:HOME}"}),
+        "python_yaml": "seed: !!python/object/apply:os.mkdir ['was here']",
+        "aliases": "a: &a [x, x]\nb: &b [*a, *a]\nc: [*b, *b]",
+        "list_yaml": "[1, 2]",
+        "partial": yaml.safe_dump({k: v for k, v in config.items() if k != "data"}),
+        "linked": yaml.safe_dump(config),
+    }.items():
+        (cwd / name / "checkpoints").mkdir(parents=True)
+        (cwd / name / "config.yaml").write_text(text)
+        (cwd / name / ".lock").touch()
+    (cwd / "damaged/checkpoints/last.ckpt").write_bytes((cwd / "half.ckpt").read_bytes())
+    (cwd / "linked/metrics.csv").symlink_to("/etc/hostname")
+    return cwd
+
+
+def entry(script):
+    specification = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    if script == "train":
+        return lambda: cli.run(module.train, module.sweep.run)
+    return lambda: cli.run_evaluation(module.evaluate)
+
+
+@pytest.mark.parametrize(
+    ("script", "request_", "message"),
+    [("train", *case) for case in TRAIN.items()] + [("evaluate", *case) for case in EVALUATE.items()],
+)
+def test_a_wrong_request_is_one_line_and_writes_nothing(workplace, monkeypatch, capsys, script, request_, message):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr(sys, "argv", [f"{script}.py", *request_.split()])
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGUSR1)}
+    before = sorted((path, path.lstat().st_mtime_ns) for path in workplace.rglob("*") if path.is_file())
+    try:
+        with pytest.raises(SystemExit) as end:
+            entry(script)()
+    finally:
+        for signum, handler in handlers.items():
+            signal.signal(signum, handler)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert end.value.code == 2, line
+    assert line.startswith("error: ")
+    assert message in line
+    assert sorted((path, path.lstat().st_mtime_ns) for path in workplace.rglob("*") if path.is_file()) == before
+
+
+def test_there_are_enough_cases():
+    assert len(TRAIN) + len(EVALUATE) >= 80
+
+
+@pytest.mark.parametrize(
+    "call", [(os.system, "touch here"), (open, "here", "w"), (eval, "open('here', 'w')"), (torch.load, "x"),
+             (getattr, "os", "system"), (bytearray, 10**14), (cli.compose, [])],
+)  # fmt: skip
+def test_no_pickle_is_executed(workspace, call):
+    torch.save({"state_dict": Hostile(*call), "config": {}, "global_step": 1}, "hostile.ckpt")
+    with pytest.raises(ValueError, match=r"hostile\.ckpt"):
+        checkpoint.load("hostile.ckpt")
+    assert [path.name for path in workspace.iterdir()] == ["hostile.ckpt"]
+
+
+def test_a_tree_that_contains_itself_or_has_no_end_is_no_crash(workspace):
+    content = {"state_dict": {}, "config": {}, "global_step": 1}
+    content["state_dict"]["self"] = content
+    torch.save(content, "cycle.ckpt")
+    assert checkpoint.load("cycle.ckpt").step == 1
+    deep = b"]" * 200_000 + b"a" * 199_999  # a list in a list in a list
+    with zipfile.ZipFile("deep.ckpt", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02" + deep + b".")
+        archive.writestr("archive/version", "3")
+    with pytest.raises(ValueError, match=r"deep\.ckpt"):
+        checkpoint.load("deep.ckpt")
+
+
+@pytest.fixture(scope="module")
+def small():
+    buffer = io.BytesIO()
+    torch.save({"state_dict": {"w": torch.arange(9)}, "config": {"a": [1]}, "global_step": 3}, buffer)
+    return buffer.getvalue()
+
+
+def complained(kind, call):
+    """What it complained of, if it did; any other exception is a failure."""
+    try:
+        call()
+    except kind as error:
+        return str(error)
+    return None
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seed=st.integers(0, 2**32), data=st.data())
+def test_no_damage_crashes_the_reader(small, tmp_path, seed, data):
+    """Cut, overwritten, or noise: an error that names the file, or (of damage that no sum covers) the content."""
+    dice, file = random.Random(seed), tmp_path / "x.ckpt"
+    damaged = bytearray(small[: data.draw(st.integers(0, len(small)))])
+    for _ in range(data.draw(st.integers(0, 4))):
+        if damaged:
+            damaged[dice.randrange(len(damaged))] = dice.randrange(256)
+    file.write_bytes(bytes(damaged))
+    complaint = complained(ValueError, lambda: checkpoint.load(file))
+    assert complaint is None or str(file) in complaint
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(text=st.text(max_size=60) | st.binary(max_size=60).map(lambda b: b.decode("latin1")))
+def test_no_configuration_crashes_the_reader(tmp_path, text):
+    (tmp_path / "config.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    complaint = complained(cli.RequestError, lambda: cli.compose_saved(resume.saved_config(tmp_path), [], []))
+    assert complaint is not None
+    assert "\n" not in complaint
+
+
+@settings(max_examples=60, deadline=None)
+@given(text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20))
+def test_no_override_crashes_the_parser(text):
+    for override in (text, f"seed={text}", f"data.path={text}", f"resume={text}"):
+        assert "\n" not in (complained(cli.RequestError, lambda o=override: cli.parse(cli.quote_paths([o]))) or "")
