@@ -113,8 +113,8 @@ Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], 
 class Pictures(Callback):
     """What the EMA weights make, every `every` steps and at the end, always from the same noise.
 
-    `draw` makes a picture of a process, and calls its last argument after every step of the sampler; `between` is called
-    then, and may raise.
+    `draw` makes the picture, and calls its last argument after every step of the sampler; `between` is called then, and
+    may raise.
     """
 
     def __init__(
