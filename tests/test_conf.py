@@ -35,7 +35,7 @@ def two_steps(overrides):
 
 @pytest.mark.parametrize("recipe", cli.options("recipe"))
 def test_every_recipe_builds_and_steps(recipe):
-    two_steps([f"recipe={recipe}", *SMALL["unet"]])
+    two_steps([f"recipe={recipe}", *SMALL["mlp" if recipe == "swiss_roll" else "unet"]])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -90,3 +90,10 @@ def test_only_targets_that_conf_names_are_built(target):
     nested = OmegaConf.create({"_target_": "ddpm.diffusion.objective.Simple", "weighting": {"_target_": target}})
     with pytest.raises(ValueError, match="not one of conf"):
         build.instantiate(nested)
+
+
+@pytest.mark.parametrize("overrides", [["recipe=swiss_roll"], ["evaluation.bits_per_dim.decoder=exact"]])
+def test_validation_and_evaluation_measure_with_the_same_decoder(overrides):
+    config = cli.compose(overrides)
+    module = build.module(config, build.dataset(config))
+    assert module.p_ema.decoder is module.p.decoder

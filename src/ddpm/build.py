@@ -117,6 +117,7 @@ def features(config: DictConfig) -> FeatureExtractor:
 def place(hardware: DictConfig) -> Place:
     """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
     quieten()
+    runs.end_with_launcher()
     fabric = L.Fabric(
         accelerator=hardware.accelerator,
         strategy=hardware.strategy,
@@ -168,6 +169,7 @@ def run_loggers(config: DictConfig, folder: Path, step: int = 0, **of_wandb: Any
 def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint | None = None) -> L.Trainer:
     """The Trainer with everything that happens beside the training step; `saved` is what the run goes on from."""
     quieten()
+    runs.end_with_launcher()
     every, hardware = config.every, config.trainer
     strategy = hardware.strategy
     if strategy == "ddp":
@@ -235,6 +237,8 @@ def quieten() -> None:
     """Keep Lightning's notices about itself out of the user's output."""
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # ... but for which rank has died, before the others are killed.
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
     # A data set in memory is gathered faster by the training process than by workers.
     warnings.filterwarnings("ignore", r".*does not have many workers")
     # The averaged network is in evaluation mode on purpose.

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 import time
 from pathlib import Path
 
@@ -32,6 +34,21 @@ def is_rank_zero() -> bool:
     """Whether this process speaks for the job, from the launcher's environment; before any process group exists."""
     names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
     return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0) == 0
+
+
+def end_with_launcher() -> None:
+    """Let a rank that another process started end with it: left alone, it would work on or wait for half an hour."""
+    if is_rank_zero():
+        return
+    launcher = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        print("the process that started this rank is gone: ending, too", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with launcher").start()
 
 
 def create(parent: Path) -> Path:

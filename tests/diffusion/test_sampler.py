@@ -214,7 +214,7 @@ def test_dpm_solver_is_of_second_order_and_ddim_of_first():
 @pytest.mark.parametrize(
     ("prediction", "clip"),
     [(Epsilon(), True), (X0(), True), (Velocity(), True), *((prediction, False) for prediction in PREDICTIONS)],
-    ids=str,
+    ids=lambda value: str(value) if isinstance(value, bool) else by_name(value),
 )
 def test_ddim_with_eta_1_over_all_steps_is_ancestral_with_fixed_small(schedule, prediction, clip):
     q, x_T = ForwardProcess(schedule(50)), gaussian_noise(20, torch.double)
