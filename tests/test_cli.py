@@ -64,9 +64,9 @@ def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):
         (["optimizer.lr=.inf"], "positive"),
         (["optimizer.grad_clip=-1"], "positive"),
         (["ema.decay=1"], "[0, 1)"),
-        (["data.split=dev"], "train or test"),
+        (["data.split=dev"], "train, test or both"),
         (["evaluation.num_samples=1"], "at least 2"),
-        (["sampler.steps=1001"], "at most T"),
+        (["sampler.steps=1001"], "use at most"),
         (["trainer.precision=bf16-true"], "bf16-mixed"),
         (["variance=learned"], "objective=hybrid"),
         (["objective=hybrid"], "variance=learned_range"),
@@ -103,7 +103,7 @@ def test_choices_name_the_option_of_every_group():
         ("network.channels=64", "checkpoint's"),
         ("evaluation.samples=3", "did you mean"),
         ("sampler=dim", "did you mean ddim"),
-        ("sampler.steps=5000", "at most T"),
+        ("sampler.steps=5000", "use at most"),
     ],
 )
 def test_an_evaluation_leaves_the_model_what_it_is(override, message):
@@ -113,7 +113,7 @@ def test_an_evaluation_leaves_the_model_what_it_is(override, message):
 
 
 def test_an_evaluation_starts_from_the_checkpoints_own_configuration():
-    base = OmegaConf.to_container(cli.compose(["sampler=ddim", "sampler.eta=0.5", "schedule.T=77"]))
+    base = OmegaConf.to_container(cli.compose(["sampler=ddim", "sampler.eta=0.5", "sampler.steps=9", "schedule.T=77"]))
     config = cli.compose_evaluation(base, ["sampler.steps=7", "ckpt='a b'"])
     assert (config.sampler.eta, config.sampler.steps, config.schedule.T, config.ckpt) == (0.5, 7, 77, "a b")
     assert "eta" not in cli.compose_evaluation(base, ["sampler=ancestral"]).sampler

@@ -270,7 +270,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(workplace):
     process.send(signal.SIGKILL)
     process.wait(-signal.SIGKILL)
     assert not (folder / "results.json").exists()
-    few = ["evaluation.num_samples=20", "evaluation.bound_images=10"]
+    few = ["evaluation.num_samples=20", "evaluation.bits_per_dim.images=10"]
     Fork("train.py", "resume=evaluated", *few, cwd=workplace).wait()
     assert (folder / "results.json").exists()
     assert "is finished" in Fork("train.py", "resume=evaluated", *few, cwd=workplace).wait()

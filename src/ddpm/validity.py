@@ -102,7 +102,7 @@ def wrong_value(config: DictConfig) -> str | None:
         return f"keep={keep} must be images or npz"
     steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
     if steps is not None and steps > T:
-        return f"sampler.steps={steps} exceeds schedule.T={T}: a sampler takes at most T steps"
+        return f"sampler.steps={steps} exceeds schedule.T={T}: use at most {T}, or null for all"
     return None
 
 
