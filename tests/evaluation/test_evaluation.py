@@ -253,6 +253,7 @@ def test_a_second_metric_joins_the_first(workspace):
         (["evaluation.metrics=[bound_nats]"], "measures points"),
         (["evaluation.num_samples=9"], "10 or more"),
         (["evaluation.num_samples=49"], "kid needs 50 or more"),
+        (["evaluation.num_samples=400", "evaluation.kid.subset_size=300"], "has 297 images: kid needs 300"),
         (["evaluation.num_samples=1", "evaluation.metrics=[fid]"], "at least 2"),
         (["evaluation.bits_per_dim.evaluations=5"], "at least 6"),
         (["evaluation.precision=bf16-true"], "use 32-true or bf16-mixed"),

@@ -100,6 +100,14 @@ class Evaluation:
         for metric in self.of_features:
             if settings.num_samples < (fewest := settings.features.fewest(metric)):
                 raise ValueError(f"evaluation.num_samples={settings.num_samples}: {metric} needs {fewest} or more")
+            if metric == "inception_score":
+                continue
+            for split in _splits(settings.fid_split, "train"):
+                if (n := len(images.split(split))) < fewest:
+                    raise ValueError(
+                        f"evaluation.fid_split={split} has {n} images: {metric} needs {fewest} or more"
+                        + ("; or a smaller evaluation.kid.subset_size" if metric == "kid" else "")
+                    )
 
     # --- the whole ---------------------------------------------------------------------------------------------------
 
