@@ -98,15 +98,17 @@ class Evaluation:
                 f"features={extractor.name} has no classes, so no Inception Score: leave it out of evaluation.metrics"
             )
         for metric in self.of_features:
+            hint = "; or use a smaller evaluation.kid.subset_size" if metric == "kid" else ""
             if settings.num_samples < (fewest := settings.features.fewest(metric)):
-                raise ValueError(f"evaluation.num_samples={settings.num_samples}: {metric} needs {fewest} or more")
+                raise ValueError(
+                    f"evaluation.num_samples={settings.num_samples}: {metric} needs {fewest} or more{hint}"
+                )
             if metric == "inception_score":
                 continue
             for split in _splits(settings.fid_split, "train"):
                 if (n := len(images.split(split))) < fewest:
                     raise ValueError(
-                        f"evaluation.fid_split={split} has {n} images: {metric} needs {fewest} or more"
-                        + ("; or a smaller evaluation.kid.subset_size" if metric == "kid" else "")
+                        f"evaluation.fid_split={split} has {n} images: {metric} needs {fewest} or more{hint}"
                     )
 
     # --- the whole ---------------------------------------------------------------------------------------------------

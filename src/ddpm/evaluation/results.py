@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ddpm import runs
 
+ABREAST = 5  # metrics side by side; more go below each other
 FEW = 2048  # fewer images than Inception has features: FID is then mostly bias
 
 
@@ -105,10 +106,14 @@ class Results:
     def print(self) -> None:
         """The table, and what to know before quoting it."""
         shown = [name for name in self.metrics if _column(name)]
-        table = Table("", *map(_title, shown))
-        table.add_row("model", *(_cell(name, self.metrics) for name in shown))
+        lines = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
         if self.real:
-            table.add_row("real images", *(_cell(name, self.real) for name in shown))
+            lines.append(["real images", *(_cell(name, self.real) for name in shown)])
+        if len(shown) > ABREAST:
+            lines = [list(line) for line in zip(*lines, strict=True)]
+        table = Table(*lines[0])
+        for line in lines[1:]:
+            table.add_row(*line)
         console = Console()
         console.print(table)
         for note in self.notes():
