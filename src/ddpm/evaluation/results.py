@@ -106,7 +106,7 @@ class Results:
     def print(self) -> None:
         """The table, and what to know before quoting it."""
         shown = [name for name in self.metrics if _column(name)]
-        lines = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
+        lines: list[list[str]] = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
         if self.real:
             lines.append(["real images", *(_cell(name, self.real) for name in shown)])
         if len(shown) > ABREAST:
