@@ -118,8 +118,8 @@ class Results:
         console.print(table)
         for note in self.notes():
             console.print(note, style="dim", highlight=False)
-        for line in self.published:
-            console.print(_verdict(line), highlight=False)
+        for entry in self.published:
+            console.print(_verdict(entry), highlight=False)
 
     def notes(self) -> list[str]:
         """What the numbers rest on."""
