@@ -4,6 +4,7 @@ import csv
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import time
@@ -247,6 +248,14 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, whole):
     last.write_bytes(last.read_bytes()[:-100])
     last.with_name("previous.ckpt").write_bytes(b"PK")
     assert "cut short" in Fork("train.py", "resume=damaged", cwd=workplace).wait(2)
+
+
+def test_other_images_are_refused(workplace, whole):
+    shutil.copytree(whole, workplace / "other")
+    (workplace / "other" / "checkpoints" / "last.ckpt").unlink()  # a finished run would not look at them
+    shutil.copytree(workplace / "pictures", workplace / "more")
+    shutil.copy(workplace / "more" / "train" / "0.png", workplace / "more" / "train" / "one more.png")
+    assert "trained on other images" in Fork("train.py", "resume=other", "data.path=more", cwd=workplace).wait(2)
 
 
 def test_a_full_disk_ends_the_run_with_one_message_and_the_checkpoint_intact(workplace, whole):

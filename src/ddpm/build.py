@@ -87,7 +87,20 @@ def module(config: DictConfig, images: Dataset) -> DiffusionModule:
         horizontal_flip=images.horizontal_flip,
         log_every=config.every.log,
         config=plain(config),
+        data=images.fingerprint,
     )
+
+
+def check_resumed(saved: Checkpoint, module: DiffusionModule) -> None:
+    """Whether a run can go on with this model and these images.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if problem := misfit(saved.weights, module.p_ema.network.state_dict()):
+        raise ValueError(f"{saved.path} does not hold the weights of its configuration: {problem}")
+    if saved.data != module.data:
+        raise ValueError(f"the run was trained on other images ({saved.data}) than there are now ({module.data})")
 
 
 def trained(checkpoint: Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:

@@ -25,12 +25,11 @@ class Checkpoint:
     """What evaluation and resuming need of a training run."""
 
     path: Path
-    config: dict[
-        str, Any
-    ]  # resolved; of a foreign file: the layout ("foreign") and its overrides ("stated", "assumed")
+    config: dict[str, Any]  # resolved; of a foreign file: the layout ("foreign"), its overrides ("stated", "assumed")
     weights: dict[str, Tensor]  # the averaged network's state_dict
     step: int
     pending: bool = False  # a signal came before the validation and pictures of this step
+    data: str | None = None  # the fingerprint of what it was trained on
 
     @property
     def run(self) -> Path | None:
@@ -100,7 +99,7 @@ def load(path: str | Path) -> Checkpoint:
     weights = {
         str(key).removeprefix(EMA_PREFIX): value for key, value in state.items() if str(key).startswith(EMA_PREFIX)
     }
-    return Checkpoint(file, saved, weights, step, bool(content.get("pending")))
+    return Checkpoint(file, saved, weights, step, bool(content.get("pending")), content.get("data"))
 
 
 def newest(run: Path) -> Checkpoint | None:
