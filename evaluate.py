@@ -1,4 +1,7 @@
-"""IS, FID and bits/dim of a checkpoint: `python evaluate.py ckpt=RUN_FOLDER_OR_FILE [GROUP=OPTION] [KEY=VALUE] ...`."""
+"""IS, FID and bits/dim of a checkpoint: `python evaluate.py ckpt=RUN_FOLDER_OR_FILE [GROUP=OPTION] [KEY=VALUE] ...`.
+
+With `figures=[NAME,...]`, pictures instead.
+"""
 
 from ddpm import cli, published, runs
 
@@ -10,9 +13,18 @@ def evaluate(overrides: list[str]) -> None:
         saved = checkpoint.load(cli.path_of("ckpt", overrides))
         config = cli.compose_evaluation(saved.config, overrides)
         images = build.dataset(config)
-        p, evaluation = build.trained(saved, config, images), build.evaluation(config, images)
-        folder = runs.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
+        p = build.trained(saved, config, images)
+        if config.figures:
+            gallery = build.gallery(config, images, saved, p)
+            folder = runs.figures_folder(saved.run, saved.name, config.out)
+        else:
+            evaluation = build.evaluation(config, images)
+            folder = runs.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
     place = build.place(config.trainer)
+    if config.figures:
+        if place.rank == 0:
+            gallery.draw(folder, place.device)
+        return
     results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": build.plain(config)}, folder)
     if place.rank == 0:
         results.published = published.compare(config, results.metrics, saved.step)

@@ -27,6 +27,8 @@ from ddpm.evaluation.chunks import Place
 from ddpm.evaluation.evaluation import Evaluation, Settings
 from ddpm.evaluation.measure import FeatureSettings
 from ddpm.features import FeatureExtractor
+from ddpm.gallery.gallery import Gallery
+from ddpm.gallery.scene import Scene
 from ddpm.module import DiffusionModule, OptimizerSettings
 from ddpm.randomness import seed_of
 
@@ -166,6 +168,23 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
         **({"weights": f"as in the file ({config.foreign})"} if config.get("foreign") else {}),
     )
     return Evaluation(images, sampler(config), features(config), settings)
+
+
+def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: ReverseProcess) -> Gallery:
+    """The figures that are asked for; everything that can be wrong with the request is wrong here."""
+    asked, settings = config.evaluation, plain(config.figure)
+    scene = Scene(
+        p,
+        images,
+        sampler(config),
+        functools.cache(lambda: features(config)),
+        split="test" if config.data.split == "both" else config.data.split,
+        points=settings.pop("points"),
+        chunk=asked.chunk,
+        seed=settings.pop("seed"),
+        about=(checkpoint.name,) if config.get("foreign") else (config.name, f"step {checkpoint.step:,}"),
+    )
+    return Gallery(scene, list(config.figures), settings, asked.precision)
 
 
 def run_loggers(config: DictConfig, folder: Path, step: int = 0, **of_wandb: Any) -> list[Logger]:

@@ -26,7 +26,10 @@ from ddpm.runs import CONF
 
 PATH_KEYS = ("ckpt", "resume", "out", "to", "data.path", "features.weights")
 EVALUATION_GROUPS = ("sampler", "features", "trainer", "logger")
-EVALUATION_KEYS = ("ckpt", "out", "keep", "debug", "data.split", "data.path", "evaluation", *EVALUATION_GROUPS)
+EVALUATION_KEYS = (
+    *("ckpt", "out", "keep", "figures", "figure", "debug", "data.split", "data.path", "evaluation"),
+    *EVALUATION_GROUPS,
+)
 MODEL_KEYS = ("recipe", "data", "network", "schedule", "prediction", "variance")  # what a foreign file may leave open
 INFORMATIONAL = (
     "-h",
@@ -117,7 +120,9 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
             "evaluation": OmegaConf.to_container(OmegaConf.merge(_section(base, "evaluation"), smoke.evaluation)),
         }
         overrides = [override for override in overrides if override != "debug=smoke"]
-    return compose_saved({**base, "ckpt": None, "keep": None}, overrides, EVALUATION_GROUPS)
+    own: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "evaluate.yaml"))  # type: ignore[assignment]
+    base = {**base, "ckpt": None, **{key: own[key] for key in ("keep", "figures", "figure")}}
+    return compose_saved(base, overrides, EVALUATION_GROUPS)
 
 
 def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: Sequence[str]) -> DictConfig:

@@ -160,3 +160,17 @@ def evaluation_folder(run: Path | None, name: str, out: str | None, fingerprint:
     if is_rank_zero():
         folder.mkdir(parents=True, exist_ok=True)
     return folder
+
+
+def figures_folder(run: Path | None, name: str, out: str | None) -> Path:
+    """Where figures go, in place of those of the same name: `out`, the run's figures/, or runs/figures/<name>.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder = (Path(out) if out else run / "figures" if run else ROOT / "figures" / name).absolute()
+    if is_rank_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(f"{folder} cannot be written")
+    return folder

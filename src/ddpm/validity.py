@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 _LEARNED = ("learned", "learned_range")
 _POINTS = ("swiss_roll",)
@@ -77,6 +78,10 @@ AT_LEAST = {
 }
 OPTIONAL = ("sampler.steps", "evaluation.bits_per_dim.images", "evaluation.bits_per_dim.evaluations")
 
+# The same for the settings of a figure, by their names.
+FIGURE_AT_LEAST = {"seed": 0, "points": 1, "count": 1, "neighbours": 1, "lambdas": 2, "frames": 2}
+SPACES = ("pixels", "features")
+
 POSITIVE = ("optimizer.lr", "optimizer.grad_clip")
 
 
@@ -86,7 +91,7 @@ def wrong_value(config: DictConfig) -> str | None:
         value = OmegaConf.select(config, key)
         if value is None and (key in OPTIONAL or (key.startswith("network.") and not _exists(config, key))):
             continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        if not _whole(value, least):
             return f"{key}={value} must be a whole number of at least {least}"
     for key in POSITIVE:
         value = OmegaConf.select(config, key)
@@ -103,7 +108,48 @@ def wrong_value(config: DictConfig) -> str | None:
     steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: use at most {T}, or null for all"
+    return _wrong_figure(config) if "figures" in config else None
+
+
+def _wrong_figure(config: DictConfig) -> str | None:
+    """A figure that there is not, or a setting of a figure outside its range."""
+    asked, settings = config.figures, config.figure
+    if not isinstance(settings, DictConfig):
+        return "figure must be the figures' settings, figure.NAME.KEY=VALUE"
+    known = [str(name) for name, section in settings.items() if isinstance(section, DictConfig)]
+    if asked is not None:
+        if not isinstance(asked, ListConfig) or not asked:
+            return f"figures={asked} must be a list, figures=[{known[0]}]: choose from {', '.join(known)}"
+        if unknown := [str(name) for name in asked if name not in known]:
+            return f"figures: {', '.join(unknown)} unknown; known are {', '.join(known)}"
+    for name in map(str, settings):
+        section = {f"{name}.{key}": value for key, value in settings[name].items()} if name in known else {}
+        for key, value in (section or {name: settings[name]}).items():
+            if problem := _wrong_setting(key.rpartition(".")[2], value, config.schedule.T):
+                return f"figure.{key}={value} {problem}"
     return None
+
+
+def _wrong_setting(key: str, value: Any, T: int) -> str | None:
+    if key in FIGURE_AT_LEAST:
+        least = FIGURE_AT_LEAST[key]
+        return None if _whole(value, least) else f"must be a whole number of at least {least}"
+    listed = list(value) if isinstance(value, ListConfig) and value else None
+    if key == "t" and value is not None and not (listed and all(_whole(t, 1) and t <= T for t in listed)):
+        return f"must be a list of whole numbers in 1..T, and T={T}"
+    if key == "images" and not (
+        listed and len(listed) == 2 and all(_whole(i, 0) or isinstance(i, str) for i in listed)
+    ):
+        return "must be two images, each the index of one in data.split or a file"
+    if key == "spaces" and not (listed and set(listed) <= set(SPACES)):
+        return f"must be a list from {', '.join(SPACES)}"
+    if key == "sort" and not isinstance(value, bool):
+        return "must be true or false"
+    return None
+
+
+def _whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def refuse(config: DictConfig) -> str | None:

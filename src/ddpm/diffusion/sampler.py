@@ -54,22 +54,43 @@ class Sampler(ABC):
         power = _CURVES[self.spacing]
         return grid(1, T, n, lambda u: u**power)[::-1]
 
+    def steps_from(self, T: int, start: int | None) -> list[int]:
+        """Those of a walk that begins at t = `start` (None: T): there, and at the usual times below."""
+        return self.steps(T) if start is None else [start, *(t for t in self.steps(T) if t < start)]
+
     def num_evaluations(self, T: int) -> int:
         """How often the network is called for one sample."""
         return len(self.steps(T))
 
     def __call__(
-        self, p: ReverseProcess, x_T: Batch, generator: torch.Generator, *, clip: bool = True
+        self,
+        p: ReverseProcess,
+        x_T: Batch,
+        generator: torch.Generator,
+        *,
+        clip: bool = True,
+        start: int | None = None,
+        repeat_noise: bool = False,
     ) -> Iterator[State]:
-        """Yields the state after every step, the last at t = 0; the noise depends on the generator and shape only."""
+        """Yields the state after every step, the last at t = 0; the noise depends on the generator and shape only.
+
+        With `start`, `x_T` is x_t for t = `start`. `repeat_noise` draws one noise for all examples of the batch.
+        """
         x_t, before = x_T, None
-        for now, then in pairwise([*self.steps(p.q.T), 0]):
+        for now, then in pairwise([*self.steps_from(p.q.T, start), 0]):
             with torch.no_grad():
                 t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
                 here = Visit(t, x_t, p(x_t, t, s, clip=clip))
-                noise = noise_like(x_t, generator) if then > 0 else torch.zeros_like(x_t)  # Algorithm 2, line 3
+                noise = torch.zeros_like(x_t)  # Algorithm 2, line 3
+                if then > 0:
+                    noise = noise_like(x_t[:1] if repeat_noise else x_t, generator).expand_as(x_t)
                 x_t, before = self.step(p.q, here, before, s, noise), here
             yield State(then, x_t, here.seen.x_0)
+
+    @property
+    @abstractmethod
+    def stochastic(self) -> bool:
+        """Whether x_0 is random given x_T."""
 
     @abstractmethod
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
@@ -82,6 +103,10 @@ class Ancestral(Sampler):
 
     def __init__(self, steps: int | None = None, spacing: str = "uniform") -> None:
         super().__init__(steps, spacing)
+
+    @property
+    def stochastic(self) -> bool:
+        return True
 
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
         return here.seen.step.sample(noise)
@@ -101,6 +126,10 @@ class DDIM(Sampler):
             raise ValueError(f"eta={eta} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
         self.eta = eta
 
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
+
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
         return q.implicit_posterior(here.seen.x_0, here.x_t, here.t, s, self.eta).sample(noise)
 
@@ -115,6 +144,10 @@ class DPMSolver(Sampler):
 
     def __init__(self, steps: int | None = 20, spacing: str = "quadratic") -> None:
         super().__init__(steps, spacing)
+
+    @property
+    def stochastic(self) -> bool:
+        return False
 
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
         x_0 = here.seen.x_0

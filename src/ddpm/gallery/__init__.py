@@ -1,0 +1,1 @@
+"""What a checkpoint can show: from a reverse process to pictures, one function per figure."""
