@@ -18,7 +18,7 @@ def train(overrides: list[str]) -> None:
         images = build.dataset(config)
         data, module = build.data_module(config, images), build.module(config, images)
         if saved:
-            build.check_resumed(saved, module)
+            build.check_resumed(saved, module, images)
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
         folder = runs.start(config, again=run is not None)
     runs.say(f"run folder: {folder}", build.summary(module, config))

@@ -251,11 +251,11 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, whole):
 
 
 def test_other_images_are_refused(workplace, whole):
-    shutil.copytree(whole, workplace / "other")
-    (workplace / "other" / "checkpoints" / "last.ckpt").unlink()  # a finished run would not look at them
+    shutil.copytree(whole, workplace / "elsewhere")
+    (workplace / "elsewhere" / "checkpoints" / "last.ckpt").unlink()  # a finished run would not look at them
     shutil.copytree(workplace / "pictures", workplace / "more")
     shutil.copy(workplace / "more" / "train" / "0.png", workplace / "more" / "train" / "one more.png")
-    assert "trained on other images" in Fork("train.py", "resume=other", "data.path=more", cwd=workplace).wait(2)
+    assert "trained on other images" in Fork("train.py", "resume=elsewhere", "data.path=more", cwd=workplace).wait(2)
 
 
 def test_a_full_disk_ends_the_run_with_one_message_and_the_checkpoint_intact(workplace, whole):

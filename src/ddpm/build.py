@@ -89,11 +89,10 @@ def module(config: DictConfig, images: Dataset) -> DiffusionModule:
         horizontal_flip=images.horizontal_flip,
         log_every=config.every.log,
         config=plain(config),
-        data=images.fingerprint,
     )
 
 
-def check_resumed(saved: Checkpoint, module: DiffusionModule) -> None:
+def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -> None:
     """Whether a run can go on with this model and these images.
 
     Raises:
@@ -101,8 +100,10 @@ def check_resumed(saved: Checkpoint, module: DiffusionModule) -> None:
     """
     if problem := misfit(saved.weights, module.p_ema.network.state_dict()):
         raise ValueError(f"{saved.path} does not hold the weights of its configuration: {problem}")
-    if saved.data != module.data:
-        raise ValueError(f"the run was trained on other images ({saved.data}) than there are now ({module.data})")
+    if saved.data != images.fingerprint:
+        raise ValueError(
+            f"the run was trained on other images ({saved.data}) than there are now ({images.fingerprint})"
+        )
 
 
 def trained(checkpoint: Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ddpm.data.module import DataModule
 from ddpm.data.pixels import flip, unit
 from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.objective import Objective
@@ -61,7 +62,6 @@ class DiffusionModule(L.LightningModule):
         horizontal_flip: bool,
         log_every: int,
         config: dict[str, Any],
-        data: str,
     ) -> None:
         super().__init__()
         self.p, self.objective, self.timesteps = p, objective, timesteps
@@ -69,7 +69,7 @@ class DiffusionModule(L.LightningModule):
         self.p_ema = ReverseProcess(ema_network, p.q, p.prediction, p.variance, p.decoder)
         self._average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
         self.optimizer_settings, self.seed, self.horizontal_flip = optimizer, seed, horizontal_flip
-        self.log_every, self.config, self.data = log_every, config, data  # the last two go into checkpoints
+        self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # (batch, t, loss) of this step's micro-batches
         self._unchecked: Step | None = None
@@ -203,4 +203,6 @@ class DiffusionModule(L.LightningModule):
     # --- checkpoint --------------------------------------------------------------------------------------------------
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["config"], checkpoint["data"] = self.config, self.data
+        checkpoint["config"] = self.config
+        if isinstance(data := getattr(self.trainer, "datamodule", None), DataModule):
+            checkpoint["data"] = data.dataset.fingerprint
