@@ -139,6 +139,7 @@ EVALUATE = {
     "ckpt=legacy.ckpt": "not a checkpoint",
     "ckpt=bomb.ckpt": "compressed",
     "ckpt=vast.ckpt": "larger than the file",
+    "ckpt=run keep=npz evaluation.metrics=[bits_per_dim]": "draws none",
     "ckpt=list.ckpt": "no known layout: it holds a list",
     "ckpt=kinds.ckpt": "wrong kind",
     "ckpt=loop.ckpt": "does not exist",

@@ -183,16 +183,6 @@ def losses(terms: Float[Tensor, "b T"], unit: str, simple: Float[Tensor, "b T"],
     return figure
 
 
-def rate_distortion(rate: Sequence[float], rmse: Sequence[float]) -> Image.Image:
-    """RMSE (0..255) of the x_0 estimate against the bits/dim spent so far; Ho et al. 2020, Figure 5."""
-    figure = Figure((4.8, 3.2), layout="constrained")
-    axes = figure.subplots()
-    axes.plot(rate, rmse, color="black")
-    axes.set(xlabel="rate (bits/dim)", ylabel="distortion (RMSE, 0..255)", ylim=(0, None), xlim=(0, None))
-    axes.grid(alpha=0.3)
-    return drawn(figure)
-
-
 def plane(
     times: Sequence[int],
     forward: Sequence[Tensor],

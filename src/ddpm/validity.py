@@ -105,6 +105,9 @@ def wrong_value(config: DictConfig) -> str | None:
             return f"{key}={split} must be train, test or both"
     if (keep := OmegaConf.select(config, "keep")) not in (None, "images", "npz"):
         return f"keep={keep} must be images or npz"
+    metrics = OmegaConf.select(config, "evaluation.metrics") or []
+    if keep and all(str(metric) in ("bits_per_dim", "bound_nats") for metric in metrics):
+        return f"keep={keep} keeps samples, and evaluation.metrics=[{','.join(map(str, metrics))}] draws none: add fid"
     steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: use at most {T}, or null for all"

@@ -1,5 +1,6 @@
 """The variational bound over a split: all T terms of it, or an unbiased estimate from a few evaluations per image."""
 
+import functools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -128,7 +129,7 @@ class BoundOverSplit:
         """Rows of all examples, from all processes, in order."""
         rows = InOrder().to(self.chunks.place.device)
         for chunk in mine:
-            made = self.chunks.once(f"{what} {self.title}", chunk.k, lambda c=chunk: make(c))  # type: ignore[misc]
+            made = self.chunks.once(f"{what} {self.title}", chunk.k, functools.partial(make, chunk))
             rows.update(made[: len(chunk.indices)], chunk.indices)
         whole: Tensor = rows.compute().double()
         if len(whole) != self.n:

@@ -308,9 +308,9 @@ class Evaluation:
             gap = {"value": test["value"] - train["value"], "stderr": math.hypot(test["stderr"], train["stderr"])}
             results.metrics[f"{name}_gap"] = gap
         if results.curves and self.images.discrete and chunks.place.rank == 0:
-            results.pictures["rate_distortion"] = figures.rate_distortion(
-                results.curves["rate_bits_per_dim"], results.curves["rmse"]
-            )
+            rate, rmse = (torch.tensor(results.curves[curve]) for curve in ("rate_bits_per_dim", "rmse"))
+            caption = f"Rate and distortion of {self._bound_count(splits[0]):,} {splits[0]} images"
+            results.pictures["rate_distortion"] = figures.drawn(figures.rates(rate, rmse, caption))
 
     def _bound_count(self, split: Split) -> int:
         whole = len(self.images.split(split))

@@ -87,7 +87,7 @@ class Results:
             "protocol": self.protocol,
             **self.about,
         }
-        _write_whole(folder / "results.json", json.dumps(content, indent=2, default=str))
+        runs.write_whole(folder / "results.json", json.dumps(content, indent=2, default=str))
 
     def log(self, loggers: Sequence[Logger], step: int) -> None:
         """The same numbers, and the pictures, to a run's loggers."""
@@ -241,10 +241,3 @@ def _write_csv(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
         writer = csv.writer(file)
         writer.writerow(columns)
         writer.writerows(zip(*columns.values(), strict=True))
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """A reader sees the old file or the new one, never half."""
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
