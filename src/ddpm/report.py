@@ -14,6 +14,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ddpm import cells
+
 
 @dataclass(frozen=True)
 class Column:
@@ -100,11 +102,10 @@ def write(folder: Path) -> list[Row]:
 def collect(folder: Path) -> list[Row]:
     """The cells of a sweep, in order; a results.json that cannot be read is said in its row."""
     rows = []
-    for file in sorted(folder.glob("*/cell.json")):
-        cell = json.loads(file.read_text())
-        overrides = dict(override.split("=", 1) for override in cell["overrides"])
-        row = Row(file.parent, overrides, cell["status"], cell["reason"], cell["seconds"])
-        results = file.parent / "results.json"
+    for cell in cells.within(folder):
+        overrides = dict(override.split("=", 1) for override in cell.overrides)
+        row = Row(cell.folder, overrides, cell.status, cell.reason, cell.seconds)
+        results = cell.folder / "results.json"
         if results.exists():
             try:
                 content = json.loads(results.read_text())
@@ -127,34 +128,34 @@ def grouped(rows: Sequence[Row]) -> list[Line]:
 
 
 def _table(lines: Sequence[Line]) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
-    """Headings, cells, and which cells are the best of their column."""
+    """Headings, texts, and which texts are the best of their column."""
     columns = [column for column in COLUMNS if any(line.values(column) for line in lines)]
     names = list(lines[0].overrides) if lines else []
     headings = [*names, *(column.title for column in columns), "minutes", "seeds", ""]
-    cells, best = [], set()
+    texts, best = [], set()
     for line in lines:
         shown = [line.shown(column) for column in columns]
-        cells.append([*line.overrides.values(), *shown, line.minutes, str(len(line.finished)), line.note])
+        texts.append([*line.overrides.values(), *shown, line.minutes, str(len(line.finished)), line.note])
     for j, column in enumerate(columns):
         means = {i: statistics.mean(values) for i, line in enumerate(lines) if (values := line.values(column))}
         if column.best and len(means) > 1:
             target = column.best(means.values())
             best |= {(i, len(names) + j) for i, mean in means.items() if mean == target}
-    return headings, cells, best
+    return headings, texts, best
 
 
 def _terminal(lines: Sequence[Line]) -> Table:
-    headings, cells, best = _table(lines)
+    headings, texts, best = _table(lines)
     table = Table(*headings)
-    for i, row in enumerate(cells):
+    for i, row in enumerate(texts):
         table.add_row(*(f"[bold]{cell}[/bold]" if (i, j) in best else cell for j, cell in enumerate(row)))
     return table
 
 
 def _markdown(lines: Sequence[Line]) -> str:
-    headings, cells, best = _table(lines)
+    headings, texts, best = _table(lines)
     text = [headings, ["---"] * len(headings)]
-    text += [[f"**{cell}**" if (i, j) in best else cell for j, cell in enumerate(row)] for i, row in enumerate(cells)]
+    text += [[f"**{cell}**" if (i, j) in best else cell for j, cell in enumerate(row)] for i, row in enumerate(texts)]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in text) + "\n"
 
 
@@ -175,14 +176,14 @@ def _csv(rows: Sequence[Row]) -> str:
 
 def _html(folder: Path, lines: Sequence[Line]) -> str:
     """One self-contained page: the table, and each line's last sample grid."""
-    headings, cells, best = _table(lines)
+    headings, texts, best = _table(lines)
 
     def cell(i: int, j: int, text: str) -> str:
         return f"<td>{'<b>' * ((i, j) in best)}{html.escape(text)}{'</b>' * ((i, j) in best)}</td>"
 
     head = "".join(f"<th>{html.escape(heading)}</th>" for heading in headings)
     body = "\n".join(
-        f"<tr>{''.join(cell(i, j, text) for j, text in enumerate(row))}</tr>" for i, row in enumerate(cells)
+        f"<tr>{''.join(cell(i, j, text) for j, text in enumerate(row))}</tr>" for i, row in enumerate(texts)
     )
     pictures = "\n".join(_picture(line) for line in lines)
     return f"""<!doctype html>

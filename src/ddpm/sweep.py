@@ -6,7 +6,6 @@ cell.json, with its status and reason, and the sweep goes on.
 """
 
 import contextlib
-import json
 import os
 import re
 import subprocess
@@ -21,13 +20,14 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig
 
-from ddpm import cli, report, runs
+from ddpm import cells, cli, report, runs
 
 # What a launcher leaves in the environment, and what would make a cell take itself for a rank of another job.
 DISTRIBUTED = (
     "LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
 )  # fmt: skip
 # What a cell does unless told otherwise: without numbers there is no table, and a whole bound costs more than it tells.
+ENDS: dict[int, cells.Status] = {0: "finished", 2: "refused", 130: "interrupted", 143: "interrupted"}
 DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
 
 
@@ -39,18 +39,18 @@ def run(overrides: Sequence[str]) -> int:
     Raises:
         RequestError: a cell's overrides are wrong, the grid is empty, or every cell of it is refused.
     """
-    cells = expand(overrides)
+    grid = expand(overrides)
     if any(override.startswith("out=") for override in overrides):
         raise cli.RequestError("out= names one run's folder: a sweep makes its own under runs/sweeps")
     if any(override.startswith("resume=") for override in overrides):
         raise cli.RequestError("resume= goes on with one run: leave -m away, and name a cell's folder")
-    refused = [reason for cell in cells if (reason := _refusal(cell))]
-    if len(refused) == len(cells):
+    refused = [reason for cell in grid if (reason := _refusal(cell))]
+    if len(refused) == len(grid):
         raise cli.RequestError(f"every cell of this sweep is refused; the first: {refused[0]}")
     with cli.request():
         folder = runs.create(runs.ROOT / "sweeps")
     runs.link_latest(folder, runs.ROOT / "sweeps" / "latest")
-    print(f"sweep of {len(cells)} cells in {folder}", flush=True)
+    print(f"sweep of {len(grid)} cells in {folder}", flush=True)
     try:
         quoted = str(folder).replace("'", "\\'")
         cli.hydra_main(_cell, ["-m", *overrides, f"hydra.sweep.dir='{quoted}'"])
@@ -73,10 +73,10 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
         for override, axis in zip(parsed, axes, strict=True):
             if axis.is_discrete_sweep() and not list(axis.sweep_string_iterator()):
                 raise cli.RequestError(f"{override.input_line} matches nothing: there would be no run")
-        cells = [cell for batch in BasicSweeper.split_arguments(axes, max_batch_size=None) for cell in batch]
-    if not cells:
+        grid = [cell for batch in BasicSweeper.split_arguments(axes, max_batch_size=None) for cell in batch]
+    if not grid:
         raise cli.RequestError("the sweep has no cells")
-    return [list(cell) for cell in cells]
+    return [list(cell) for cell in grid]
 
 
 def with_defaults(cell: Sequence[str]) -> list[str]:
@@ -100,20 +100,19 @@ def _cell(_: DictConfig) -> None:
     sweep = Path(job.sweep.dir)
     varying = [o for o in overrides if not o.startswith("hydra")]
     slug = re.sub(r"[^\w.+-]+", "-", "_".join(varying)).strip("-")[:80]
-    folder = sweep / f"{int(job.job.num):03d}_{slug or 'run'}"
+    cell = cells.Cell(sweep / f"{int(job.job.num):03d}_{slug or 'run'}", overrides, varying)
     print(f"\n[{job.job.num}] {' '.join(overrides)}", flush=True)
     start = time.monotonic()
     if reason := _refusal(overrides):
-        status = "refused"
+        cell.status, cell.reason = "refused", reason
     else:
-        command = [sys.executable, os.path.abspath(sys.argv[0]), *with_defaults(overrides), f"out={folder}"]
-        code, reason = _watch(command)
-        status = {0: "finished", 2: "refused", 130: "interrupted", 143: "interrupted"}.get(code, "failed")
-    folder.mkdir(exist_ok=True)
-    result = {"overrides": overrides, "status": status, "reason": reason, "seconds": time.monotonic() - start}
-    (folder / "cell.json").write_text(json.dumps(result, indent=2))
-    if status != "finished":
-        print(f"[{job.job.num}] {status}: {reason}", flush=True)
+        command = [sys.executable, os.path.abspath(sys.argv[0]), *with_defaults(overrides), f"out={cell.folder}"]
+        code, cell.reason = _watch(command)
+        cell.status = ENDS.get(code, "failed")
+    cell.seconds = time.monotonic() - start
+    cell.write()
+    if cell.status != "finished":
+        print(f"[{job.job.num}] {cell.status}: {cell.reason}", flush=True)
 
 
 def _watch(command: list[str]) -> tuple[int, str]:

@@ -1,0 +1,68 @@
+"""What a sweep records of each of its runs: SWEEP/<cell>.json beside the cell's run folder SWEEP/<cell>/."""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from ddpm import runs
+
+Status = Literal["waiting", "running", "finished", "refused", "failed", "diverged", "interrupted"]
+SETTLED: tuple[Status, ...] = ("finished", "diverged")  # what the same command would only repeat
+
+
+@dataclass
+class Cell:
+    """One run of a sweep: what it was asked, and how it ended."""
+
+    folder: Path  # of the run; there once it has begun
+    overrides: list[str]
+    varying: list[str] = field(default_factory=list)  # those of the overrides that the sweep varies
+    status: Status = "waiting"
+    reason: str = ""
+    seconds: float = 0.0  # of all its starts together
+
+    @property
+    def name(self) -> str:
+        """What tells it from the others: "objective=vlb seed=2"."""
+        return " ".join(self.varying) or self.folder.name
+
+    @property
+    def log(self) -> Path:
+        """What it printed, where cells run at the same time."""
+        return self.folder.with_name(f"{self.folder.name}.log")
+
+    def write(self) -> None:
+        """Record it, whole at any moment."""
+        content = {key: value for key, value in asdict(self).items() if key != "folder"}
+        runs.write_whole(_file(self.folder), json.dumps(content, indent=2))
+
+
+def of(folder: Path) -> Cell | None:
+    """The cell whose run folder this is; None for a run that no sweep started.
+
+    Raises:
+        ValueError: its record is damaged.
+    """
+    file = _file(folder)
+    if not file.is_file():
+        return None
+    try:
+        return Cell(folder, **json.loads(file.read_text()))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{file} is not a sweep's record of a run") from error
+
+
+def within(sweep: Path) -> list[Cell]:
+    """The cells of a sweep's folder, in order; none where it is no sweep's.
+
+    Raises:
+        ValueError: a record is damaged.
+    """
+    records: Iterable[Path] = sorted(sweep.glob("[0-9]*_*.json"))
+    return [cell for record in records if (cell := of(record.with_suffix("")))]
+
+
+def _file(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
