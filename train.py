@@ -1,6 +1,7 @@
 """Train a diffusion model: `python train.py [GROUP=OPTION] [KEY=VALUE] ...`; with -m, one run for each combination."""
 
-from ddpm import cli, published, resume, runs, sweep
+from ddpm import cli, published, resume, runs
+from ddpm.sweep import sweep
 
 
 def train(overrides: list[str]) -> None:

@@ -9,6 +9,7 @@ from typing import Literal
 from ddpm import runs
 
 Status = Literal["waiting", "running", "finished", "refused", "failed", "diverged", "interrupted"]
+PLAN = "sweep.json"  # in a sweep's folder: the overrides that it was asked, and the keys that vary
 SETTLED: tuple[Status, ...] = ("finished", "diverged")  # what the same command would only repeat
 
 
@@ -27,6 +28,10 @@ class Cell:
     def name(self) -> str:
         """What tells it from the others: "objective=vlb seed=2"."""
         return " ".join(self.varying) or self.folder.name
+
+    @property
+    def number(self) -> int:
+        return int(self.folder.name.partition("_")[0])
 
     @property
     def log(self) -> Path:
@@ -62,6 +67,16 @@ def within(sweep: Path) -> list[Cell]:
     """
     records: Iterable[Path] = sorted(sweep.glob("[0-9]*_*.json"))
     return [cell for record in records if (cell := of(record.with_suffix("")))]
+
+
+def plan(sweep: Path) -> dict[str, list[str]]:
+    """What a sweep was asked.
+
+    Raises:
+        ValueError: its record is damaged.
+    """
+    content: dict[str, list[str]] = json.loads((sweep / PLAN).read_text())
+    return content
 
 
 def _file(folder: Path) -> Path:

@@ -338,7 +338,7 @@ def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
         key, value = override.key_or_group, override.value()
         if key in groups() and isinstance(value, str) and value not in options(key):
             raise RequestError(
-                f"{key}={value} does not exist{_nearest(value, options(key))}; options: {', '.join(options(key))}"
+                f"{key}={value} does not exist{nearest(value, options(key))}; options: {', '.join(options(key))}"
             )
     try:
         yield
@@ -349,7 +349,7 @@ def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
             added = override.is_add() or override.is_force_add()
             if key not in groups() and not added and not key.startswith("hydra") and key not in known:
                 candidates = sorted({*known, *groups()})
-                raise RequestError(f"there is no setting {key!r}{_nearest(key, candidates)}") from error
+                raise RequestError(f"there is no setting {key!r}{nearest(key, candidates)}") from error
         raise RequestError(_root_message(error)) from error
 
 
@@ -358,7 +358,7 @@ def _refuse_unknown(config: DictConfig, known: set[str]) -> None:
     for key in _dotted(OmegaConf.to_container(config)):
         section = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
         if key not in known and "_target_" not in section and key.partition(".")[0] not in ("choices", "logger"):
-            raise RequestError(f"there is no setting {key!r}{_nearest(key, sorted(known))}")
+            raise RequestError(f"there is no setting {key!r}{nearest(key, sorted(known))}")
 
 
 def _within(key: str, other: str) -> bool:
@@ -390,7 +390,7 @@ def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
             yield from _dotted(value, f"{prefix}{key}.")
 
 
-def _nearest(name: str, candidates: Sequence[str]) -> str:
+def nearest(name: str, candidates: Sequence[str]) -> str:
     leaves = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
     near = difflib.get_close_matches(name, candidates, 3) or [
         leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], list(leaves), 3)

@@ -10,8 +10,9 @@ from ddpm import cli
 # Settings that cannot change what a number means, by the beginning of their names.
 HARMLESS = (
     "choices", "expected", "foreign", "name", "seed", "out", "ckpt", "keep", "resume", "evaluate_after", "every",
-    "logger", "trainer", "data.path", "data.root", "data.num_workers", "data.array_gib", "features.weights",
-    "evaluation.metrics", "evaluation.chunk", "evaluation.seed", "evaluation.kid", "evaluation.precision_recall",
+    "logger", "trainer", "optimized_metric", "data.path", "data.root", "data.num_workers", "data.array_gib",
+    "features.weights", "evaluation.metrics", "evaluation.chunk", "evaluation.seed", "evaluation.kid",
+    "evaluation.precision_recall",
 )  # fmt: skip
 OF_SAMPLES = ("sampler", "features", "evaluation.num_samples", "evaluation.fid_split", "evaluation.inception_score")
 OF_BOUND = ("data.split", "evaluation.bits_per_dim")

@@ -8,12 +8,13 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm import cli, runs
+from ddpm import cells, cli, runs
 
 # What does not change which function is learned, nor from which examples and draws. Everything else does.
 CHANGEABLE = (
     "max_steps", "every", "trainer", "logger", "sampler", "features", "evaluation", "evaluate_after", "expected",
-    "name", "data.num_workers", "data.root", "data.path", "data.array_gib", "data.split", "out", "resume",
+    "optimized_metric", "name", "data.num_workers", "data.root", "data.path", "data.array_gib", "data.split", "out",
+    "resume",
 )  # fmt: skip
 FIXED = ("trainer.precision", "evaluation.decoder")  # the exceptions; the decoder is part of objective=vlb
 PRESETS = ("recipe", "experiment", "debug", "base")  # of the other settings, which are compared one by one
@@ -64,6 +65,8 @@ def run_folder(path: Path) -> Path:
     if not path.exists():
         raise cli.RequestError(f"resume={path} does not exist: give a run folder (runs/latest is the newest)")
     folder = (path if path.is_dir() else path.resolve().parent.parent).resolve()
+    if (folder / cells.PLAN).is_file():
+        raise cli.RequestError(f"resume={path} is a sweep: add -m to go on with it")
     if not (folder / "config.yaml").is_file():
         raise cli.RequestError(f"resume={path} is not a run folder or a checkpoint in one: {folder} has no config.yaml")
     for link in (file for name in ("*", "checkpoints/*", "samples/*") for file in folder.glob(name)):

@@ -1,5 +1,6 @@
 """Where things are. A run folder, `runs/<name>/<when>/`, is made by rank 0 after every check and never overwritten."""
 
+import contextlib
 import os
 import signal
 import sys
@@ -13,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 ROOT = Path("runs")
 UNFINISHED = ".unfinished"  # inside an evaluation's folder: what it has done so far
 CONF = Path(__file__).parents[2] / "conf"
+STARTED_BY = "DDPM_STARTED_BY"  # in the environment of a sweep's run: the process that watches it
 PATIENCE = 10.0  # seconds for a killed predecessor to leave the folder
 
 _held: list[FileLock] = []  # for as long as this process lives
@@ -37,15 +39,22 @@ def is_rank_zero() -> bool:
 
 
 def end_with_launcher() -> None:
-    """Let a rank that another process started end with it: left alone, it would work on or wait for half an hour."""
-    if is_rank_zero():
+    """Let a rank, or a sweep's run, end with the process that started it; the run saves first.
+
+    Left alone, the rank would work on or wait for half an hour, and the run stand in the way of resuming the sweep.
+    """
+    launcher = int(os.environ.get(STARTED_BY, "0")) if is_rank_zero() else os.getppid()
+    if not launcher:
         return
-    launcher = os.getppid()
 
     def watch() -> None:
         while os.getppid() == launcher:
             time.sleep(1)
-        print("the process that started this rank is gone: ending, too", file=sys.stderr, flush=True)
+        if is_rank_zero():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        with contextlib.suppress(OSError):  # what it printed to may be gone as well
+            print("the process that started this rank is gone: ending, too", file=sys.stderr, flush=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True, name="end with launcher").start()

@@ -1,0 +1,101 @@
+"""What runs the cells of a sweep and what chooses them: Hydra's own engines, and those of its plugins."""
+
+import importlib.util
+import logging
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ddpm import cli
+
+PLUGINS = {  # option: the module that brings it
+    "hydra/launcher": {
+        "basic": "hydra",
+        "joblib": "hydra_plugins.hydra_joblib_launcher",
+        "submitit_local": "hydra_plugins.hydra_submitit_launcher",
+        "submitit_slurm": "hydra_plugins.hydra_submitit_launcher",
+    },
+    "hydra/sweeper": {"basic": "hydra", "optuna": "hydra_plugins.hydra_optuna_sweeper"},
+}
+
+
+@dataclass(frozen=True)
+class Engines:
+    """The launcher and the sweeper that a sweep asks for, and its settings of them."""
+
+    launcher: str
+    sweeper: str
+    settings: list[str]  # the overrides of hydra's own configuration
+
+    @property
+    def parallel(self) -> bool:
+        """Whether cells run at the same time, and none of them has the terminal."""
+        return self.launcher != "basic"
+
+    @property
+    def searching(self) -> bool:
+        """Whether the next cells depend on what the last ones measured."""
+        return self.sweeper != "basic"
+
+    @property
+    def maximizing(self) -> bool:
+        return self._setting("hydra.sweeper.direction", "minimize") == "maximize"
+
+    def prepare(self, cells: int) -> None:
+        """Make this process, whose environment the cells inherit, ready to launch so many."""
+        if self.launcher == "joblib":  # threads of several cells on one core wait for each other
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            n_jobs = int(self._setting("hydra.launcher.n_jobs", "-1"))
+            at_once = min(max(1, cells), cores if n_jobs < 1 else n_jobs)
+            os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // at_once)))
+        if self.sweeper == "optuna":
+            from optuna.logging import set_verbosity
+
+            set_verbosity(logging.WARNING)
+
+    def _setting(self, key: str, default: str) -> str:
+        values = [text.partition("=")[2] for text in self.settings if text.lstrip("+").startswith(f"{key}=")]
+        return values[-1] if values else default
+
+
+def of(overrides: Sequence[str]) -> tuple[Engines, list[str]]:
+    """The engines, and the overrides that are for the runs.
+
+    Raises:
+        RequestError: an engine that does not exist, is not installed, or cannot work on this machine.
+    """
+    own, rest, chosen = [], [], dict.fromkeys(PLUGINS, "basic")
+    for text, override in zip(overrides, cli.parse(overrides), strict=True):
+        key = override.key_or_group
+        if not key.startswith("hydra"):
+            rest.append(text)
+            continue
+        if override.is_sweep_override():
+            raise cli.RequestError(f"{text}: a sweep varies the settings of its runs, not its own")
+        own.append(text)
+        if key in PLUGINS:
+            chosen[key] = str(override.value())
+            _require(key, chosen[key])
+    if chosen["hydra/launcher"] == "submitit_slurm" and shutil.which("srun") is None:
+        raise cli.RequestError(
+            "hydra/launcher=submitit_slurm submits jobs to SLURM, and there is no srun here: start it on a login node, "
+            "or use submitit_local or joblib"
+        )
+    if chosen["hydra/sweeper"] == "optuna" and not any("/sampler" in text or ".sampler" in text for text in own):
+        own.append("hydra.sweeper.sampler.seed=0")  # going on with a search must propose the same cells again
+    return Engines(chosen["hydra/launcher"], chosen["hydra/sweeper"], own), rest
+
+
+def _require(group: str, option: str) -> None:
+    known = PLUGINS[group]
+    if option not in known:
+        raise cli.RequestError(f"{group}={option} does not exist{cli.nearest(option, list(known))}; options: "
+                               f"{', '.join(known)}")  # fmt: skip
+    module = known[option]
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:
+        found = None
+    if found is None:
+        raise cli.RequestError(f"{group}={option} needs a plugin that is not installed: pip install '.[sweep]'")

@@ -1,0 +1,71 @@
+"""Which runs a sweep asks for: of a grid all; of a search enough to know that every value is right."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from ddpm import cli
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of every run of a grid, in Hydra's order.
+
+    Raises:
+        RequestError: a glob or list that matches nothing, values without an end, or the same run twice.
+    """
+    axes = _axes(overrides)
+    for axis in axes:
+        if axis.is_interval_sweep():
+            raise cli.RequestError(f"{axis.input_line} has no end of values: add hydra/sweeper=optuna to search it")
+    with cli.hydra_context():
+        [grid] = BasicSweeper.split_arguments(axes, max_batch_size=None)
+    if len({tuple(run) for run in grid}) < len(grid):
+        twice = next(axis for axis in axes if len(values := _values(axis)) > len(set(values)))
+        raise cli.RequestError(f"{twice.input_line} names the same run twice")
+    return [list(run) for run in grid]
+
+
+def probes(overrides: Sequence[str]) -> list[list[str]]:
+    """Runs of a search that show each value, or end of an interval, once.
+
+    Raises:
+        RequestError: as `expand`, or there is nothing to search.
+    """
+    axes = _axes(overrides)
+    choices = [[f"{axis.get_key_element()}={value}" for value in _values(axis)] for axis in axes]
+    if all(len(values) == 1 for values in choices):
+        raise cli.RequestError("there is nothing to search: give a setting several values, or interval(LOW,HIGH)")
+    first = [values[0] for values in choices]
+    return [first, *([*first[:k], value, *first[k + 1 :]] for k, values in enumerate(choices) for value in values[1:])]
+
+
+def varying(overrides: Sequence[str]) -> list[str]:
+    """The keys that differ between the runs."""
+    return [override.key_or_group for override in cli.parse(overrides) if override.is_sweep_override()]
+
+
+def _axes(overrides: Sequence[str]) -> list[Any]:
+    cli.parse(overrides)  # explains what Hydra's parser, asked for all at once, would not
+    with cli.hydra_context():
+        parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
+        axes = parser.parse_overrides(list(overrides))
+        for axis in axes:
+            if axis.is_discrete_sweep() and not _values(axis):
+                raise cli.RequestError(f"{axis.input_line} matches nothing: there would be no run")
+    return axes
+
+
+def _values(axis: Any) -> list[str]:
+    return list(_texts(axis))
+
+
+def _texts(axis: Any) -> Iterator[str]:
+    if axis.is_interval_sweep():
+        yield from (str(axis.value().start), str(axis.value().end))
+    elif axis.is_discrete_sweep():
+        yield from axis.sweep_string_iterator()
+    else:
+        yield axis.get_value_element_as_str()
