@@ -120,7 +120,24 @@ TRAIN = {
     "resume=list_yaml": "not a configuration",
     "resume=partial": "no section 'data'",
     "resume=linked": "leads out of the run folder",
-    "-m resume=run": "leave -m away",
+    "-m resume=run seed=1,2": "leave -m away",
+    "-m resume=nowhere": "not a sweep's folder",
+    "-m resume=sweep": "repeat the sweep's command",
+    "resume=sweep": "add -m",
+    "-m seed=1,1": "the same run twice",
+    "-m optimizer.lr=interval(0.1,0.2)": "hydra/sweeper=optuna",
+    "-m seed=1,2 hydra/launcher=jobs": "options: basic, joblib",
+    "-m seed=1,2 hydra/sweeper=optima": "did you mean optuna",
+    "-m seed=1,2 hydra/launcher=submitit_slurm": "no srun here",
+    "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_job=2": "n_job",
+    "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=1,2": "not its own",
+    "-m seed=1 hydra/sweeper=optuna": "nothing to search",
+    "-m seed=1,2 hydra/sweeper=optuna evaluate_after=false": "evaluate_after=true",
+    "-m seed=1,2 hydra/sweeper=optuna optimized_metric=fdi": "evaluation.metrics",
+    "-m seed=1,2 hydra/sweeper=optuna optimized_metric=inception_score": "direction=maximize",
+    "-m optimizer.lr=interval(-1,1) hydra/sweeper=optuna": "positive",
+    "-m variance=fixed_large,lerned": "did you mean learned",
+    "-m seed=1,2 objective=simple,": "cannot read",
     "-m out=run": "a sweep makes its own",
     "-m objective=simpel,vlb": "did you mean simple",
     "-m experiment=glob(nothing*)": "matches nothing",
@@ -211,6 +228,8 @@ def workplace(tmp_path_factory):
         (cwd / name / "checkpoints").mkdir(parents=True)
         (cwd / name / "config.yaml").write_text(text)
         (cwd / name / ".lock").touch()
+    (cwd / "sweep").mkdir()
+    (cwd / "sweep/sweep.json").write_text('{"overrides"')
     (cwd / "damaged/checkpoints/last.ckpt").write_bytes((cwd / "half.ckpt").read_bytes())
     (cwd / "linked/metrics.csv").symlink_to("/etc/hostname")
     return cwd

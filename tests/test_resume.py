@@ -1,6 +1,5 @@
 """A run that is killed, stopped or starved at any moment and goes on is, to the bit, the run that was left alone."""
 
-import csv
 import random
 import re
 import resource
@@ -16,6 +15,7 @@ from commands import Fork
 from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
+from torture import assert_same_run, content, metrics, reached, until
 
 from ddpm import runs
 
@@ -25,7 +25,6 @@ SETTINGS = [
     "timesteps=loss_second_moment", "+timesteps.history=2", "sampler.steps=5", "max_steps=18", "logger=csv",
     "every={log: 1, validation: 5, samples: 10, checkpoint: 3}",
 ]  # fmt: skip
-WALL_CLOCK = {"train/images_per_second", "train/data_wait"}
 
 
 @pytest.fixture(scope="module")
@@ -46,57 +45,6 @@ def whole(workplace):
     """The run that was left alone."""
     Fork("train.py", *SETTINGS, "out=whole", cwd=workplace).wait()
     return workplace / "whole"
-
-
-def metrics(folder):
-    """step -> metrics, wall-clock columns aside."""
-    with (folder / "metrics.csv").open() as file:
-        return {
-            int(row["step"]): {key: value for key, value in row.items() if key not in WALL_CLOCK and value}
-            for row in csv.DictReader(file)
-            if row["step"]
-        }
-
-
-def content(folder):
-    loaded = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    return {key: loaded[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "pending")}
-
-
-def assert_same(a, b, path=""):
-    assert type(a) is type(b), path
-    if isinstance(a, dict):
-        assert a.keys() == b.keys(), path
-        for key in a:
-            assert_same(a[key], b[key], f"{path}/{key}")
-    elif isinstance(a, list | tuple):
-        assert len(a) == len(b), path
-        for i, (x, y) in enumerate(zip(a, b, strict=True)):
-            assert_same(x, y, f"{path}/{i}")
-    else:
-        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, path
-
-
-def assert_same_run(folder, whole):
-    assert_same(content(folder), content(whole))
-    assert metrics(folder) == metrics(whole)
-    pictures = [{path.name: path.read_bytes() for path in (run / "samples").iterdir()} for run in (folder, whole)]
-    assert pictures[0] == pictures[1]
-
-
-def until(happened, process, timeout=60):
-    """Wait until `happened()`, or the end of the process. Whether it happened."""
-    deadline = time.monotonic() + timeout
-    while process.running and time.monotonic() < deadline:
-        if happened():
-            return True
-        time.sleep(0.001)
-    assert time.monotonic() < deadline
-    return False
-
-
-def reached(folder, step):
-    return lambda: (folder / "metrics.csv").exists() and max(metrics(folder), default=0) >= step
 
 
 class Ranks:
@@ -124,7 +72,7 @@ class Ranks:
         return all(fork.running for fork in self.forks)
 
 
-def torture(workplace, whole, name, kills, seed, start=Fork.train, settings=SETTINGS):
+def killed_again_and_again(workplace, whole, name, kills, seed, start=Fork.train, settings=SETTINGS):
     """Kill the run at `kills` moments: just begun, at a step, while validating or drawing, while saving."""
     folder, dice, done = workplace / name, random.Random(seed), 0
     last = max(metrics(whole)) - 1
@@ -153,7 +101,7 @@ def torture(workplace, whole, name, kills, seed, start=Fork.train, settings=SETT
 
 
 def test_killed_five_times_it_is_the_same_run(workplace, whole):
-    assert torture(workplace, whole, "killed", kills=5, seed=1) == 5
+    assert killed_again_and_again(workplace, whole, "killed", kills=5, seed=1) == 5
 
 
 @pytest.mark.slow
@@ -161,7 +109,7 @@ def test_two_processes_killed_twelve_times_are_the_same_run(workplace):
     parallel = [*SETTINGS, "trainer.accumulate=2"]
     Ranks(*parallel, "out=parallel_whole", cwd=workplace).wait()
     whole = workplace / "parallel_whole"
-    assert torture(workplace, whole, "parallel_killed", 12, seed=4, start=Ranks, settings=parallel) >= 10
+    assert killed_again_and_again(workplace, whole, "parallel_killed", 12, seed=4, start=Ranks, settings=parallel) >= 10
 
 
 def test_two_processes_and_micro_batches(workplace):
@@ -203,7 +151,7 @@ def test_another_number_of_devices_takes_the_same_steps(workplace):
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [2, 3])
 def test_killed_twenty_times_it_is_the_same_run(workplace, whole, seed):
-    assert torture(workplace, whole, f"killed_{seed}", kills=20, seed=seed) >= 18
+    assert killed_again_and_again(workplace, whole, f"killed_{seed}", kills=20, seed=seed) >= 18
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])

@@ -1,0 +1,162 @@
+"""Sweeps of real processes: every way in which a cell can end, and a sweep that is stopped and goes on."""
+
+import json
+import os
+import random
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from commands import Fork
+from torture import assert_same_run, content, reached, until
+
+from ddpm import cells
+
+TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false"]
+LONG = [*TINY, "max_steps=150", "every={log: 1, validation: 40, samples: 60, checkpoint: 10}"]
+
+
+class Sweep:
+    """A sweep in the background."""
+
+    def __init__(self, *overrides, cwd):
+        self.fork, self.cwd = Fork("train.py", "-m", *overrides, cwd=cwd), cwd
+
+    @property
+    def folder(self):
+        return (self.cwd / "runs/sweeps/latest").resolve()
+
+    @property
+    def running(self):
+        return self.fork.running
+
+    def cells(self):
+        return {cell.name: cell for cell in cells.within(self.folder)}
+
+    def children(self):
+        """The processes of the cells that are running."""
+        pid = self.fork.process.pid
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def until_step(self, name, step):
+        assert within(150, lambda: name in self.cells() and reached(self.cells()[name].folder, step)(), self)
+
+
+def within(seconds, happened, sweep):
+    return until(happened, sweep, timeout=seconds, every=0.05)
+
+
+def gone(pid):
+    return not Path(f"/proc/{pid}").exists()
+
+
+def test_cells_of_one_and_two_processes_that_finish_diverge_or_are_refused(tmp_path):
+    """No cell stops the sweep or leaks into the next: the same steps for any number of devices, in any order."""
+    axes = ["trainer.devices=2,1", "optimizer.lr=1e30,0.001", "variance=fixed_large,learned"]
+    printed = Sweep(*TINY, "trainer=ddp", "optimizer.warmup=0", *axes, cwd=tmp_path).fork.wait(1, timeout=300)
+    found = cells.within(tmp_path / "runs/sweeps/latest")
+    ends = {(*(text.partition("=")[2] for text in cell.varying),): cell for cell in found}
+    assert {key: cell.status for key, cell in ends.items()} == {
+        (devices, lr, variance): "refused" if variance == "learned" else "finished" if lr == "0.001" else "diverged"
+        for devices in "21" for lr in ("1e+30", "0.001") for variance in ("fixed_large", "learned")
+    }  # fmt: skip
+    assert ends["1", "1e+30", "fixed_large"].reason.startswith("diverged at step 2: the gradient is not finite")
+    one, two = (content(ends[devices, "0.001", "fixed_large"].folder)["state_dict"] for devices in "12")
+    assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-4
+    assert not list(tmp_path.glob("runs/[!s]*"))  # whatever their ranks, runs lie in the sweep's folder
+    assert "Traceback" not in printed
+
+
+def test_stopped_it_goes_on_where_it_was(tmp_path):
+    """Of three cells, one finished, one killed from outside, one stopped with the sweep; then a fourth is added."""
+    sweep = Sweep(*LONG, "seed=1,2,3", cwd=tmp_path)
+    sweep.until_step("seed=2", 20)
+    [cell] = sweep.children()
+    os.kill(cell, signal.SIGKILL)
+    sweep.until_step("seed=3", 20)
+    sweep.fork.send(signal.SIGINT)
+    printed = sweep.fork.wait(130)
+    folder, before = sweep.folder, sweep.cells()
+    assert {name: cell.status for name, cell in before.items()} == {
+        "seed=1": "finished", "seed=2": "failed", "seed=3": "interrupted",
+    }  # fmt: skip
+    assert "SIGKILL" in before["seed=2"].reason
+    assert f"goes on with: python train.py -m resume={folder}" in printed
+    assert content(before["seed=3"].folder)["global_step"] >= 20  # it saved
+    finished = (before["seed=1"].folder / "config.yaml").stat().st_mtime_ns
+
+    again = Sweep("seed=4,1,2,3", *reversed(LONG), f"resume={folder}", cwd=tmp_path)
+    assert "3 to run" in again.fork.wait()
+    assert again.folder == folder
+    after = again.cells()
+    assert {name: cell.status for name, cell in after.items()} == dict.fromkeys(
+        ("seed=1", "seed=2", "seed=3", "seed=4"), "finished"
+    )
+    for name, cell in before.items():
+        assert after[name].folder == cell.folder
+        assert after[name].seconds >= cell.seconds
+    assert (after["seed=1"].folder / "config.yaml").stat().st_mtime_ns == finished
+    for seed in (2, 3):
+        Fork("train.py", *LONG, f"seed={seed}", f"out=whole_{seed}", cwd=tmp_path).wait()
+        assert_same_run(after[f"seed={seed}"].folder, tmp_path / f"whole_{seed}")
+
+
+def test_a_cell_ends_with_its_sweep_and_saves(tmp_path):
+    sweep = Sweep(*LONG, "seed=1,2", "max_steps=100000", cwd=tmp_path)
+    sweep.until_step("seed=1", 15)
+    [cell] = sweep.children()
+    sweep.fork.send(signal.SIGKILL)
+    sweep.fork.wait(-signal.SIGKILL)
+    for _ in range(100):
+        if gone(cell):
+            break
+        time.sleep(0.1)
+    assert gone(cell)
+    assert content(sweep.cells()["seed=1"].folder)["global_step"] >= 15
+
+
+def test_a_sweep_whose_cells_all_turn_out_to_be_wrong_was_a_wrong_request(tmp_path):
+    printed = Sweep(*TINY, "data=folder", "data.path=nowhere", "seed=1", cwd=tmp_path).fork.wait(2)
+    assert "refused: there is nothing at" in printed
+
+
+def tortured(cwd, kills, seed):
+    """Kill the sweep, a cell of it, or both, at `kills` moments. Every cell must end as if it had been left alone."""
+    settings = [*LONG, "seed=1,2", "evaluate_after=true", "max_steps=60"]
+    dice, done = random.Random(seed), 0
+    resume = []
+    for number in range(kills):
+        sweep = Sweep(*settings, *resume, cwd=cwd)
+        assert within(60, lambda sweep=sweep: (cwd / "runs/sweeps/latest").exists() and sweep.children(), sweep)
+        resume = [f"resume={sweep.folder}"]
+        time.sleep(dice.uniform(0, 12))
+        victims = [*sweep.children()]
+        if number % 3 != 1:
+            victims = [sweep.fork.process.pid, *(victims if number % 3 else [])]
+        for victim in victims:
+            if sweep.running:
+                os.kill(victim, signal.SIGKILL)
+                done += 1
+        sweep.fork.process.join(120)
+        while not all(map(gone, victims)):  # a cell that lost its sweep saves first
+            time.sleep(0.05)
+    Sweep(*settings, *resume, cwd=cwd).fork.wait(timeout=300)
+    for seed in (1, 2):
+        Fork("train.py", *settings[:-3], settings[-1], "evaluate_after=true",
+             "evaluation.bits_per_dim.evaluations=50", f"seed={seed}", f"out=whole_{seed}", cwd=cwd).wait()  # fmt: skip
+        [cell] = [c for c in cells.within((cwd / "runs/sweeps/latest").resolve()) if c.name == f"seed={seed}"]
+        assert cell.status == "finished"
+        assert_same_run(cell.folder, cwd / f"whole_{seed}")
+        ours, theirs = (json.loads((f / "results.json").read_text()) for f in (cell.folder, cwd / f"whole_{seed}"))
+        assert ours["metrics"] == theirs["metrics"]
+    return done
+
+
+def test_killed_three_times_it_is_the_same_sweep(tmp_path):
+    assert tortured(tmp_path, kills=3, seed=1) >= 2
+
+
+@pytest.mark.slow
+def test_killed_twenty_times_it_is_the_same_sweep(tmp_path):
+    assert tortured(tmp_path, kills=20, seed=2) >= 10

@@ -1,0 +1,59 @@
+"""Runs watched, killed and compared bit by bit."""
+
+import csv
+import time
+
+import torch
+
+WALL_CLOCK = {"train/images_per_second", "train/data_wait"}
+
+
+def metrics(folder):
+    """step -> metrics, wall-clock columns aside."""
+    with (folder / "metrics.csv").open() as file:
+        return {
+            int(row["step"]): {key: value for key, value in row.items() if key not in WALL_CLOCK and value}
+            for row in csv.DictReader(file)
+            if row["step"]
+        }
+
+
+def content(folder):
+    loaded = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+    return {key: loaded[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "pending")}
+
+
+def assert_same(a, b, path=""):
+    assert type(a) is type(b), path
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), path
+        for key in a:
+            assert_same(a[key], b[key], f"{path}/{key}")
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b), path
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{path}/{i}")
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b, path
+
+
+def assert_same_run(folder, whole):
+    assert_same(content(folder), content(whole))
+    assert metrics(folder) == metrics(whole)
+    pictures = [{path.name: path.read_bytes() for path in (run / "samples").iterdir()} for run in (folder, whole)]
+    assert pictures[0] == pictures[1]
+
+
+def until(happened, process, timeout=60, every=0.001):
+    """Wait until `happened()`, or the end of the process. Whether it happened."""
+    deadline = time.monotonic() + timeout
+    while process.running and time.monotonic() < deadline:
+        if happened():
+            return True
+        time.sleep(every)
+    assert time.monotonic() < deadline
+    return False
+
+
+def reached(folder, step):
+    return lambda: (folder / "metrics.csv").exists() and max(metrics(folder), default=0) >= step
