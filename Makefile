@@ -14,8 +14,8 @@ test: lint
 test-all: lint
 	$(BIN)/python -m pytest -m "slow or not slow"
 
-torture: $(VENV)/installed  # runs killed twenty times each, and gone on with
-	$(BIN)/python -m pytest -m "slow or not slow" tests/test_resume.py
+torture: $(VENV)/installed  # runs, evaluations and sweeps killed twenty times each, and gone on with
+	$(BIN)/python -m pytest -m "slow or not slow" tests/test_resume.py tests/evaluation/test_killed.py tests/sweep
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -23,12 +23,14 @@ PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_siz
 @example("\\'")
 @example("\\\\${x}")
 @example("C:\\dir\\")
+@example("\\\n")
 @example("über/日本.ckpt")
 def test_any_path_reaches_the_configuration_as_it_was_typed(path):
     (quoted,) = cli.quote_paths([f"ckpt={path}"])
     override = OverridesParser.create().parse_override(quoted)
     assert not override.is_sweep_override()
     assert OmegaConf.create({"ckpt": override.value()}).ckpt == path
+    assert cli.as_typed([quoted, "seed=1"]) == [f"ckpt={path}", "seed=1"]  # for the command line of a sweep's run
 
 
 def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):

@@ -1,7 +1,6 @@
 """What a sweep records of each of its runs: SWEEP/<cell>.json beside the cell's run folder SWEEP/<cell>/."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -65,8 +64,8 @@ def within(sweep: Path) -> list[Cell]:
     Raises:
         ValueError: a record is damaged.
     """
-    records: Iterable[Path] = sorted(sweep.glob("[0-9]*_*.json"))
-    return [cell for record in records if (cell := of(record.with_suffix("")))]
+    folders = [record.with_suffix("") for record in sweep.glob("[0-9]*_*.json")]
+    return sorted((cell for folder in folders if (cell := of(folder))), key=lambda cell: (cell.number, cell.folder))
 
 
 def plan(sweep: Path) -> dict[str, list[str]]:

@@ -61,12 +61,28 @@ def quote_paths(argv: Sequence[str]) -> list[str]:
         match = re.fullmatch(rf"(\+{{0,2}}(?:{keys})=)(.*)", argument, re.DOTALL)
         if match is None or match[2] in ("", "null", "auto"):
             return argument
-        value = os.path.expanduser(match[2])
-        value = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)  # no interpolation
-        value = re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value)
-        return f"{match[1]}'{value}'"
+        return f"{match[1]}{quote(os.path.expanduser(match[2]))}"
 
     return [quoted(argument) for argument in argv]
+
+
+def quote(text: str) -> str:
+    """The text as a value in Hydra's grammar, neither interpreted nor interpolated."""
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    text = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    return f"'{text}'"
+
+
+def as_typed(overrides: Sequence[str]) -> list[str]:
+    """What `quote_paths` made of these, for another command line, which quotes paths again."""
+
+    def typed(text: str, override: Any) -> str:
+        if override.key_or_group not in PATH_KEYS or not isinstance(override.value(), str):
+            return text
+        value = re.sub(r"(\\+)\$\{", lambda m: m[1][: len(m[1]) // 2] + "${", override.value())
+        return f"{text.partition('=')[0]}={value}"
+
+    return [typed(text, override) for text, override in zip(overrides, parse(overrides), strict=True)]
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:

@@ -92,7 +92,7 @@ def _execute(cell: cells.Cell, config: DictConfig, *, alone: bool, shares_gpus: 
         try:
             code, complaint = _watch(_command(cell), own, None if alone else cell.log)
             cell.status = ENDS.get(code, "failed")
-            cell.reason = "" if code == 0 else complaint or _death(code)
+            cell.reason = "" if code == 0 else _death(code) if code < 0 else complaint
             if cell.status == "failed" and cell.reason.startswith("diverged at step"):
                 cell.status = "diverged"
         except BaseException:
@@ -108,17 +108,17 @@ def _execute(cell: cells.Cell, config: DictConfig, *, alone: bool, shares_gpus: 
 def _command(cell: cells.Cell) -> list[str]:
     """The same for a first start and for going on."""
     script = str(runs.CONF.parent / "train.py")
-    return [sys.executable, script, *_with_defaults(cell.overrides), f"out={cell.folder}", "resume=auto"]
+    return [sys.executable, script, *cli.as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"]
 
 
 def _watch(command: list[str], own_gpus: Sequence[str], log: Path | None) -> tuple[int, str]:
-    """The exit code of a process and the last thing that it complained of; what it prints goes to the log, or on."""
+    """The exit code of a process and what it complained of; what it prints goes to the log, or on."""
     environment = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
     environment[runs.STARTED_BY] = str(os.getpid())
     if own_gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus)
     with log.open("a") if log else contextlib.nullcontext() as out:
-        stderr, last = out or sys.stderr, ""
+        stderr, last, error = out or sys.stderr, "", ""
         with subprocess.Popen(
             command, env=environment, stdout=out, stderr=subprocess.PIPE, text=True, errors="replace"
         ) as process, _stopping(process):  # fmt: skip
@@ -127,8 +127,9 @@ def _watch(command: list[str], own_gpus: Sequence[str], log: Path | None) -> tup
                 stderr.write(line)
                 stderr.flush()
                 last = line.strip() or last
+                error = line.strip() if line.startswith("error: ") else error
             process.wait()
-    return process.returncode, last.removeprefix("error: ")
+    return process.returncode, (error or last or "it ended without a word").removeprefix("error: ")
 
 
 @contextlib.contextmanager
@@ -144,8 +145,6 @@ def _stopping(process: subprocess.Popen[str]) -> Iterator[None]:
 
 
 def _death(code: int) -> str:
-    if code >= 0:
-        return f"exit code {code}, without a word"
     name = signal.Signals(-code).name
     return f"killed by {name}" + (": out of memory, perhaps" if -code == signal.SIGKILL else "")
 

@@ -139,10 +139,11 @@ def _launch(request: Request, folder: Path, todo: int) -> None:
     """Let Hydra's sweeper and launcher run the cells."""
     own = request.engines
     own.prepare(todo)
-    quoted = str(folder).replace("'", "\\'")
     try:
         with _followed(folder) if own.parallel else contextlib.nullcontext():
-            cli.hydra_main(job.run, ["-m", *request.overrides, *own.settings, f"hydra.sweep.dir='{quoted}'"])
+            cli.hydra_main(
+                job.run, ["-m", *request.overrides, *own.settings, f"hydra.sweep.dir={cli.quote(str(folder))}"]
+            )
     finally:
         (folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's: what it holds stands in sweep.json
 
