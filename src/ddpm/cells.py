@@ -1,7 +1,6 @@
 """What a sweep records of each of its runs: SWEEP/<cell>.json beside the cell's run folder SWEEP/<cell>/."""
 
 import json
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -60,8 +59,12 @@ def within(sweep: Path) -> list[Cell]:
     Raises:
         ValueError: a record is damaged.
     """
-    records: Iterable[Path] = sorted(sweep.glob("[0-9]*_*.json"))
-    return [cell for record in records if (cell := of(record.with_suffix("")))]
+    return [cell for folder in folders(sweep) if (cell := of(folder))]
+
+
+def folders(sweep: Path) -> list[Path]:
+    """The run folders, begun or not, that a sweep's folder has records of."""
+    return [record.with_suffix("") for record in sorted(sweep.glob("[0-9]*_*.json")) if record.is_file()]
 
 
 def _file(folder: Path) -> Path:

@@ -55,9 +55,9 @@ def run(overrides: Sequence[str]) -> int:
         quoted = str(folder).replace("'", "\\'")
         cli.hydra_main(_cell, ["-m", *overrides, f"hydra.sweep.dir='{quoted}'"])
     finally:
-        rows = report.write(folder)
+        report.publish([folder], folder)
         print(f"report: {folder / 'report.html'}", flush=True)
-    return int(any(row.status == "failed" for row in rows))
+    return int(any(cell.status in ("failed", "diverged") for cell in cells.within(folder)))
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
