@@ -39,8 +39,8 @@ class Run:
     protocol: dict[str, Any] = field(default_factory=dict)
     verdicts: dict[str, str] = field(default_factory=dict)  # by metric, against the published value
     history: dict[str, Curve] = field(default_factory=dict)  # the columns of metrics.csv, over steps
-    terms: Curve = ((), ())  # type: ignore[assignment]  # of the bound, over t
-    rates: Curve = ((), ())  # type: ignore[assignment]  # distortion over rate
+    terms: Curve = field(default_factory=lambda: ([], []))  # of the bound, over t
+    rates: Curve = field(default_factory=lambda: ([], []))  # distortion over rate
     problems: list[str] = field(default_factory=list)  # what could not be read
 
     @property
@@ -194,25 +194,17 @@ def _read_results(run: Run) -> None:
 
 
 def _read_curves(run: Run) -> None:
-    table = _csv(run, "metrics.csv")
-    steps = table.pop("step", [])
-    if table and not steps:
-        run.problems.append("metrics.csv has no steps")
-    for name, values in table.items():
-        pairs = [(x, y) for x, y in zip(steps, values, strict=True) if x is not None and y is not None]
-        run.history[name] = ([x for x, _ in pairs], [y for _, y in pairs])
-    run.terms = _curve(run, "bound.csv", *TERMS)
-    run.rates = _curve(run, "rate_distortion.csv", *RATES)
+    table = _csv(run, "metrics.csv", "step")
+    run.history = {name: _pairs(table, "step", name) for name in table if name != "step"}
+    run.terms = _pairs(_csv(run, "bound.csv", *TERMS), *TERMS)
+    run.rates = _pairs(_csv(run, "rate_distortion.csv", *RATES), *RATES)
 
 
-def _curve(run: Run, name: str, x: str, y: str) -> Curve:
-    table = _csv(run, name)
-    pairs = [
-        (a, b) for a, b in zip(table.get(x, []), table.get(y, []), strict=True) if a is not None and b is not None
-    ] if table.keys() >= {x, y} else []  # fmt: skip
-    if table and not pairs:
-        run.problems.append(f"{name} has no {x} and {y}")
-    return [a for a, _ in pairs], [b for _, b in pairs]
+def _pairs(table: dict[str, list[float | None]], x: str, y: str) -> Curve:
+    """Where both are known."""
+    rows = zip(table.get(x, []), table.get(y, []), strict=True) if table.keys() >= {x, y} else ()
+    known = [(a, b) for a, b in rows if a is not None and b is not None]
+    return [a for a, _ in known], [b for _, b in known]
 
 
 def _end(run: Run) -> tuple[str, str]:
@@ -261,8 +253,8 @@ def _json(run: Run, name: str) -> dict[str, Any] | None:
     return tree
 
 
-def _csv(run: Run, name: str) -> dict[str, list[float | None]]:
-    """The columns of a table of numbers, up to the first line that is none."""
+def _csv(run: Run, name: str, *due: str) -> dict[str, list[float | None]]:
+    """The columns of a table of numbers, up to the first line that is none; `due` are those that it must have."""
     content = bounded(run, run.folder / name)
     if content is None:
         return {}
@@ -278,6 +270,8 @@ def _csv(run: Run, name: str) -> dict[str, list[float | None]]:
                 values.append(number if number is not None and math.isfinite(number) else None)
     except (ValueError, csv.Error):
         run.problems.append(f"{name} is damaged from line {reader.line_num}")
+    if missing := [column for column in due if column not in columns]:
+        run.problems.append(f"{name} has no column {' and '.join(missing)}")
     return columns
 
 

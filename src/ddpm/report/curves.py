@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 from ddpm.report.collect import Curve, Run
 from ddpm.report.table import Line
 
 COLOURS = 6  # of the page's palette; further configurations take them again, dashed
-DASHES = ((), (5, 2), (1.5, 1.5), (7, 2, 1.5, 2))
+DASHES = ((), (5.0, 2.0), (1.5, 1.5), (7.0, 2.0, 1.5, 2.0))
 POINTS = 200  # of a curve at most
 WINDOWS = 40  # a smoothed point is the mean over this share of its curve
 VALIDATION = "validation/"
@@ -48,6 +48,7 @@ def plots(lines: Sequence[Line]) -> list[Plot]:
                 f"{name.removeprefix(VALIDATION).replace('_', ' ')}: an estimate of the bound on held-out images.",
                 _curves(lines, lambda run, name=name: run.history.get(name, ([], []))),  # type: ignore[misc]
                 ("step", "bits/dim"),
+                log="y if wide",
             )
             for name in validations
         ),
@@ -105,14 +106,18 @@ def _curves(lines: Sequence[Line], curve: Callable[[Run], Curve]) -> Iterator[tu
 
 
 def _plot(
-    title: str, caption: str, curves: Iterator[tuple[int, int, Curve]], labels: tuple[str, str], log: str = ""
+    title: str,
+    caption: str,
+    curves: Iterator[tuple[int, int, Curve]],
+    labels: tuple[str, str],
+    log: Literal["", "y", "xy", "y if wide"] = "",
 ) -> Plot | None:
     drawable = []
     for i, seeds, (xs, ys) in curves:
         pairs = zip(xs, ys, strict=True)
-        points = [(x, y) for x, y in pairs if (x > 0 or "x" not in log) and (y > 0 or "y" not in log)]
+        points = [(x, y) for x, y in pairs if (x > 0 or log != "xy") and (y > 0 or log not in ("y", "xy"))]
         if points:
-            drawable.append((i, seeds, thinned(([x for x, _ in points], [y for _, y in points]), "x" in log)))
+            drawable.append((i, seeds, thinned(([x for x, _ in points], [y for _, y in points]), log == "xy")))
     if not drawable:
         return None
     import matplotlib as mpl  # takes half a second, which a refused request does not wait for
@@ -136,11 +141,11 @@ def _plot(
             line.set_gid(f"line-{i}-{n}")
         axes.set(xlabel=labels[0], ylabel=labels[1])
         heights = [height for _, _, (_, y) in drawable for height in y]
-        if "x" in log:
+        if log == "xy":
             axes.set_xscale("log")
-        if "y" in log:
+        if log in ("y", "xy"):
             axes.set_yscale("log")
-        elif min(heights) > 0 and max(heights) / min(heights) > WIDE:
+        elif log and 0 < min(heights) < max(heights) / WIDE:
             axes.set_yscale("log", subs=(2, 5))
             axes.yaxis.set_major_formatter("{x:g}")
             axes.yaxis.set_minor_formatter("{x:g}")

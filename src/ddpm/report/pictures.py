@@ -5,11 +5,16 @@ import io
 import re
 import warnings
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ddpm.report.collect import Run, bounded
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 WIDEST = 560  # pixels
-LARGEST = 60_000  # bytes that are taken as they are
+LARGEST = 60_000  # bytes
+QUALITIES = (85, 50, 20)
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,7 @@ _STEP = re.compile(r"step_(\d{1,12})\.png").fullmatch
 
 def _picture(content: bytes, step: int) -> Picture | None:
     """The same pixels where they are few; else as many as a page can show."""
-    from PIL import Image
+    from PIL import Image  # a refused request does not wait for it
 
     try:
         with warnings.catch_warnings():
@@ -49,10 +54,18 @@ def _picture(content: bytes, step: int) -> Picture | None:
                 kind = "png"
                 if image.width > WIDEST or len(content) > LARGEST:
                     image.thumbnail((WIDEST, 4 * WIDEST))
-                    buffer, kind = io.BytesIO(), "webp"
-                    image.convert("RGB").save(buffer, "WEBP", quality=78)
-                    content = buffer.getvalue()
+                    content, kind = _compressed(image), "webp"
                 data = base64.b64encode(content).decode()
                 return Picture(f"data:image/{kind};base64,{data}", step, image.width, image.height)
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
         return None
+
+
+def _compressed(image: "Image") -> bytes:
+    """As WebP, as well as LARGEST allows."""
+    for quality in QUALITIES:
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "WEBP", quality=quality)
+        if buffer.tell() <= LARGEST:
+            break
+    return buffer.getvalue()

@@ -115,7 +115,7 @@ class Line:
             for run in self.finished
             if column.metric in run.verdicts
         )
-        said = [verdict if len(verdicts) == 1 else f"{verdict} × {n}" for verdict, n in sorted(verdicts.items())]
+        said = [verdict if len(verdicts) == 1 else f"{verdict} × {n}" for verdict, n in verdicts.most_common()]
         return f"{text(entry['value'])} {', '.join(said)}".strip()
 
     @property
@@ -290,7 +290,8 @@ def _notes(made: Table, differing: dict[str, list[str]], void: Sequence[Column])
         if source and made.published:
             notes.append(f"Published: {source}.")
     verdicts = dict.fromkeys(verdict for line in lines for run in line.finished for verdict in run.verdicts.values())
-    notes += [f"Other protocol: {verdict}." for verdict in verdicts if verdict not in VERDICTS]
+    others = [verdict.removeprefix("not the published protocol: ") for verdict in verdicts if verdict not in VERDICTS]
+    notes += [f"Other protocol than the published one: {reason}." for reason in others]
     if any(made.minutes(line) is not None for line in lines):
         notes.append(
             "Minutes: wall clock of a whole run, evaluation included; the mean over seeds."
