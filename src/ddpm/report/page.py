@@ -108,7 +108,7 @@ def _pictures(lines: Sequence[Line], folder: str) -> list[Shown]:
 
 
 def _values(line: Line, key: str) -> str:
-    return " / ".join(dict.fromkeys(run.setting(key) for run in line.runs if run.config))
+    return " / ".join(dict.fromkeys(run.setting(key) for run in line.runs))
 
 
 def _files(run: Run) -> list[Path]:

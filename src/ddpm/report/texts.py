@@ -38,7 +38,8 @@ def markdown(made: Table, out: Path) -> str:
     lines = [[*map(_escaped, headings), "runs"], ["---"] * (len(headings) + 1)]
     for i, (row, line) in enumerate(zip(rows, made.lines, strict=True)):
         cells = [f"**{_escaped(cell)}**" if (i, j) in best else _escaped(cell) for j, cell in enumerate(row)]
-        links = (f"[seed {_escaped(run.seed or '?')}]({link(run.folder, out)})" for run in line.runs)
+        begun = [run for run in line.runs if run.folder.is_dir()]
+        links = (f"[seed {_escaped(run.seed or '?')}]({link(run.folder, out)})" for run in begun)
         lines.append([*cells, " ".join(links)])
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     notes = "\n".join(f"- {_escaped(note)}" for note in made.notes)
