@@ -215,7 +215,7 @@ def test_the_published_value_of_the_experiment_on_this_recipe_stands_beside_ours
                    published=[verdict])  # fmt: skip
     found = made(tmp_path)
     (line,) = found.lines
-    assert line.published(column(found, "FID")) == "3.17 PASS × 1, other protocol × 1"
+    assert line.published(column(found, "FID")) == ("3.17", "PASS × 1, other protocol × 1")
     assert "Published: Table 2." in found.notes
     assert "Other protocol than the published one: few steps." in found.notes
 
@@ -225,7 +225,7 @@ def test_without_results_or_an_experiment_the_recipes_value_does(tmp_path):
     write_run(tmp_path / "a", choices=recipe, expected=EXPECTED, metrics=measured(fid=9.5))
     write_run(tmp_path / "b", choices={**recipe, "objective": "vlb"}, expected=EXPECTED, step=50)
     found = made(tmp_path)
-    assert [line.published(column(found, "FID")) for line in found.lines] == ["9.0", "9.0"]
+    assert [line.published(column(found, "FID")) for line in found.lines] == [("9.0", "")] * 2
 
 
 def test_what_conf_expects_is_found(tmp_path):
@@ -233,7 +233,7 @@ def test_what_conf_expects_is_found(tmp_path):
     run = write_run(tmp_path / "a", metrics=measured(fid=3.0))
     (run / "config.yaml").write_text(OmegaConf.to_yaml(config))
     found = made(run)
-    assert found.lines[0].published(column(found, "FID")) == "3.17"
+    assert found.lines[0].published(column(found, "FID")) == ("3.17", "")
 
 
 # --- time ------------------------------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ class Run:
     seconds: float | None = None  # of a sweep's run: all its starts together, evaluation included
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # finite numbers only
-    protocol: dict[str, Any] = field(default_factory=dict)
+    protocol: dict[str, str] = field(default_factory=dict)  # leaves by their dotted names
     verdicts: dict[str, str] = field(default_factory=dict)  # by metric, against the published value
     history: dict[str, Curve] = field(default_factory=dict)  # the columns of metrics.csv, over steps
     terms: Curve = field(default_factory=lambda: ([], []))  # of the bound, over t
@@ -77,7 +77,7 @@ class Run:
 
     @property
     def fingerprint(self) -> str:
-        return text(self.protocol.get("fingerprint", ""))
+        return self.protocol.get("fingerprint", "")
 
     @property
     def expected(self) -> dict[str, Any]:
@@ -112,18 +112,18 @@ def _within(folder: Path, seen: set[Path]) -> Iterator[Run]:
     if folder in seen:
         return
     seen.add(folder)
-    if (folder / "config.yaml").is_file():
-        yield _read(folder)
+    try:
+        is_run = (folder / "config.yaml").is_file()
+        recorded = [] if is_run else cells.folders(folder)
+        inside = [] if is_run else [path for path in folder.iterdir() if path.is_dir() and path not in recorded]
+    except OSError:  # not ours to read
         return
-    recorded = cells.folders(folder)
+    if is_run:
+        yield _read(folder)
     for path in recorded:
         if path not in seen and (path.is_dir() or _cell(path)[0]):
             seen.add(path)
             yield _read(path)
-    try:
-        inside = [path for path in folder.iterdir() if path.is_dir() and path not in recorded]
-    except OSError:
-        return
     for path in sorted(inside, key=lambda path: (path.is_symlink(), path.name)):
         if path.name not in SKIPPED and not path.name.startswith("."):
             yield from _within(path, seen)
@@ -136,11 +136,11 @@ def _read(folder: Path) -> Run:
         run.status, run.reason = shown(cell.status), shown(cell.reason)
         run.overrides, run.seconds = overrides(cell.overrides), cell.seconds
     run.problems += [problem] if problem else []
-    if (folder / "config.yaml").is_file():
+    if bounded(run, folder / "config.yaml") is not None:
         try:
             run.config = runs.saved_config(folder)
         except ValueError as error:
-            run.problems.append(shown(_relative(str(error), folder)))
+            run.problems.append(shown(str(error).replace(f"{folder}/", "")))
     _read_results(run)
     _read_curves(run)
     if not cell:
@@ -186,10 +186,10 @@ def _read_results(run: Run) -> None:
             run.metrics[shown(name)] = {part: value for part, value in numbers.items() if value is not None}
             if "value" in parts and "value" not in run.metrics[shown(name)]:
                 run.problems.append(shown(f"{name} is {parts['value']}"))
-        run.protocol = dict(content["protocol"])
+        run.protocol = {shown(key): text(value) for key, value in published.flat(content["protocol"]).items()}
         for entry in content.get("published", []):
             run.verdicts[shown(entry["metric"])] = shown(entry["verdict"])
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         run.problems.append("results.json is not complete")
 
 
@@ -299,7 +299,3 @@ def shown(value: Any) -> str:
     line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
     line = line.encode("utf-8", "replace").decode()
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
-
-
-def _relative(message: str, folder: Path) -> str:
-    return message.replace(f"{folder}/", "")

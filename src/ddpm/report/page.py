@@ -26,7 +26,7 @@ class Number:
     text: str
     value: float | None
     aside: str = ""  # the deviation, or the run's own error
-    published: str = ""
+    published: tuple[str, str] | None = None  # value, verdicts
     best: bool = False
 
 

@@ -5,10 +5,8 @@ import statistics
 from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ddpm import cli, quantities
-from ddpm.published import flat
 from ddpm.quantities import Quantity
 from ddpm.report.collect import PRESETS, Run, shown, text
 
@@ -104,19 +102,19 @@ class Line:
             return ""
         return f"(± {column.number(with_it[0][column.quantity.error])})"
 
-    def published(self, column: Column) -> str:
+    def published(self, column: Column) -> tuple[str, str] | None:
         """The published value, and the verdicts on ours."""
         run = next((run for run in self.runs if run.expected), None)
         entry = run.expected.get(column.metric) if run and column.ranked else None
         if not isinstance(entry, dict) or "value" not in entry:
-            return ""
+            return None
         verdicts = Counter(
             run.verdicts[column.metric] if run.verdicts[column.metric] in VERDICTS else "other protocol"
             for run in self.finished
             if column.metric in run.verdicts
         )
         said = [verdict if len(verdicts) == 1 else f"{verdict} × {n}" for verdict, n in verdicts.most_common()]
-        return f"{text(entry['value'])} {', '.join(said)}".strip()
+        return text(entry["value"]), ", ".join(said)
 
     @property
     def seeds(self) -> str:
@@ -241,16 +239,14 @@ def _differing_protocols(runs: Sequence[Run]) -> dict[str, list[str]]:
     """The parts of the protocols that are not the same wherever something was measured, with their values."""
     protocols = [_comparable(run.protocol) for run in runs if run.finished and run.protocol]
     parts = dict.fromkeys(part for protocol in protocols for part in protocol)
-    values = {part: list(dict.fromkeys(text(protocol.get(part)) for protocol in protocols)) for part in parts}
+    values = {part: list(dict.fromkeys(protocol.get(part, "null") for protocol in protocols)) for part in parts}
     return {part: found for part, found in values.items() if len(found) > 1 and part != "fingerprint"}
 
 
-def _comparable(protocol: dict[str, Any]) -> dict[str, Any]:
-    """Leaves; a bound at every t is the same measure for every T."""
-    leaves = flat(protocol)
-    if leaves.get("bound.evaluations") == leaves.get("timesteps"):
-        leaves["bound.evaluations"] = "every t"
-    return leaves
+def _comparable(protocol: dict[str, str]) -> dict[str, str]:
+    """The same, but for a bound at every t, which is one measure for every T."""
+    full = "bound.evaluations" in protocol and protocol["bound.evaluations"] == protocol.get("timesteps")
+    return {**protocol, "bound.evaluations": "every t"} if full else protocol
 
 
 def _voids(part: str, column: Column) -> bool:

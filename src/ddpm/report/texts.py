@@ -86,7 +86,7 @@ def _cells(made: Table) -> tuple[list[str], list[list[str]], set[tuple[int, int]
         if column in made.published:
             headings.append(f"{column.title}, published")
             for line, row in zip(made.lines, rows, strict=True):
-                row.append(line.published(column))
+                row.append(" ".join(filter(None, line.published(column) or ())))
     for line, row in zip(made.lines, rows, strict=True):
         row += [minutes(made, line), line.seeds, line.note]
     return [*headings, made.minutes_title, "seeds", "note"], rows, best
