@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from ddpm import checkpoint, cli, resume
+from ddpm.report import __main__ as report
 
 TRAIN = {
     "objectiv=vlb": "did you mean objective",
@@ -178,6 +179,20 @@ EVALUATE = {
 }
 
 
+REPORT = {
+    "": "which runs?",
+    "out=reports": "which runs?",
+    "nowhere": "nowhere is not a folder",
+    "text.ckpt": "is not a folder",
+    "run nowhere": "nowhere is not a folder",
+    "empty": "no run in empty",
+    "run out=text.ckpt": "text.ckpt",
+    "run out=/proc/nowhere": "/proc",
+    "run --wat": "unknown flag",
+    "run to=reports": "to=reports is not a folder",
+}
+
+
 class Hostile:
     """Would leave a file behind if it were unpickled."""
 
@@ -236,6 +251,8 @@ def workplace(tmp_path_factory):
 
 
 def entry(script):
+    if script == "report":
+        return lambda: cli.guarded(report.main)
     specification = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
@@ -246,7 +263,11 @@ def entry(script):
 
 @pytest.mark.parametrize(
     ("script", "request_", "message"),
-    [("train", *case) for case in TRAIN.items()] + [("evaluate", *case) for case in EVALUATE.items()],
+    [
+        (script, *case)
+        for script, cases in (("train", TRAIN), ("evaluate", EVALUATE), ("report", REPORT))
+        for case in cases.items()
+    ],
 )
 def test_a_wrong_request_is_one_line_and_writes_nothing(workplace, monkeypatch, capsys, script, request_, message):
     monkeypatch.chdir(workplace)

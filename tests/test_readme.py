@@ -24,8 +24,8 @@ def test_python_commands_run_in_order(workspace):
     for script, *arguments in commands:
         if "-m" in arguments and "glob" in arguments[-1]:
             continue  # below: six cells
-        smoke = [] if "debug=smoke" in arguments else ["debug=smoke"]
-        run(script, *arguments, *smoke, "logger=csv", cwd=workspace)
+        smoke = ["logger=csv", *["debug=smoke"] * ("debug=smoke" not in arguments)]
+        run(script, *arguments, *(smoke if script != "-m" else []), cwd=workspace)
     assert (workspace / "runs/sweeps/latest/report.html").exists()
     (example,) = EXAMPLES
     (workspace / "example.py").write_text(example)

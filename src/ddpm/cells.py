@@ -30,7 +30,7 @@ class Cell:
 
     @property
     def number(self) -> int:
-        return int(self.folder.name.partition("_")[0])
+        return _number(self.folder) or 0
 
     @property
     def log(self) -> Path:
@@ -64,8 +64,13 @@ def within(sweep: Path) -> list[Cell]:
     Raises:
         ValueError: a record is damaged.
     """
-    folders = [record.with_suffix("") for record in sweep.glob("[0-9]*_*.json")]
-    return sorted((cell for folder in folders if (cell := of(folder))), key=lambda cell: (cell.number, cell.folder))
+    return [cell for folder in folders(sweep) if (cell := of(folder))]
+
+
+def folders(sweep: Path) -> list[Path]:
+    """The run folders, begun or not, that a sweep's folder has records of, in their order."""
+    found = [record.with_suffix("") for record in sweep.glob("[0-9]*_*.json") if record.is_file()]
+    return sorted((folder for folder in found if _number(folder) is not None), key=lambda f: (_number(f), f.name))
 
 
 def plan(sweep: Path) -> dict[str, list[str]]:
@@ -76,6 +81,11 @@ def plan(sweep: Path) -> dict[str, list[str]]:
     """
     content: dict[str, list[str]] = json.loads((sweep / PLAN).read_text())
     return content
+
+
+def _number(folder: Path) -> int | None:
+    digits = folder.name.partition("_")[0]
+    return int(digits) if digits.isdecimal() else None
 
 
 def _file(folder: Path) -> Path:

@@ -23,33 +23,39 @@ def compare(config: DictConfig, metrics: Mapping[str, Mapping[str, Any]], step: 
 
     Its `verdict` is PASS, FAIL, or the reason why this run is not the published one.
     """
-    choices = config.choices
-    expected = config.expected.get(choices.recipe if choices.get("experiment") else "recipe")
-    if not expected:
-        return []
-    departures = list(_departures(config, step))
+    values = expected(config)
+    departures = list(_departures(config, step)) if values else []
     entries = []
-    for metric, value in expected.items():
-        if metric not in metrics or not OmegaConf.is_config(value):
+    for metric, value in values.items():
+        if metric not in metrics or not isinstance(value, Mapping):
             continue
         elsewhere = OF_SAMPLES if metric.startswith("bits") else OF_BOUND
         own = [departure for departure in departures if not departure.startswith(elsewhere)]
         measured = metrics[metric]["value"]
-        verdict = "PASS" if abs(measured - value.value) <= value.tolerance else "FAIL"
+        verdict = "PASS" if abs(measured - value["value"]) <= value["tolerance"] else "FAIL"
         if own:
             more = f" and {len(own) - 3} more" if len(own) > 3 else ""
             verdict = f"not the published protocol: {'; '.join(own[:3])}{more}"
         elif tool := value.get("tool"):
             verdict = f"not the published protocol: it was measured with {tool}"
-        about = {"published": value.value, "tolerance": value.tolerance, "source": expected.source}
+        about = {"published": value["value"], "tolerance": value["tolerance"], "source": values["source"]}
         entries.append({"metric": metric, "measured": measured, **about, "verdict": verdict})
     return entries
+
+
+def expected(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the experiment on this recipe (or, without one, the recipe) was published with: `source`, and by metric."""
+    choices = config["choices"]
+    values: Mapping[str, Any] | None = config["expected"].get(
+        choices.get("recipe") if choices.get("experiment") else "recipe"
+    )
+    return values or {}
 
 
 def _departures(config: DictConfig, step: int) -> Iterator[str]:
     """Where the run differs from its recipe and experiment as they stand in conf/."""
     chosen = [f"{group}={config.choices[group]}" for group in ("recipe", "experiment") if config.choices.get(group)]
-    published, own = (_flat(OmegaConf.to_container(c)) for c in (cli.compose(chosen), config))
+    published, own = (flat(OmegaConf.to_container(c)) for c in (cli.compose(chosen), config))
     for key in sorted(published.keys() | own.keys()):
         if not key.startswith(HARMLESS) and published.get(key) != own.get(key):
             yield f"{key}={own.get(key)} instead of {published.get(key)}"
@@ -57,9 +63,9 @@ def _departures(config: DictConfig, step: int) -> Iterator[str]:
         yield f"step {step:,} of {config.max_steps:,}"
 
 
-def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+def flat(tree: Any, prefix: str = "") -> dict[str, Any]:
     """Leaves by their dotted names."""
-    flat: dict[str, Any] = {}
+    leaves: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat
+        leaves |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return leaves

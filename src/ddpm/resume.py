@@ -4,9 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from ddpm import cells, cli, runs
 
@@ -18,7 +16,6 @@ CHANGEABLE = (
 )  # fmt: skip
 FIXED = ("trainer.precision", "evaluation.decoder")  # the exceptions; the decoder is part of objective=vlb
 PRESETS = ("recipe", "experiment", "debug", "base")  # of the other settings, which are compared one by one
-LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path | None]:
@@ -78,24 +75,13 @@ def run_folder(path: Path) -> Path:
 
 
 def saved_config(folder: Path) -> dict[str, Any]:
-    """A run's config.yaml, which may come from a stranger: plain values, interpolations left as text.
+    """A run's config.yaml, as `runs.saved_config`.
 
     Raises:
         RequestError: it is not a configuration.
     """
-    file = folder / "config.yaml"
-    try:
-        if file.stat().st_size > LARGEST:
-            raise cli.RequestError(f"{file} is larger than any configuration")
-        text = file.read_text()
-        if any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text)):
-            raise cli.RequestError(f"{file} refers to itself, as no configuration of ours does")
-        tree = OmegaConf.to_container(OmegaConf.create(text))
-    except (OSError, ValueError, RecursionError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
-        raise cli.RequestError(f"{file} cannot be read as a configuration") from error
-    if not isinstance(tree, dict):
-        raise cli.RequestError(f"{file} is not a configuration")
-    return {str(key): value for key, value in tree.items()}
+    with cli.request():
+        return runs.saved_config(folder)
 
 
 def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) -> list[str]:

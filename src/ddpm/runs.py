@@ -7,14 +7,18 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 ROOT = Path("runs")
 UNFINISHED = ".unfinished"  # inside an evaluation's folder: what it has done so far
 CONF = Path(__file__).parents[2] / "conf"
 STARTED_BY = "DDPM_STARTED_BY"  # in the environment of a sweep's run: the process that watches it
+LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
 PATIENCE = 10.0  # seconds for a killed predecessor to leave the folder
 
 _held: list[FileLock] = []  # for as long as this process lives
@@ -88,10 +92,7 @@ def claim(folder: Path, key: str = "out") -> Path:
     folder = folder.absolute()
     if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty, and nothing is overwritten: choose another folder with {key}=")
-    folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise PermissionError(f"{folder} cannot be written")
-    return folder
+    return writable(folder)
 
 
 def link_latest(folder: Path, link: Path) -> None:
@@ -141,10 +142,33 @@ def lock(folder: Path) -> None:
     _held.append(held)
 
 
+def saved_config(folder: Path) -> dict[str, Any]:
+    """A run's config.yaml, which may come from a stranger: plain values, interpolations left as text.
+
+    Raises:
+        ValueError: it is not a configuration.
+    """
+    file = folder / "config.yaml"
+    try:
+        large = file.stat().st_size > LARGEST
+        text = "" if large else file.read_text(encoding="utf-8")
+        aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
+        tree = None if aliases else OmegaConf.to_container(OmegaConf.create(text))
+    except (OSError, ValueError, RecursionError, AssertionError, yaml.YAMLError, OmegaConfBaseException) as error:
+        raise ValueError(f"{file} cannot be read as a configuration") from error
+    if large:
+        raise ValueError(f"{file} is larger than any configuration")
+    if aliases:
+        raise ValueError(f"{file} refers to itself, as no configuration of ours does")
+    if not isinstance(tree, dict):
+        raise ValueError(f"{file} is not a configuration")
+    return {str(key): value for key, value in tree.items()}
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file that a reader sees as it was or as it is to be, never half; on the disk when this returns."""
     temporary = path.with_name(f".{path.name}")
-    with temporary.open("w") as file:
+    with temporary.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -178,8 +202,16 @@ def figures_folder(run: Path | None, name: str, out: str | None) -> Path:
         OSError: it cannot be made or written.
     """
     folder = (Path(out) if out else run / "figures" if run else ROOT / "figures" / name).absolute()
-    if is_rank_zero():
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(f"{folder} cannot be written")
+    return writable(folder) if is_rank_zero() else folder
+
+
+def writable(folder: Path) -> Path:
+    """The folder, there and open to new files.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written")
     return folder

@@ -17,30 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ddpm import runs
+from ddpm import quantities, runs
 
 ABREAST = 5  # metrics side by side; more go below each other
 FEW = 2048  # fewer images than Inception has features: FID is then mostly bias
-
-
-@dataclass(frozen=True)
-class Column:
-    """A metric in the table: digits after the point, and which part of it is its spread."""
-
-    title: str
-    digits: int
-    spread: str | None = None
-
-
-COLUMNS = {
-    "inception_score": Column("IS", 3, "std"),
-    "fid": Column("FID", 3),
-    "kid": Column("KID", 5, "std"),
-    "precision": Column("precision", 3),
-    "recall": Column("recall", 3),
-    "bits_per_dim": Column("bits/dim", 4, "stderr"),
-    "bound_nats": Column("bound (nats)", 4, "stderr"),
-}
 
 
 @dataclass
@@ -105,7 +85,7 @@ class Results:
 
     def print(self) -> None:
         """The table, and what to know before quoting it."""
-        shown = [name for name in self.metrics if _column(name)]
+        shown = [name for name in self.metrics if quantities.of(name)]
         lines: list[list[str]] = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
         if self.real:
             lines.append(["real images", *(_cell(name, self.real) for name in shown)])
@@ -153,7 +133,7 @@ class Results:
         return notes
 
     def _of_bound(self, name: str) -> list[str]:
-        bound, title, T = self.metrics[name], COLUMNS[name].title, self.protocol["timesteps"]
+        bound, title, T = self.metrics[name], _title(name), self.protocol["timesteps"]
         how = f"bound over all {T} timesteps"
         if "evaluations" in bound:
             own = f"± {bound['stderr_of_estimate']:.4f} of its own, within the error shown"
@@ -170,27 +150,18 @@ class Results:
         return notes
 
 
-def _column(name: str) -> Column | None:
-    return next((column for known, column in COLUMNS.items() if name in (known, *_variants(known))), None)
-
-
-def _variants(name: str) -> list[str]:
-    return [f"{name}_train", f"{name}_test"]
-
-
 def _title(name: str) -> str:
-    column = _column(name)
-    assert column is not None
-    split = name.rpartition("_")[2]
-    return f"{column.title}, {split}" if split in ("train", "test") else column.title
+    quantity = quantities.of(name)
+    assert quantity is not None
+    return quantity.title
 
 
 def _cell(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    column, found = _column(name), metrics.get(name)
-    if not found or column is None:
+    quantity, found = quantities.of(name), metrics.get(name)
+    if not found or quantity is None:
         return ""
-    spread = f" ± {found[column.spread]:.{column.digits}f}" if column.spread else ""
-    return f"{found['value']:.{column.digits}f}{spread}"
+    error = f" ± {found[quantity.error]:.{quantity.digits}f}" if quantity.error else ""
+    return f"{found['value']:.{quantity.digits}f}{error}"
 
 
 def _verdict(line: Mapping[str, Any]) -> str:

@@ -54,7 +54,7 @@ def run(overrides: Sequence[str]) -> int:
             if cell.status == "running":  # its watcher was ended, too
                 cell.status, cell.reason = "interrupted", "the sweep was stopped"
                 cell.write()
-        report.write(folder)
+        report.publish([folder], folder)
         print(f"report: {folder / 'report.html'}", flush=True)
     ends = {cell.status for cell in cells.within(folder)}
     return 2 if ends == {"refused"} else int(not ends <= {"finished", "refused"})

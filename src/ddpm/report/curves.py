@@ -1,0 +1,175 @@
+"""The curves of the page: one colour for each configuration, a line for each seed, as SVG in the page's colours.
+
+matplotlib draws with placeholder colours, which become CSS variables: light and dark are the page's business.
+"""
+
+import io
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any, Literal
+
+from ddpm.report.collect import Curve, Run
+from ddpm.report.table import Line
+
+COLOURS = 6  # of the page's palette; further configurations take them again, dashed
+DASHES = ((), (5.0, 2.0), (1.5, 1.5), (7.0, 2.0, 1.5, 2.0))
+POINTS = 200  # of a curve at most
+WINDOWS = 40  # a smoothed point is the mean over this share of its curve
+VALIDATION = "validation/"
+WIDE = 8.0  # from the lowest to the highest: beyond it, a linear axis would show the beginning alone
+INK = "#010203"  # stands for the page's colour of text
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A figure of the page."""
+
+    title: str
+    caption: str
+    svg: str
+
+
+def plots(lines: Sequence[Line]) -> list[Plot]:
+    """Those that there is something to draw for."""
+    validations = sorted({name for line in lines for run in line.runs for name in run.history if _of_validation(name)})
+    drawn = [
+        _plot(
+            "Training loss",
+            f"Running mean over 1/{WINDOWS} of each curve; logarithmic. Different objectives have different units.",
+            _curves(lines, lambda run: smoothed(run.history.get("train/loss", ([], [])))),
+            ("step", "loss"),
+            log="y",
+        ),
+        *(
+            _plot(
+                "Validation",
+                f"{name.removeprefix(VALIDATION).replace('_', ' ')}: an estimate of the bound on held-out images.",
+                _curves(lines, lambda run, name=name: run.history.get(name, ([], []))),  # type: ignore[misc]
+                ("step", "bits/dim"),
+                log="y if wide",
+            )
+            for name in validations
+        ),
+        _plot(
+            "Terms of the bound",
+            "What each t costs, L_{t-1}, in bits/dim (nats for points); both axes are logarithmic. The first is L_0.",
+            _curves(lines, lambda run: run.terms),
+            ("t", "term"),
+            log="xy",
+        ),
+        _plot(
+            "Rate and distortion",
+            "RMSE (0..255) of x_0 as estimated from x_t, against the rate of x_T, ..., x_t; Figure 5 of the paper.",
+            _curves(lines, lambda run: run.rates),
+            ("rate (bits/dim)", "RMSE"),
+        ),
+    ]
+    return [plot for plot in drawn if plot]
+
+
+def smoothed(curve: Curve) -> Curve:
+    """Means over windows of a fortieth of the curve, centred, narrower at its ends."""
+    x, y = curve
+    half = round(len(y) / WINDOWS) // 2
+    sums = [0.0, *accumulate(y)]
+    spans = [(max(0, i - (reach := min(half, i, len(y) - 1 - i))), i + reach + 1) for i in range(len(y))]
+    return x, [(sums[end] - sums[begin]) / (end - begin) for begin, end in spans]
+
+
+def thinned(curve: Curve, log_x: bool) -> Curve:
+    """At most POINTS of its points, evenly over the axis; the first and the last among them."""
+    x, y = curve
+    last = len(x) - 1
+    if last < POINTS:
+        return curve
+    shares = [i / (POINTS - 1) for i in range(POINTS)]
+    kept = sorted({round((last + 1) ** share) - 1 if log_x else round(last * share) for share in shares})
+    return [x[i] for i in kept], [y[i] for i in kept]
+
+
+def dashes(i: int) -> tuple[float, ...]:
+    """Of the i-th configuration."""
+    return DASHES[i // COLOURS % len(DASHES)]
+
+
+def _of_validation(name: str) -> bool:
+    return name.startswith(VALIDATION)
+
+
+def _curves(lines: Sequence[Line], curve: Callable[[Run], Curve]) -> Iterator[tuple[int, int, Curve]]:
+    """(configuration, how many seeds it has, the curve of one of them)."""
+    for i, line in enumerate(lines):
+        for run in line.runs:
+            yield i, len(line.runs), curve(run)
+
+
+def _plot(
+    title: str,
+    caption: str,
+    curves: Iterator[tuple[int, int, Curve]],
+    labels: tuple[str, str],
+    log: Literal["", "y", "xy", "y if wide"] = "",
+) -> Plot | None:
+    drawable = []
+    for i, seeds, (xs, ys) in curves:
+        pairs = zip(xs, ys, strict=True)
+        points = [(x, y) for x, y in pairs if (x > 0 or log != "xy") and (y > 0 or log not in ("y", "xy"))]
+        if points:
+            drawable.append((i, seeds, thinned(([x for x, _ in points], [y for _, y in points]), log == "xy")))
+    if not drawable:
+        return None
+    import matplotlib as mpl  # takes half a second, which a refused request does not wait for
+    from matplotlib.figure import Figure
+
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    settings: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": title,
+        "font.size": 9,
+        **dict.fromkeys(ink, INK),
+    }
+    buffer = io.StringIO()
+    with mpl.rc_context(settings | dict.fromkeys(ink, INK)):
+        figure = Figure((5.2, 3.1), layout="constrained")
+        axes = figure.subplots()
+        for n, (i, seeds, (x, y)) in enumerate(drawable):
+            (line,) = axes.plot(x, y, color=_colour(i), linewidth=1.6 if seeds == 1 else 0.9, markersize=3)
+            line.set_marker("o" if len(x) == 1 else "")
+            line.set_linestyle((0, dashes(i)) if dashes(i) else "-")
+            line.set_gid(f"line-{i}-{n}")
+        axes.set(xlabel=labels[0], ylabel=labels[1])
+        heights = [height for _, _, (_, y) in drawable for height in y]
+        if log == "xy":
+            axes.set_xscale("log")
+        if log in ("y", "xy"):
+            axes.set_yscale("log")
+        elif log and 0 < min(heights) < max(heights) / WIDE:
+            axes.set_yscale("log", subs=(2, 5))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.yaxis.set_minor_formatter("{x:g}")
+        axes.grid(color=INK, alpha=0.13, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
+    return Plot(title, caption, _for_page(buffer.getvalue(), title, caption))
+
+
+def _colour(i: int) -> str:
+    """A placeholder."""
+    return f"#fe{i % COLOURS:02x}fe"
+
+
+def _for_page(svg: str, title: str, caption: str) -> str:
+    """Inline SVG: no prologue, the page's colours, ids that no other figure has, rounded numbers."""
+    name = re.sub(r"\W+", "-", f"{title}-{caption}".lower())[:60]
+    svg = svg[svg.index("<svg") :].replace(INK, "var(--ink)")
+    svg = re.sub(r"#fe0(\d)fe", r"var(--series-\1)", svg)
+    svg = re.sub(r'<g id="line-(\d+)-\d+">', r'<g class="line" data-line="\1">', svg)
+    svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
+    svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)
+    svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
+    size = re.search(r'viewBox="[^"]*"', svg)
+    assert size
+    return re.sub(r"<svg [^>]*>", f'<svg {size[0]} role="img" aria-label="{title}">', svg, count=1)

@@ -1,0 +1,126 @@
+"""report.html: one file that needs nothing but itself. page.html is its template; whatever goes in is escaped."""
+
+import shlex
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ddpm.report import curves
+from ddpm.report.collect import Run, bounded, shown
+from ddpm.report.pictures import Picture, newest
+from ddpm.report.table import Column, Line, Table, differences
+from ddpm.report.texts import link, minutes
+
+LONGEST_URL = 300
+
+
+@dataclass(frozen=True)
+class Number:
+    """A cell of the table: what is shown, and what it is sorted by."""
+
+    text: str
+    value: float | None
+    aside: str = ""  # the deviation, or the run's own error
+    published: tuple[str, str] | None = None  # value, verdicts
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture below its configuration's name."""
+
+    index: int
+    line: Line
+    run: Run
+    picture: Picture
+
+
+def render(made: Table, runs: Sequence[Run], title: str, out: Path) -> str:
+    """The page, for a file in `out`."""
+    environment = Environment(
+        loader=PackageLoader("ddpm.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup  # our own drawing
+    lines = [(line, _numbers(made, i, line), _by_seed(made, line)) for i, line in enumerate(made.lines)]
+    counts = Counter(run.status or "unknown" for run in runs)
+    keys = differences(runs)
+    content = {
+        "title": title,
+        "made_at": time.strftime("%Y-%m-%d %H:%M"),
+        "counts": sorted(counts.items(), key=lambda item: -item[1]),
+        "made": made,
+        "lines": lines,
+        "samples": _pictures(made.lines, "samples"),
+        "strips": _pictures(made.lines, "progressive"),
+        "plots": curves.plots(made.lines),
+        "dashes": [" ".join(map(str, curves.dashes(i))) for i in range(len(made.lines))],
+        "colours": curves.COLOURS,
+        "differences": [(key, [_values(line, key) for line in made.lines]) for key in keys],
+        "link": lambda target: link(target, out),
+        "files": _files,
+        "wandb": _wandb,
+    }
+    return environment.get_template("page.html").render(content)
+
+
+def _numbers(made: Table, i: int, line: Line) -> list[Number]:
+    numbers = []
+    for j, column in enumerate(made.columns):
+        mean = line.mean(column)
+        text = "" if mean is None else column.number(mean)
+        aside = line.deviation(column) or line.error(column)
+        numbers.append(Number(text, mean, aside, line.published(column), (i, j) in made.best))
+    return [*numbers, Number(minutes(made, line), made.minutes(line))]
+
+
+def _by_seed(made: Table, line: Line) -> list[tuple[Run, list[Number]]]:
+    """Each run of several with its own numbers."""
+    if len(line.runs) < 2:
+        return []
+    alone = [(run, Line(line.settings, [run])) for run in line.runs]
+    return [(run, [_alone(each, column) for column in made.columns] + [_minutes(made, each)]) for run, each in alone]
+
+
+def _alone(line: Line, column: Column) -> Number:
+    mean = line.mean(column)
+    return Number("" if mean is None else column.number(mean), mean, line.error(column))
+
+
+def _minutes(made: Table, line: Line) -> Number:
+    return Number(minutes(made, line), made.minutes(line))
+
+
+def _pictures(lines: Sequence[Line], folder: str) -> list[Shown]:
+    """Of each configuration's first finished run that has one."""
+    found = (
+        next(((run, picture) for run in line.finished if (picture := newest(run, folder))), None) for line in lines
+    )
+    return [Shown(i, line, *each) for i, (line, each) in enumerate(zip(lines, found, strict=True)) if each is not None]
+
+
+def _values(line: Line, key: str) -> str:
+    return " / ".join(dict.fromkeys(run.setting(key) for run in line.runs))
+
+
+def _files(run: Run) -> list[Path]:
+    """What of a run the page links to: its folder, and the files that are there."""
+    names = ("config.yaml", "results.json", "metrics.csv")
+    return [file for file in (run.folder / name for name in names) if file.is_file()]
+
+
+def _wandb(run: Run) -> tuple[str, str]:
+    """Where W&B shows the run; of one that was logged offline, the command that sends it there."""
+    url = shown((bounded(run, run.folder / "wandb" / "url") or b"")[:LONGEST_URL].decode(errors="replace"))
+    if url.startswith("https://"):
+        return url, ""
+    offline = sorted(path for path in (run.folder / "wandb").glob("offline-run-*") if path.is_dir())
+    return "", shown(f"wandb sync {' '.join(shlex.quote(str(path)) for path in offline)}") if offline else ""

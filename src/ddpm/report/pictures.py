@@ -1,0 +1,71 @@
+"""Sample grids and strips of a run, small enough to be part of a page."""
+
+import base64
+import io
+import re
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ddpm.report.collect import Run, bounded
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+WIDEST = 560  # pixels
+LARGEST = 60_000  # bytes
+QUALITIES = (85, 50, 20)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG or WebP as a data: URI, with the step it was made at and its width and height."""
+
+    source: str
+    step: int
+    width: int
+    height: int
+
+
+def newest(run: Run, folder: str) -> Picture | None:
+    """The last of `folder`/step_*.png that can be read; what cannot is said in the run's row."""
+    files = {int(match[1]): path for path in (run.folder / folder).glob("step_*.png") if (match := _STEP(path.name))}
+    for step, path in sorted(files.items(), reverse=True):
+        content = bounded(run, path)
+        found = _picture(content, step) if content else None
+        if found:
+            return found
+        run.problems.append(f"{folder}/{path.name} is not a picture")
+    return None
+
+
+_STEP = re.compile(r"step_(\d{1,12})\.png").fullmatch
+
+
+def _picture(content: bytes, step: int) -> Picture | None:
+    """The same pixels where they are few; else as many as a page can show."""
+    from PIL import Image  # a refused request does not wait for it
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+                image.load()
+                kind = "png"
+                if image.width > WIDEST or len(content) > LARGEST:
+                    image.thumbnail((WIDEST, 4 * WIDEST))
+                    content, kind = _compressed(image), "webp"
+                data = base64.b64encode(content).decode()
+                return Picture(f"data:image/{kind};base64,{data}", step, image.width, image.height)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
+        return None
+
+
+def _compressed(image: "Image") -> bytes:
+    """As WebP, as well as LARGEST allows."""
+    for quality in QUALITIES:
+        buffer = io.BytesIO()
+        image.convert("RGB").save(buffer, "WEBP", quality=quality)
+        if buffer.tell() <= LARGEST:
+            break
+    return buffer.getvalue()

@@ -1,0 +1,181 @@
+"""Every run once, in order; and whatever is wrong with a file is said in its row."""
+
+import json
+import os
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from written_runs import measured, write_cell, write_run
+
+from ddpm import report
+from ddpm.report import collect
+
+
+def test_each_run_is_found_once_however_it_is_reached(tmp_path):
+    write_run(tmp_path / "runs/digits/b", metrics=measured(fid=1.0))
+    write_run(tmp_path / "runs/digits/a")
+    write_cell(tmp_path / "runs/sweeps/s", 1, "objective=vlb")
+    write_cell(tmp_path / "runs/sweeps/s", 0, "objective=simple")
+    for hidden in ("evaluations/x", "wandb/y", ".z"):
+        write_run(tmp_path / "runs" / hidden)
+    (tmp_path / "runs/digits/b/evaluations/c").mkdir(parents=True)
+    (tmp_path / "runs/digits/b/evaluations/c/config.yaml").write_text("{}")
+    (tmp_path / "runs/aa_latest").symlink_to("digits/b")
+    (tmp_path / "runs/sweeps/latest").symlink_to("s")
+    (tmp_path / "runs/digits/circle").symlink_to(tmp_path / "runs")
+    found = collect.within([tmp_path / "runs", tmp_path / "runs/digits/a", tmp_path / "runs/sweeps/latest"])
+    names = [str(run.folder.relative_to(tmp_path / "runs")) for run in found]
+    assert names == ["digits/a", "digits/b", "sweeps/s/000_cell", "sweeps/s/001_cell"]
+    assert [run.overrides for run in found] == [None, None, {"objective": "simple"}, {"objective": "vlb"}]
+
+
+def test_what_has_not_begun_is_a_row_with_its_reason(tmp_path):
+    write_cell(tmp_path, 0, "objective=hybrid", status="refused", reason="needs a learned variance", begun=False)
+    write_cell(tmp_path, 1, "objective=vlb", status="waiting", begun=False)
+    assert [(run.status, run.why) for run in collect.within([tmp_path])] == [
+        ("refused", "needs a learned variance"),
+        ("waiting", ""),
+    ]
+
+
+def test_a_run_without_a_sweep_is_as_finished_as_its_files_say(tmp_path):
+    write_run(tmp_path / "a", step=100)
+    write_run(tmp_path / "b", step=60)
+    assert [(run.status, run.reason) for run in collect.within([tmp_path])] == [
+        ("finished", ""),
+        ("unfinished", "step 60 of 100"),
+    ]
+
+
+def test_training_time_is_the_images_over_their_rate(tmp_path):
+    (run,) = collect.within([write_run(tmp_path / "a", step=100)])
+    assert run.training_seconds == pytest.approx(100 * 64 / 640)
+
+
+HALF = {
+    "results.json": '{"metrics": {"fid": {"val',
+    "config.yaml": "data: {batch_size: 64\nseed",
+    "metrics.csv": "step,train/loss\n20,0.5\n40",
+    "bound.csv": "t,term,term_stderr\n1.0,1.6,0.1\n2.0,ab",
+    "rate_distortion.csv": "reverse_step,t,rate_bits_per_dim,rmse\n1000,1",
+}
+WRONG = [
+    *HALF.items(),
+    ("results.json", "[1, 2]"),
+    ("results.json", '{"metrics": [1], "protocol": {}}'),
+    ("results.json", '{"metrics": {"fid": 3}, "protocol": {}}'),
+    ("results.json", '{"metrics": {}, "protocol": 7}'),
+    ("results.json", '{"metrics": {}, "protocol": {}, "published": [1]}'),
+    ("results.json", "[" * 100_000),
+    ("results.json", '{"metrics": {}, "protocol": ' + '{"a": ' * 900 + "1" + "}" * 901),
+    ("config.yaml", "seed: !!python/object/apply:os.mkdir ['was here']"),
+    ("config.yaml", "a: &a [x, x]\nb: [*a, *a]"),
+    ("config.yaml", "- 1"),
+    ("metrics.csv", "train/loss\n0.5"),
+    ("metrics.csv", "\x00\x01\n\x02"),
+    ("bound.csv", "a,b\n1,2"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), WRONG)
+def test_a_damaged_file_is_said_in_its_row_and_the_rest_stays(workspace, name, content):
+    write_cell(workspace / "s", 0, "objective=vlb", metrics=measured(fid=2.0), choices={"objective": "vlb"})
+    damaged = write_cell(workspace / "s", 1, "objective=simple", metrics=measured(fid=1.0))
+    (damaged / name).write_text(content)
+    good, bad = collect.within([workspace / "s"])
+    assert good.why == ""
+    assert bad.status == "finished"
+    assert name in bad.why
+    assert str(workspace) not in bad.why
+    report.publish([workspace / "s"], workspace / "s")
+    assert not (workspace / "was here").exists()
+    for kind in ("md", "csv", "html"):
+        assert (
+            bad.why.replace("'", "&#39;") in (workspace / f"s/report.{kind}").read_text()
+            or bad.why in (workspace / f"s/report.{kind}").read_text()
+        )
+
+
+def test_the_lines_before_the_damage_are_kept(tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "metrics.csv").write_text("step,train/loss\n20,0.5\n40,0.25\n60")
+    (found,) = collect.within([run])
+    assert found.history["train/loss"] == ([20, 40], [0.5, 0.25])
+    assert "line 4" in found.why
+
+
+def test_numbers_that_are_none_are_said_and_not_used(tmp_path):
+    run = write_run(tmp_path / "a", metrics={"fid": {"value": float("nan")}, "inception_score": {"value": 10**400}})
+    (found,) = collect.within([run])
+    assert not any(found.metrics.values())
+    assert "fid is nan" in found.why
+    assert "inception_score is 1000" in found.why
+
+
+def test_a_damaged_record_is_said_in_its_row(tmp_path):
+    folder = write_cell(tmp_path, 0, "seed=1", metrics=measured(fid=1.0))
+    for content in ('{"overrides": [', "[]", '{"overrides": [1]}', '{"overrides": [], "seconds": "x"}'):
+        folder.with_name(f"{folder.name}.json").write_text(content)
+        (run,) = collect.within([tmp_path])
+        assert "000_cell.json is not a sweep's record" in run.why
+        assert run.finished  # by its files
+
+
+def test_another_programs_json_is_no_run(tmp_path):
+    (tmp_path / "2024_prices.json").write_text('{"apples": 3}')
+    assert collect.within([tmp_path]) == []
+
+
+def test_what_is_not_a_file_of_ours_is_not_read(tmp_path):
+    secret = tmp_path / "secret"
+    secret.write_text('{"metrics": {"fid": {"value": 1}}, "protocol": {}}')
+    run = write_run(tmp_path / "runs/a")
+    (run / "results.json").symlink_to(secret)
+    (run / "metrics.csv").unlink()
+    os.mkfifo(run / "metrics.csv")  # reading it would wait for ever
+    with (run / "bound.csv").open("wb") as file:
+        file.truncate(1 << 40)
+    (found,) = collect.within([run])
+    assert found.metrics == {}
+    assert "results.json: leads out" in found.why
+    assert "metrics.csv: not a file" in found.why
+    assert "bound.csv: larger" in found.why
+
+
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(name=st.sampled_from(sorted(HALF)), content=st.binary(max_size=80), cut=st.integers(0, 400))
+def test_no_content_crashes_the_reader(tmp_path, name, content, cut):
+    run = tmp_path / "a"
+    if not run.exists():
+        write_run(run, metrics=measured(fid=1.0))
+        (run / "bound.csv").write_text("t,term\n1,2\n")
+        (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n1,2\n")
+    good = (run / name).read_bytes()
+    try:
+        (run / name).write_bytes(good[:cut] + content)
+        (found,) = collect.within([run])
+        assert "\n" not in found.why
+    finally:
+        (run / name).write_bytes(good)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(metrics=JSON, protocol=JSON, choices=JSON, data=JSON, expected=JSON)
+def test_no_tree_crashes_the_report(tmp_path, metrics, protocol, choices, data, expected):
+    """Well-formed files whose content makes no sense."""
+    run = tmp_path / "a"
+    run.mkdir(exist_ok=True)
+    (run / "results.json").write_text(json.dumps({"metrics": {"fid": metrics}, "protocol": protocol}))
+    config = {"choices": choices, "data": data, "expected": expected, "max_steps": data}
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    report.publish([run], tmp_path)
+    assert (tmp_path / "report.csv").read_text().count("\n") == 2

@@ -1,0 +1,87 @@
+"""What the page draws, point by point."""
+
+import re
+import statistics
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ddpm.report import curves
+from ddpm.report.collect import Run
+from ddpm.report.table import Line
+
+
+def drawn(svg):
+    """The points of every line of a figure, by configuration."""
+    found = re.findall(r'<g class="line" data-line="(\d+)">\s*<path d="([^"]*)"', svg)
+    return {int(i): re.findall(r"[ML] ([\d.]+) ([\d.]+)", path) for i, path in found}
+
+
+def line(name, *histories, **about):
+    runs = [Run(Path(f"/{name}{i}"), "finished", history=dict(history)) for i, history in enumerate(histories)]
+    return Line({"objective": name}, runs or [Run(Path(f"/{name}"), "finished", **about)])
+
+
+def test_a_smoothed_point_is_the_mean_around_it():
+    y = [float(i**2 % 7) for i in range(200)]
+    x, smooth = curves.smoothed(([float(i) for i in range(200)], y))
+    assert len(x) == len(smooth) == 200
+    assert smooth[100] == pytest.approx(statistics.fmean(y[98:103]))
+    assert smooth[0] == y[0]
+    assert smooth[199] == pytest.approx(y[199])
+
+
+@given(st.lists(st.floats(-1e3, 1e3), max_size=300))
+def test_smoothing_keeps_within_the_curve(y):
+    x, smooth = curves.smoothed(([float(i) for i in range(len(y))], y))
+    assert len(smooth) == len(x) == len(y)
+    assert all(min(y) - 1e-6 <= each <= max(y) + 1e-6 for each in smooth)
+
+
+@given(st.integers(0, 5000), st.booleans())
+def test_a_long_curve_keeps_its_ends_and_few_points(n, log):
+    x = [float(i + 1) for i in range(n)]
+    kept, y = curves.thinned((x, x), log)
+    assert kept == y == sorted(set(kept))
+    assert len(kept) <= max(curves.POINTS, 1)
+    assert kept[:1] == x[:1]
+    assert kept[-1:] == x[-1:]
+
+
+def test_every_configuration_is_a_line_that_the_legend_can_find():
+    history = {"train/loss": ([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])}
+    (plot,) = curves.plots([line("a", history, history), line("b", history)])
+    assert plot.title == "Training loss"
+    assert sorted(re.findall(r'data-line="(\d+)"', plot.svg)) == ["0", "0", "1"]
+    assert "var(--series-0)" in plot.svg
+    assert "var(--ink)" in plot.svg
+    assert not re.search(r"#[0-9a-f]{6}", plot.svg)  # every colour is the page's
+
+
+def test_a_curve_goes_where_its_numbers_go():
+    (plot,) = curves.plots([line("a", rates=([0.0, 1.0, 2.0], [30.0, 20.0, 0.0]))])
+    points = [(float(x), float(y)) for x, y in drawn(plot.svg)[0]]
+    steps = [(b[0] - a[0], b[1] - a[1]) for a, b in pairwise(points)]
+    assert steps[0][0] == pytest.approx(steps[1][0], abs=0.02)
+    assert steps[1][1] == pytest.approx(2 * steps[0][1], abs=0.05)  # down is more, in SVG
+
+
+def test_what_a_logarithm_cannot_show_is_left_out():
+    assert curves.plots([line("a", terms=([1.0, 2.0], [0.0, -1.0]))]) == []
+    (plot,) = curves.plots([line("a", terms=([1.0, 2.0, 3.0, 4.0], [-1.0, 2.0, 1.0, 0.5]))])
+    assert len(drawn(plot.svg)[0]) == 3
+
+
+def test_figures_are_the_same_each_time_and_share_no_id():
+    history = {"train/loss": ([1.0, 2.0], [2.0, 1.0]), "validation/bits_per_dim_16_timesteps": ([1.0, 2.0], [5.0, 4.0])}
+    lines = [line("a", history)]
+    once, again = curves.plots(lines), curves.plots(lines)
+    assert once == again
+    ids = [set(re.findall(r'id="([^"]*)"', plot.svg)) for plot in once]
+    assert not ids[0] & ids[1]
+    assert all(
+        set(re.findall(r'(?:url\(|href=")#([^")]*)', plot.svg)) <= own for plot, own in zip(once, ids, strict=True)
+    )

@@ -1,0 +1,181 @@
+"""report.html in a browser: it sorts, opens, hides, loads nothing, and shows what strangers wrote as text."""
+
+import html
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+from PIL import Image
+from written_runs import measured, write_cell, write_run
+
+from ddpm import report
+
+CHROMIUM = shutil.which("chromium")
+if CHROMIUM is None and "CI" not in os.environ:
+    pytest.skip("there is no chromium here, and this is not CI", allow_module_level=True)
+
+# Before the page's own script: what goes wrong is collected. After it: clicks, and what is then to be seen.
+LISTEN = """<script>
+const wrong = [];
+window.onerror = (message) => { wrong.push(String(message)); };
+document.addEventListener("securitypolicyviolation", (event) => { wrong.push(`refused: ${event.blockedURI}`); });
+document.addEventListener("error", (event) => { wrong.push(`not loaded: ${event.target.tagName}`); }, true);
+</script>"""
+LOOK = f"<script>{Path(__file__).with_name('look.js').read_text()}</script>"
+
+
+def looked_at(page: Path, *titles, width=1200):
+    """What a browser sees of a page after clicking these headings."""
+    text = page.read_text().replace("<style>", LISTEN + "<style>", 1)
+    copy = page.with_name("watched.html")
+    copy.write_text(text.replace("</body>", LOOK.replace("TITLES", json.dumps(titles)) + "</body>"))
+    assert CHROMIUM, "CI installs chromium"
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--window-size={width},900",
+               f"--user-data-dir={page.parent / '.chromium'}", copy.as_uri()]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found, done.stdout[-2000:] + done.stderr[-2000:]
+    return json.loads(html.unescape(found[1]))
+
+
+@pytest.fixture
+def page(workspace):
+    """Seven configurations, one of two seeds, one refused, one that failed."""
+    for i, (lr, fid) in enumerate([("0.1", 9.0), ("0.02", 100.0), ("0.003", 10.5), ("1.0", -1.25), ("0.5", None)]):
+        settings = {"optimizer.lr": float(lr)}
+        write_cell(workspace / "s", i, f"optimizer.lr={lr}", settings=settings, metrics=measured(fid=fid))
+    about = {"settings": {"optimizer.lr": 1.0}, "metrics": measured(fid=-0.75), "seed": 2}
+    write_cell(workspace / "s", 5, "optimizer.lr=1.0", "seed=2", **about)
+    write_cell(workspace / "s", 6, "optimizer.lr=7.0", status="refused", reason="too large", begun=False)
+    write_cell(workspace / "s", 7, "optimizer.lr=8.0", status="failed", reason="no memory", step=50,
+               settings={"optimizer.lr": 8.0})  # fmt: skip
+    report.publish([workspace / "s"], workspace / "s")
+    return workspace / "s/report.html"
+
+
+def test_headings_sort_numbers_as_numbers_and_what_is_empty_last(page):
+    seen = looked_at(page, "FID", "optimizer.lr")
+    assert [text.partition(" ")[0] for text in seen["FID ascending"]] == [
+        "-1.000",
+        "9.000",
+        "10.500",
+        "100.000",
+        *[""] * 3,
+    ]
+    assert [text.partition(" ")[0] for text in seen["FID descending"]] == [
+        "100.000",
+        "10.500",
+        "9.000",
+        "-1.000",
+        *[""] * 3,
+    ]
+    assert seen["optimizer.lr ascending"] == ["0.003", "0.02", "0.1", "0.5", "1.0", "7.0 refused", "8.0 failed"]
+    assert seen["FID aria ascending"] == "ascending"
+    assert seen["FID aria descending"] == "descending"
+    assert seen["optimizer.lr sorted"] == 1
+    assert seen["wrong"] == []
+
+
+def test_seeds_open_and_the_legend_hides_curves(page):
+    seen = looked_at(page)
+    assert seen["closed"] == [False, False]
+    assert seen["open"] == [True, True]
+    assert seen["drawn"] == 2  # loss and validation
+    assert seen["hidden"] == 0
+    assert seen["focusable"]
+
+
+def test_pictures_are_decoded_and_nothing_is_fetched(page):
+    seen = looked_at(page)
+    assert seen["widths"] == [16] * 5
+    assert seen["fetched"] == []
+    assert seen["wrong"] == []
+    assert "default-src 'none'" in html.unescape(page.read_text())
+
+
+def test_the_page_forbids_what_would_leave_it(page):
+    page.write_text(page.read_text().replace("</body>", '<img src="http://127.0.0.1:9/x.png"></body>'))
+    assert any("127.0.0.1" in each for each in looked_at(page)["wrong"])
+
+
+def test_a_phone_scrolls_tables_and_not_the_page(page):
+    assert looked_at(page, width=500)["overflow"] <= 0
+
+
+EVIL = "</script><script>document.title='!'</script><img src=x onerror=wrong.push('!')>\"' onclick='"
+
+
+def test_what_strangers_wrote_is_text(workspace):
+    folder = workspace / "<b>&amp;"
+    choices, settings = {"objective": EVIL, EVIL: "x"}, {"optimizer.lr": EVIL, "seed": EVIL}
+    published = [{"metric": "fid", "verdict": EVIL}]
+    expected = {"recipe": {"source": EVIL, "fid": {"value": EVIL, "tolerance": 1}}}
+    run = write_run(folder / "a", choices=choices, settings=settings, metrics=measured(fid=1.0), published=published,
+                    expected=expected, protocol={EVIL: EVIL, "fingerprint": EVIL})  # fmt: skip
+    (run / "metrics.csv").write_text(
+        f'step,train/loss,"validation/bits_per_dim{EVIL.replace(chr(34), "")}"\n1,2,3\n2,3,4\n'
+    )
+    (run / "wandb").mkdir()
+    (run / "wandb/url").write_text(f"javascript:alert(1)//{EVIL}")
+    write_cell(
+        folder, 1, f"objective={EVIL}", f"{EVIL}={EVIL}", status="failed", reason=EVIL, metrics=measured(fid=2.0)
+    )
+    report.publish([folder], folder)
+    seen = looked_at(folder / "report.html", "FID")
+    assert seen["wrong"] == []
+    assert seen["scripts"] == 3  # the page's and this test's two
+    assert len(seen["widths"]) == 1
+    assert "javascript:" not in (folder / "report.html").read_text()
+
+
+def test_links_lead_to_the_run_from_wherever_the_page_is(page, workspace):
+    folder = workspace / "s/000_cell"
+    (folder / "wandb/offline-run-1").mkdir(parents=True)
+    (workspace / "s/001_cell/wandb").mkdir()
+    (workspace / "s/001_cell/wandb/url").write_text("https://wandb.ai/a/b/runs/c\n")
+    (workspace / "other place").mkdir()
+    report.publish([workspace / "s"], workspace / "other place")
+    text = (workspace / "other place/report.html").read_text()
+    links = [html.unescape(link) for link in re.findall(r'href="([^"#]+)"', text)]
+    local = [workspace / "other place" / unquote(link) for link in links if not link.startswith("https:")]
+    assert all(path.exists() for path in local)
+    assert {path.resolve() for path in local} >= {folder, folder / "config.yaml", folder / "results.json"}
+    assert [link for link in links if link.startswith("https:")] == ["https://wandb.ai/a/b/runs/c"]
+    assert f"wandb sync {folder}/wandb/offline-run-1" in text
+
+
+def test_the_newest_picture_that_is_whole_is_shown(page, workspace):
+    samples = workspace / "s/000_cell/samples"
+    (samples / "step_0000200.png").write_bytes((samples / "step_0000100.png").read_bytes()[:40])
+    (workspace / "s/000_cell/progressive").mkdir()
+    Image.new("L", (90, 9)).save(workspace / "s/000_cell/progressive/step_0000100.png")
+    report.publish([workspace / "s"], workspace / "s")
+    assert "samples/step_0000200.png is not a picture" in page.read_text()
+    assert looked_at(page)["widths"] == [16] * 5 + [90]
+
+
+def test_24_cells_of_large_pictures_make_a_small_page_in_seconds(workspace):
+    noise = np.random.default_rng(0).integers(0, 255, (1100, 1100, 3), np.uint8)
+    picture = io.BytesIO()
+    Image.fromarray(noise).save(picture, "PNG", compress_level=1)
+    for i in range(24):
+        folder = write_cell(workspace / "s", i, f"optimizer.lr={i}", settings={"optimizer.lr": i}, step=20_000,
+                            metrics=measured(fid=1.0 + i))  # fmt: skip
+        for kind in ("samples", "progressive"):
+            (folder / kind).mkdir(exist_ok=True)
+            (folder / kind / "step_0020000.png").write_bytes(picture.getvalue())
+        for name, header in (("bound", "t,term"), ("rate_distortion", "rate_bits_per_dim,rmse")):
+            lines = (f"{t},{1 / t}" for t in range(1, 4001))
+            (folder / f"{name}.csv").write_text("\n".join([header, *lines]))
+    begun = time.monotonic()
+    report.publish([workspace / "s"], workspace / "s")
+    assert time.monotonic() - begun < 30  # less than ten on an idle machine
+    assert (workspace / "s/report.html").stat().st_size < 5_000_000
