@@ -235,7 +235,7 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if status != "success" or self.checkpoint is None:
+        if status != "success" or self.checkpoint is None or self.experiment.disabled:
             return
         import wandb
 
