@@ -221,12 +221,12 @@ def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint
         val_check_interval=every.validation * hardware.accumulate,
         check_val_every_n_epoch=None,
         callbacks=[
+            callbacks.Throughput(every.log),
             callbacks.TrainingBar(),
             signals,
             pictures,
             saving,
             persistence.Debts(saving, pictures),
-            callbacks.Throughput(every.log),
         ],
         plugins=[persistence.CheckpointIO()],
         logger=loggers.of_training(folder, plain(config), saved.step if saved else 0) or False,

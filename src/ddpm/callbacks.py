@@ -67,18 +67,20 @@ class TrainingBar(ProgressBar):
 class Throughput(Callback):
     """images/s of the training steps, validations and pictures aside, and the share of it spent waiting for data.
 
-    Must be the last callback: what others do at the end of a batch is not waiting.
+    Must be the first callback: what others do at the end of a batch is no part of the step; nor is it waiting, which
+    begins when they have done (`module.batch_ended`).
     """
 
     def __init__(self, every: int) -> None:
         self.every = every
         self._images, self._busy, self._waited = 0, 0.0, 0.0
-        self._then: float | None = None  # the end of the last batch, unless something else came between
+        self._then: float | None = None  # the start of this batch; None where something else came before the next
         self._advised = False
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, DiffusionModule)
         now = time.perf_counter()
-        self._waited += 0.0 if self._then is None else now - self._then
+        self._waited += 0.0 if self._then is None else now - module.batch_ended
         self._then = now
 
     def on_train_batch_end(
@@ -86,10 +88,8 @@ class Throughput(Callback):
     ) -> None:
         assert isinstance(module, DiffusionModule)
         assert self._then is not None
-        now = time.perf_counter()
-        self._busy += now - self._then
+        self._busy += time.perf_counter() - self._then
         self._images += len(batch) * trainer.world_size
-        self._then = now
         if trainer.global_step % self.every == 0 and not trainer.fit_loop._should_accumulate():
             total = self._busy + self._waited
             share = self._waited / total

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +73,7 @@ class DiffusionModule(L.LightningModule):
         self.optimizer_settings, self.seed, self.horizontal_flip = optimizer, seed, horizontal_flip
         self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
+        self.batch_ended = 0.0  # when the callbacks were done with the last one
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # (batch, t, loss) of this step's micro-batches
         self._unchecked: Step | None = None
         self._validation: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
@@ -115,6 +117,9 @@ class DiffusionModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self._average(list(self.p_ema.network.parameters()), list(self.p.network.parameters()), None)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batch_ended = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimizer_settings
