@@ -8,7 +8,7 @@ from ddpm import cli, published, runs
 
 def evaluate(overrides: list[str]) -> None:
     with cli.request():  # a wrong request ends here, before anything is written
-        from ddpm import build, checkpoint
+        from ddpm import build, checkpoint, loggers
 
         saved = checkpoint.load(cli.path_of("ckpt", overrides))
         config = cli.compose_evaluation(saved.config, overrides)
@@ -28,10 +28,12 @@ def evaluate(overrides: list[str]) -> None:
     results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": build.plain(config)}, folder)
     if place.rank == 0:
         results.published = published.compare(config, results.metrics, saved.step)
-        results.publish(folder, build.run_loggers(config, folder, job_type="eval"), saved.step, config.keep)
+        shown = loggers.of_evaluation(folder, build.plain(config), saved)
+        with loggers.closing(shown):
+            results.publish(folder, shown, saved.step, config.keep)
         if saved.run and not config.out:
             results.write(saved.run)  # the newest, where the report looks
-        runs.say(f"results: {folder / 'results.json'}")
+        runs.say(*loggers.how_to_look(shown), f"results: {folder / 'results.json'}")
 
 
 if __name__ == "__main__":

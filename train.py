@@ -7,7 +7,7 @@ from ddpm.sweep import sweep
 def train(overrides: list[str]) -> None:
     with cli.request():  # a wrong request ends here, before anything is written
         config, run = resume.compose(overrides)
-        from ddpm import build, checkpoint
+        from ddpm import build, checkpoint, loggers
         from ddpm.persistence import fit
 
         saved = checkpoint.newest(run) if run else None
@@ -26,15 +26,16 @@ def train(overrides: list[str]) -> None:
     if run:
         runs.say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
     trainer = build.trainer(config, folder, images, saved)
-    fit(trainer, module, data, saved.path if saved else None)
-    if evaluation:
-        about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": build.plain(config)}
-        folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
-        results = evaluation.run(module.p_ema, build.place_of(trainer), about, folder)
-        if trainer.is_global_zero:
-            results.published = published.compare(config, results.metrics, trainer.global_step)
-            results.publish(folder, trainer.loggers, trainer.global_step)
-    runs.say(*build.how_to_look(trainer), f"run folder: {folder}")
+    with loggers.closing(trainer.loggers):
+        fit(trainer, module, data, saved.path if saved else None)
+        if evaluation:
+            about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": build.plain(config)}
+            folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
+            results = evaluation.run(module.p_ema, build.place_of(trainer), about, folder)
+            if trainer.is_global_zero:
+                results.published = published.compare(config, results.metrics, trainer.global_step)
+                results.publish(folder, trainer.loggers, trainer.global_step)
+    runs.say(*loggers.how_to_look(trainer.loggers), f"run folder: {folder}")
 
 
 if __name__ == "__main__":

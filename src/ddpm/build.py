@@ -10,7 +10,6 @@ import hydra
 import lightning as L
 import torch
 from hydra.errors import InstantiationException
-from lightning.pytorch.loggers import Logger, WandbLogger
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
@@ -188,17 +187,6 @@ def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: Reve
     return Gallery(scene, list(config.figures), settings, asked.precision)
 
 
-def run_loggers(config: DictConfig, folder: Path, step: int = 0, **of_wandb: Any) -> list[Logger]:
-    """metrics.csv, and W&B where `logger` names it, both from `step` on; only rank 0 has any."""
-    if not runs.is_rank_zero():
-        return []
-    made: list[Logger] = [loggers.MetricsCsv(folder, step)]
-    if settings := config.logger.get("wandb"):
-        named = {"name": f"{config.name} {folder.name}", **settings, **of_wandb}
-        made.append(loggers.wandb_logger(folder, plain(config), step, **named))
-    return made
-
-
 def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint | None = None) -> L.Trainer:
     """The Trainer with everything that happens beside the training step; `saved` is what the run goes on from."""
     quieten()
@@ -210,11 +198,11 @@ def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     saving = persistence.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
     signals = persistence.Signals(saving)
-    draw: callbacks.Draw = functools.partial(callbacks.sample_grid, shape=images.shape)
+    draw: callbacks.Draw = functools.partial(callbacks.sample_pictures, shape=images.shape)
     if not images.discrete:
-        draw = functools.partial(plane.picture, examples=images.split("train"))
+        draw = lambda *how: {"samples": plane.picture(*how, examples=images.split("train"))}  # noqa: E731
     pictures = callbacks.Pictures(
-        folder / "samples",
+        folder,
         sampler(config),
         draw,
         every=every.samples,
@@ -233,15 +221,15 @@ def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint
         val_check_interval=every.validation * hardware.accumulate,
         check_val_every_n_epoch=None,
         callbacks=[
+            callbacks.Throughput(every.log),
             callbacks.TrainingBar(),
             signals,
             pictures,
             saving,
             persistence.Debts(saving, pictures),
-            callbacks.Throughput(every.log),
         ],
         plugins=[persistence.CheckpointIO()],
-        logger=run_loggers(config, folder, saved.step if saved else 0) or False,
+        logger=loggers.of_training(folder, plain(config), saved.step if saved else 0) or False,
         default_root_dir=folder,
         log_every_n_steps=every.log,
         num_sanity_val_steps=0,
@@ -257,13 +245,6 @@ def summary(trained: DiffusionModule, config: DictConfig) -> str:
     parameters = sum(weights.numel() for weights in trained.p.network.parameters())
     chosen = ", ".join(str(config.choices[axis]) for axis in axes)
     return f"{config.name}: {parameters:,} parameters; {chosen}; {config.max_steps:,} steps of {config.data.batch_size}"
-
-
-def how_to_look(runner: L.Trainer) -> list[str]:
-    """How to see the run in W&B, if it is there."""
-    return [
-        line for logger in runner.loggers if isinstance(logger, WandbLogger) for line in loggers.how_to_look(logger)
-    ]
 
 
 def quieten() -> None:

@@ -1,14 +1,13 @@
 """What happens beside the training step; one class per job."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from lightning.pytorch.loggers import WandbLogger
 from PIL.Image import Image
 from torch import Tensor
 
@@ -17,11 +16,13 @@ from ddpm.data.module import DataModule
 from ddpm.data.pixels import to_uint8
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
+from ddpm.loggers import log_picture
 from ddpm.module import DiffusionModule
 from ddpm.progress import Bar
 from ddpm.randomness import generator
 
 GRID_SIDE = 8
+CHAINS, STATES = 6, 13  # of the grid's samples, and estimates of each
 TOLERABLE_WAIT = 0.2  # of the time of a step
 
 
@@ -66,18 +67,20 @@ class TrainingBar(ProgressBar):
 class Throughput(Callback):
     """images/s of the training steps, validations and pictures aside, and the share of it spent waiting for data.
 
-    Must be the last callback: what others do at the end of a batch is not waiting.
+    Must be the first callback: what others do at the end of a batch is no part of the step; nor is it waiting, which
+    begins when they have done (`module.batch_ended`).
     """
 
     def __init__(self, every: int) -> None:
         self.every = every
         self._images, self._busy, self._waited = 0, 0.0, 0.0
-        self._then: float | None = None  # the end of the last batch, unless something else came between
+        self._then: float | None = None  # the start of this batch; None where something else came before the next
         self._advised = False
 
-    def on_train_batch_start(self, *_: Any) -> None:
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, DiffusionModule)
         now = time.perf_counter()
-        self._waited += 0.0 if self._then is None else now - self._then
+        self._waited += 0.0 if self._then is None else now - module.batch_ended
         self._then = now
 
     def on_train_batch_end(
@@ -85,10 +88,8 @@ class Throughput(Callback):
     ) -> None:
         assert isinstance(module, DiffusionModule)
         assert self._then is not None
-        now = time.perf_counter()
-        self._busy += now - self._then
+        self._busy += time.perf_counter() - self._then
         self._images += len(batch) * trainer.world_size
-        self._then = now
         if trainer.global_step % self.every == 0 and not trainer.fit_loop._should_accumulate():
             total = self._busy + self._waited
             share = self._waited / total
@@ -107,14 +108,14 @@ class Throughput(Callback):
             runs.say(f"warning: {share:.0%} of the training time is waiting for data: {data.advice}")
 
 
-Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], Image]
+Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], Mapping[str, Image]]
 
 
 class Pictures(Callback):
     """What the EMA weights make, every `every` steps and at the end, always from the same noise.
 
-    `draw` makes the picture, and calls its last argument after every step of the sampler; `between` is called then, and
-    may raise.
+    `draw` makes the pictures, by name, and calls its last argument after every step of the sampler; `between` is called
+    then, and may raise. They go to FOLDER/NAME/step_*.png and to the loggers.
     """
 
     def __init__(
@@ -135,24 +136,28 @@ class Pictures(Callback):
             self.draw(trainer, module, trainer.global_step)
 
     def draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
-        """The picture of this step, if one is due."""
+        """The pictures of this step, if they are due."""
         assert isinstance(module, DiffusionModule)
         if step % self.every and step != trainer.max_steps:
             return
         noise = generator(module.device, self.seed)
-        picture = self.make(module.p_ema, self.sampler, noise, lambda: self.between(trainer))
+        pictures = self.make(module.p_ema, self.sampler, noise, lambda: self.between(trainer))
         if trainer.is_global_zero:
-            figures.save(picture, self.folder / f"step_{step:07d}.png")
-            for logger in trainer.loggers:
-                if isinstance(logger, WandbLogger):
-                    logger.log_image("samples", [picture], step)
+            for name, picture in pictures.items():
+                figures.save(picture, self.folder / name / f"step_{step:07d}.png")
+                log_picture(trainer.loggers, name, picture, step)
 
 
-def sample_grid(
+def sample_pictures(
     p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Callable[[], None], *, shape: tuple[int, ...]
-) -> Image:
-    """Samples in rows."""
+) -> dict[str, Image]:
+    """`samples` in rows; `progressive`: of the first few, x_0 estimates at even steps of their chains (Figure 6)."""
     x_T = torch.randn((GRID_SIDE**2, *shape), generator=noise, device=noise.device)
-    for state in sampler(p, x_T, noise):  # noqa: B007
+    last = sampler.num_evaluations(p.q.T) - 1
+    shown = {round(i * last / (STATES - 1)) for i in range(STATES)}
+    estimates = []
+    for k, state in enumerate(sampler(p, x_T, noise)):
+        if k in shown:
+            estimates.append(to_uint8(state.x_0[:CHAINS]).cpu())
         between()
-    return figures.grid(to_uint8(state.x_t).cpu(), GRID_SIDE)
+    return {"samples": figures.grid(to_uint8(state.x_t).cpu(), GRID_SIDE), "progressive": figures.strip(estimates)}

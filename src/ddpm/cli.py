@@ -30,6 +30,7 @@ EVALUATION_KEYS = (
     *("ckpt", "out", "keep", "figures", "figure", "debug", "data.split", "data.path", "evaluation"),
     *EVALUATION_GROUPS,
 )
+SEVERAL = ("logger",)  # groups that take a list of options, too
 MODEL_KEYS = ("recipe", "data", "network", "schedule", "prediction", "variance")  # what a foreign file may leave open
 INFORMATIONAL = (
     "-h",
@@ -97,6 +98,8 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         choices |= {
             group: option for group, option in composed.hydra.runtime.choices.items() if "/" not in group and option
         }
+        given = {override.key_or_group: override.value() for override in parse(overrides)}
+        choices |= {group: given[group] for group in SEVERAL if isinstance(given.get(group), list)}
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         OmegaConf.set_struct(config, False)
         config.choices = choices
@@ -351,11 +354,8 @@ def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
     for override in parsed:
         if override.is_sweep_override():
             continue
-        key, value = override.key_or_group, override.value()
-        if key in groups() and isinstance(value, str) and value not in options(key):
-            raise RequestError(
-                f"{key}={value} does not exist{nearest(value, options(key))}; options: {', '.join(options(key))}"
-            )
+        if (group := override.key_or_group) in groups() and not override.is_delete():
+            _require_options(group, override.value())
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -367,6 +367,16 @@ def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
                 candidates = sorted({*known, *groups()})
                 raise RequestError(f"there is no setting {key!r}{nearest(key, candidates)}") from error
         raise RequestError(_root_message(error)) from error
+
+
+def _require_options(group: str, value: Any) -> None:
+    if isinstance(value, list) and group not in SEVERAL:
+        raise RequestError(f"{group} takes one option, not a list: {', '.join(options(group))}")
+    for option in value if isinstance(value, list) and value else [value]:
+        if option not in options(group):
+            near = nearest(str(option), options(group))
+            shown = "null" if option is None else option
+            raise RequestError(f"{group}={shown} does not exist{near}; options: {', '.join(options(group))}")
 
 
 def _refuse_unknown(config: DictConfig, known: set[str]) -> None:

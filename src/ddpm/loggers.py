@@ -1,17 +1,167 @@
-"""Where a run's numbers go: always metrics.csv in the run folder; W&B where the configuration asks for it."""
+"""Where a run's numbers and pictures go: metrics.csv in the run folder, always; W&B and TensorBoard where asked for."""
 
+import contextlib
 import csv
 import functools
 import io
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning.pytorch.loggers import Logger, WandbLogger
+import numpy as np
+from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from PIL.Image import Image
+from torch import Tensor
+
+from ddpm import cells, runs
+from ddpm.checkpoint import LAST, Checkpoint
+
+BINS = 25  # of t in a histogram
+STOPPED = (130, 143)  # exit codes of a run that was told to stop
+STEP = "trainer/global_step"
+# What W&B's table of runs shows of a metric: its last value, or what is said here. The smallest loss of a single batch
+# is luck; the smallest bits/dim of a validation says whether the model has been better than it is now.
+SUMMARIES = {
+    "train/*": None,
+    "train/gradient_norm": "max",
+    "train/images_per_second": "mean",
+    "train/data_wait": "mean",
+    "validation/bits_per_dim_*": "min,last",
+    "validation/terms_by_t": None,
+    "evaluation/*": None,
+    "samples": None,
+    "progressive": None,
+}
 
 Row = dict[str, float | int | str]  # text: as an earlier start of the run wrote it
+
+
+def of_training(folder: Path, config: dict[str, Any], step: int = 0) -> list[Logger]:
+    """The loggers of a run that starts, or goes on from `step`; only rank 0 has any."""
+    identity = {**_identity(folder, config), "job_type": "train"}
+    return _chosen(folder, config, identity, step=step, earlier=folder if step else None)
+
+
+def of_evaluation(folder: Path, config: dict[str, Any], saved: Checkpoint) -> list[Logger]:
+    """The loggers of an evaluation of `saved` in `folder`; only rank 0 has any.
+
+    W&B shows it in the run that made the checkpoint where that is finished and both are online. Elsewhere it is a run
+    of its own in the same group.
+    """
+    identity = _identity(saved.run, config) if saved.run else {"name": f"{config['name']} {saved.name}"}
+    identity |= {"name": f"{identity['name']} evaluation {folder.name}", "job_type": "eval"}
+    finished = saved.step == saved.config.get("max_steps")
+    return _chosen(folder, config, identity, earlier=saved.run if finished else None)
+
+
+def _chosen(
+    folder: Path, config: dict[str, Any], identity: dict[str, str], *, step: int = 0, earlier: Path | None = None
+) -> list[Logger]:
+    if not runs.is_rank_zero():
+        return []
+    asked = config.get("logger") or {}
+    made: list[Logger] = [MetricsCsv(folder, step)]
+    if "tensorboard" in asked:
+        made.append(tensorboard_logger(folder, step))
+    if "wandb" in asked:
+        made.append(wandb_logger(folder, config, identity, step=step, earlier=earlier))
+    return made
+
+
+def _identity(run: Path, config: dict[str, Any]) -> dict[str, str]:
+    """What W&B calls a run and its group: in a sweep what varies, and the sweep; else, twice, its name and its start.
+
+    The group of a run by itself holds what goes on with it offline, and its evaluations.
+    """
+    cell = None
+    with contextlib.suppress(ValueError):  # a file beside the run folder that is no sweep's
+        cell = cells.of(run)
+    name = cell.name if cell else f"{config['name']} {run.name}"
+    return {"name": name, "group": f"sweep {run.parent.name}" if cell else name}
+
+
+def log_picture(loggers: Sequence[Logger], name: str, picture: Image, step: int) -> None:
+    """To every logger that takes pictures."""
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.log_image(name, [picture], step)
+        elif isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
+
+
+def log_by_t(loggers: Sequence[Logger], name: str, means: Sequence[float], T: int, step: int) -> None:
+    """A histogram whose bars are `means_by_t`, over t, to every logger that takes histograms."""
+    heights, edges = np.asarray(means), edges_of_t(T)
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            histogram = wandb.Histogram(np_histogram=(heights.tolist(), edges.tolist()))
+            logger.experiment.log({name: histogram, STEP: step})
+        elif isinstance(logger, TensorBoardLogger):
+            drawn, middle = heights.clip(min=0), (edges[:-1] + edges[1:]) / 2
+            moments = {"num": drawn.sum(), "sum": drawn @ middle, "sum_squares": drawn @ middle**2}
+            logger.experiment.add_histogram_raw(
+                name, edges[0], edges[-1], **moments, bucket_limits=edges[1:], bucket_counts=drawn, global_step=step
+            )
+
+
+def edges_of_t(T: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Of up to BINS bins of 1..T: the first t of each, and T + 1."""
+    bins = min(BINS, T)
+    return 1 + -(-np.arange(bins + 1) * T // bins)
+
+
+def means_by_t(t: Tensor | Sequence[float], parts: Tensor | Sequence[float], T: int) -> list[float]:
+    """The terms of a sum over t = 1..T, averaged in each bin of t; `t` says of which term each of the parts is."""
+    edges = edges_of_t(T)
+    sums, _ = np.histogram(np.asarray(t), edges, weights=np.asarray(parts, np.float64))
+    means: list[float] = (sums / np.diff(edges)).tolist()
+    return means
+
+
+@contextlib.contextmanager
+def closing(loggers: Sequence[Logger]) -> Iterator[None]:
+    """Enter in the loggers how the run ended, and send what they still hold.
+
+    W&B takes exit code 0 for finished and others for failed. A run that was told to stop is neither: it is marked as
+    preempted, which is what W&B calls one that may go on.
+    """
+    code = 0
+    try:
+        yield
+    except BaseException as error:
+        code = getattr(error, "code", 130 if isinstance(error, KeyboardInterrupt) else 1)
+        raise
+    finally:
+        for logger in loggers:
+            if isinstance(logger, WandbLogger):
+                if code in STOPPED:
+                    logger.experiment.mark_preempting()
+                logger.experiment.finish(exit_code=code)
+            else:
+                logger.finalize("failed" if code else "success")
+
+
+def how_to_look(loggers: Sequence[Logger]) -> list[str]:
+    """What to type to see the run."""
+    lines = []
+    for logger in loggers:
+        if isinstance(logger, TensorBoardLogger):
+            lines.append(f"look at the run:           tensorboard --logdir {Path(logger.log_dir)}")
+        if not isinstance(logger, WandbLogger):
+            continue
+        run = logger.experiment
+        if run.offline:
+            folder = Path(run.dir).parent
+            lines.append(f"look at the run (offline): wandb leet {folder}")
+            lines.append(f"send it to W&B:            wandb sync {folder}")
+        elif run.url:
+            lines.append(f"W&B run: {run.url}")
+    return lines
 
 
 class MetricsCsv(Logger):
@@ -71,41 +221,73 @@ class MetricsCsv(Logger):
         temporary.replace(self.path)
 
 
-def wandb_logger(folder: Path, config: dict[str, Any], step: int = 0, **settings: Any) -> WandbLogger:
-    """W&B into the run folder: online where a key is configured, offline where none is; WANDB_MODE wins.
+def tensorboard_logger(folder: Path, step: int = 0) -> TensorBoardLogger:
+    """Event files in FOLDER/tensorboard; what an earlier start wrote there after `step` is no longer shown."""
+    return TensorBoardLogger(folder, "tensorboard", "", purge_step=step + 1 if step else None)
 
-    A run that goes on from `step` goes on in W&B where it is online and was. W&B cannot resume an offline run: that
-    becomes a second one, which says what it continues.
+
+class WandB(WandbLogger):
+    """A run in W&B; `checkpoint` is the file that becomes an artifact at the end of training, if one is to."""
+
+    def __init__(self, run: Any, checkpoint: Path | None) -> None:
+        super().__init__(experiment=run)
+        self.checkpoint = checkpoint
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if status != "success" or self.checkpoint is None or self.experiment.disabled:
+            return
+        import wandb
+
+        kept = Path(self.experiment.dir).parent / self.checkpoint.name  # as it is now, for `wandb sync` later
+        kept.unlink(missing_ok=True)
+        os.link(self.checkpoint, kept)
+        artifact = wandb.Artifact(f"model-{self.experiment.id}", "model")
+        artifact.add_file(str(kept), policy="immutable", skip_cache=True)
+        self.experiment.log_artifact(artifact)
+
+
+def wandb_logger(
+    folder: Path, config: dict[str, Any], identity: dict[str, str], *, step: int = 0, earlier: Path | None = None
+) -> WandB:
+    """W&B into `folder`: online where a key is configured, offline where none is; WANDB_MODE wins.
+
+    Args:
+        step: what a training run goes on from.
+        earlier: a run folder whose W&B run goes on here, where it is online and was. W&B cannot resume an offline run:
+            going on with the training then makes a second one, which says what it continues.
     """
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))
-    if "WANDB_MODE" not in os.environ:
-        settings["mode"] = "online" if wandb.login(prompt=False, verify=False) else "offline"
-    online = settings.get("mode", os.environ.get("WANDB_MODE")) == "online"
-    earlier = sorted((folder / "wandb").glob("*run-*-*"), key=lambda path: path.name.rpartition("run-")[2])
-    if step and earlier:
-        identity = earlier[-1].name.rpartition("-")[2]
-        if online and earlier[-1].name.startswith("run-"):
-            settings |= {"id": identity, "resume": "allow"}
-        else:
-            config = {**config, "continues": identity, "continues_from_step": step}
-            settings["notes"] = f"continues {identity} from step {step}"
-    start = functools.partial(wandb.init, dir=folder, config=config)  # Lightning's own call earns a warning
+    asked = dict(config["logger"]["wandb"] or {})
+    checkpoint = folder / "checkpoints" / LAST if asked.pop("checkpoint", False) else None
+    mode: Any = os.environ.get("WANDB_MODE", asked.pop("mode", None))
+    mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+    settings = {"config": config, **identity, **asked}
+    again = None
+    if earlier and (before := _newest(earlier)):
+        was_online, identifier = before
+        if was_online and mode == "online":
+            again = {"id": identifier, "resume": "allow", **asked, **({"config": config} if step else {})}
+        if step:
+            settings["config"] = {**config, "continues": identifier, "continues_from_step": step}
+            settings["notes"] = f"continues {identifier} from step {step}"
+    start = functools.partial(wandb.init, dir=folder)  # Lightning's own call earns a warning
     try:
-        run = start(settings=wandb.Settings(console="off", init_timeout=30), **settings)
+        run = start(mode=mode, settings=wandb.Settings(console="off", init_timeout=30), **(again or settings))
     except wandb.Error as error:
         print(f"W&B cannot be reached, so the run is logged offline: {str(error).splitlines()[0]}", file=sys.stderr)
-        run = start(settings=wandb.Settings(console="off"), **{**settings, "mode": "offline"})
-    run.define_metric("trainer/global_step")
-    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return WandbLogger(experiment=run)
+        run = start(mode="offline", settings=wandb.Settings(console="off"), **settings)
+    run.define_metric(STEP)
+    for metric, summary in SUMMARIES.items():
+        run.define_metric(metric, step_metric=STEP, step_sync=True, summary=summary)
+    if run.url:
+        runs.write_whole(folder / "wandb" / "url", f"{run.url}\n")
+    return WandB(run, checkpoint)
 
 
-def how_to_look(logger: WandbLogger) -> list[str]:
-    """What to type to see the run."""
-    run = logger.experiment
-    if not run.offline:
-        return [f"W&B run: {run.url}"] if run.url else []
-    folder = Path(run.dir).parent
-    return [f"look at the run (offline): wandb leet {folder}", f"send it to W&B:            wandb sync {folder}"]
+def _newest(run: Path) -> tuple[bool, str] | None:
+    """Of the W&B runs in a run folder the last: whether it was online, and its identifier."""
+    found = max((run / "wandb").glob("*run-*-*"), key=lambda path: path.name.rpartition("run-")[2], default=None)
+    return None if found is None else (found.name.startswith("run-"), found.name.rpartition("-")[2])

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.divergence import Step, raise_diverged
+from ddpm.loggers import BINS, log_by_t, means_by_t
 from ddpm.randomness import generator, seed_of
 
 VALIDATION_TIMESTEPS = 16
@@ -71,9 +73,10 @@ class DiffusionModule(L.LightningModule):
         self.optimizer_settings, self.seed, self.horizontal_flip = optimizer, seed, horizontal_flip
         self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
+        self.batch_ended = 0.0  # when the callbacks were done with the last one
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # (batch, t, loss) of this step's micro-batches
         self._unchecked: Step | None = None
-        self._validation: list[Tensor] = []
+        self._validation: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
 
     def train(self, mode: bool = True) -> "DiffusionModule":
         super().train(mode)
@@ -114,6 +117,9 @@ class DiffusionModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self._average(list(self.p_ema.network.parameters()), list(self.p.network.parameters()), None)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batch_ended = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimizer_settings
@@ -178,8 +184,10 @@ class DiffusionModule(L.LightningModule):
         x_0 = unit(images)
         draw = generator(self.device, self.seed, chunk)
         steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
-        nats = estimate_bound(self.p_ema, x_0, draw, num_timesteps=steps)
-        self._validation.append(nats / (x_0[0].numel() * math.log(2)))
+        found = estimate_bound(self.p_ema, x_0, draw, num_timesteps=steps)
+        scale = x_0[0].numel() * math.log(2)
+        by_t = means_by_t(found.t.cpu(), (found.shares / scale).cpu(), self.p.q.T)
+        self._validation.append((found.nats / scale, by_t))
 
     def on_validation_epoch_end(self) -> None:
         self._log_validation(self.global_step)
@@ -193,12 +201,15 @@ class DiffusionModule(L.LightningModule):
         self._log_validation(step)
 
     def _log_validation(self, step: int) -> None:
-        bits = torch.cat(self._validation) if self._validation else torch.zeros(0, device=self.device)
-        self._validation = []
-        sums = torch.stack([bits.double().sum(), torch.tensor(len(bits), dtype=torch.float64, device=self.device)])
-        total, count = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        seen, self._validation = self._validation, []
+        bits = torch.cat([part for part, _ in seen]) if seen else torch.zeros(0, device=self.device)
+        by_t = torch.tensor([[0.0] * min(BINS, self.p.q.T), *(part for _, part in seen)], dtype=torch.float64).sum(0)
+        own = [float(bits.double().sum()), len(bits), *by_t.tolist()]
+        sums = torch.tensor(own, dtype=torch.float64, device=self.device)
+        total, count, *terms = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
         steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
         self.log_now({f"validation/bits_per_dim_{steps}_timesteps": total / count}, step)
+        log_by_t(self.trainer.loggers, "validation/terms_by_t", [term / count for term in terms], self.p.q.T, step)
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ CHANGEABLE = (
 )  # fmt: skip
 FIXED = ("trainer.precision", "evaluation.decoder")  # the exceptions; the decoder is part of objective=vlb
 PRESETS = ("recipe", "experiment", "debug", "base")  # of the other settings, which are compared one by one
+WRITTEN = ("checkpoints", "samples", "progressive", "wandb", "tensorboard")  # folders of a run folder
 
 
 def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path | None]:
@@ -66,7 +67,7 @@ def run_folder(path: Path) -> Path:
         raise cli.RequestError(f"resume={path} is a sweep: add -m to go on with it")
     if not (folder / "config.yaml").is_file():
         raise cli.RequestError(f"resume={path} is not a run folder or a checkpoint in one: {folder} has no config.yaml")
-    for link in (file for name in ("*", "checkpoints/*", "samples/*") for file in folder.glob(name)):
+    for link in (file for name in ("*", *(f"{part}/*" for part in WRITTEN)) for file in folder.glob(name)):
         if link.is_symlink() and not link.resolve().is_relative_to(folder):
             raise cli.RequestError(
                 f"{link} leads out of the run folder: what is written there could overwrite anything"

@@ -1,5 +1,6 @@
 """Which requests are refused, with the reason and the way out; decided from the configuration's names and numbers."""
 
+import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -108,6 +109,11 @@ def wrong_value(config: DictConfig) -> str | None:
     metrics = OmegaConf.select(config, "evaluation.metrics") or []
     if keep and all(str(metric) in ("bits_per_dim", "bound_nats") for metric in metrics):
         return f"keep={keep} keeps samples, and evaluation.metrics=[{','.join(map(str, metrics))}] draws none: add fid"
+    if "tensorboard" in (config.get("logger") or {}) and importlib.util.find_spec("tensorboard") is None:
+        return "logger=tensorboard needs the package tensorboard: pip install '.[tensorboard]'"
+    artifact = OmegaConf.select(config, "logger.wandb.checkpoint")
+    if artifact not in (None, True, False):
+        return f"logger.wandb.checkpoint={artifact} must be true or false"
     steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: use at most {T}, or null for all"

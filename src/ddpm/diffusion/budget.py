@@ -81,6 +81,14 @@ class Design:
         return t, torch.cat([torch.full((n, first), 1 / first), 1 / (slices * p[index])], 1)
 
 
+class Sketch(NamedTuple):
+    """An estimate of L for each example, and what each visit contributes to it beside L_T."""
+
+    nats: PerExample
+    t: Int64[Tensor, "b k"]
+    shares: Float64[Tensor, "b k"]
+
+
 class Estimates(NamedTuple):
     """Independent estimates for each example, without L_T."""
 
@@ -115,11 +123,12 @@ def estimate(p: ReverseProcess, x_0: Batch, design: Design, visits: int, generat
     return Estimates(torch.stack(distortion, 1), torch.stack(rate, 1))
 
 
-def estimate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, num_timesteps: int) -> PerExample:
+def estimate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, num_timesteps: int) -> Sketch:
     """An estimate of L without a pilot, which visits about the same t whatever the model."""
     design = Design.blind(p.q.T)
     t, weight = design.draw(len(x_0), num_timesteps, generator)
-    return prior_term(p.q, x_0) + (weight.to(x_0.device) * visit(p, x_0, t, generator).nats).sum(1).to(x_0.dtype)
+    shares = weight.to(x_0.device) * visit(p, x_0, t, generator).nats
+    return Sketch(prior_term(p.q, x_0) + shares.sum(1).to(x_0.dtype), t, shares)
 
 
 def split_budget(evaluations: int) -> tuple[int, int]:

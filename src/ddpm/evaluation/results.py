@@ -1,4 +1,4 @@
-"""What an evaluation leaves behind: results.json, curves, pictures, the table, and the numbers in W&B."""
+"""What an evaluation leaves behind: results.json, curves, pictures, the table, and what the loggers show."""
 
 import csv
 import itertools
@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from lightning.pytorch.loggers import Logger, WandbLogger
+from lightning.pytorch.loggers import Logger
 from PIL import Image
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
 from ddpm import quantities, runs
+from ddpm.loggers import log_by_t, log_picture, means_by_t
 
 ABREAST = 5  # metrics side by side; more go below each other
 FEW = 2048  # fewer images than Inception has features: FID is then mostly bias
@@ -70,7 +71,7 @@ class Results:
         runs.write_whole(folder / "results.json", json.dumps(content, indent=2, default=str))
 
     def log(self, loggers: Sequence[Logger], step: int) -> None:
-        """The same numbers, and the pictures, to a run's loggers."""
+        """The same numbers, the bound's terms and the pictures, to a run's loggers."""
         scalars = {
             f"evaluation/{name}" + ("" if part == "value" else f"_{part}"): value
             for name, parts in self.metrics.items()
@@ -79,9 +80,11 @@ class Results:
         }
         for logger in loggers:
             logger.log_metrics(scalars, step)
-            if isinstance(logger, WandbLogger):
-                for name, picture in self.pictures.items():
-                    logger.log_image(f"evaluation/{name}", [picture], step)
+        for name, picture in self.pictures.items():
+            log_picture(loggers, f"evaluation/{name}", picture, step)
+        if self.curves:
+            t, T = self.curves["t"], len(self.curves["t"])
+            log_by_t(loggers, "evaluation/terms_by_t", means_by_t(t, self.curves["term"], T), T, step)
 
     def print(self) -> None:
         """The table, and what to know before quoting it."""
