@@ -38,8 +38,8 @@ def run(overrides: Sequence[str]) -> int:
     with cli.request():
         folder = request.earlier or runs.create(runs.ROOT / "sweeps")
         runs.lock(folder)
+        todo = _record(request, plan, folder)
     runs.link_latest(folder, runs.ROOT / "sweeps" / "latest")
-    todo = _record(request, plan, folder)
     if request.engines.searching:
         print(f"search in {folder}", flush=True)
     else:
