@@ -119,6 +119,15 @@ def test_an_experiment_stands_for_what_it_sets(tmp_path):
     assert found.lines[0].name == "table2_eps_simple optimizer.lr=0.001"
 
 
+def test_a_line_is_called_by_its_options_and_by_key_and_value_where_an_option_alone_says_too_little(tmp_path):
+    write_run(tmp_path / "a", choices={"experiment": "table2_mu_simple", "weighting": "none"})
+    write_run(tmp_path / "b", choices={"weighting": "min_snr"})
+    write_run(tmp_path / "c", choices={"weighting": "none"}, settings={"max_steps": 7})
+    names = [line.name for line in made(tmp_path).lines]
+    assert names[0] == "table2_mu_simple weighting=none max_steps=100"
+    assert names[1] == "experiment=none min_snr max_steps=100"
+
+
 def test_what_never_began_or_cannot_be_read_makes_no_columns(tmp_path):
     write_run(tmp_path / "a", metrics=measured(fid=1.0))
     write_cell(tmp_path / "s", 0, "objective=vlb", choices={"objective": "vlb"}, metrics=measured(fid=2.0))

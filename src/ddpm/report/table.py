@@ -47,10 +47,9 @@ class Line:
     @property
     def name(self) -> str:
         """What tells it from the others; of a group, the chosen option says enough."""
-        said = {
-            key: value if key in cli.groups() else f"{key}={value}" for key, value in self.settings.items() if value
-        }
-        return " ".join(said.values()) or "unknown"
+        known = {key: value for key, value in self.settings.items() if value}
+        clear = [key for key in cli.groups() if known.get(key) != "none"]
+        return " ".join(value if key in clear else f"{key}={value}" for key, value in known.items()) or "unknown"
 
     @property
     def finished(self) -> list[Run]:
