@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -117,6 +118,10 @@ def test_a_sweep_ends_in_a_table(tmp_path):
     assert "bits/dim" in (folder / "report.md").read_text()
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 2
+    assert set(re.findall(r'<g class="line" data-line="(\d)"', page)) == {"0", "1"}  # curves of those that ran
+    run("-m", "ddpm.report", str(folder), "out=again", cwd=tmp_path)
+    with (tmp_path / "again/report.csv").open() as file:
+        assert [row["FID"] for row in csv.DictReader(file)] == [row["FID"] for row in rows.values()]
     assert not (tmp_path / "multirun").exists()
     assert not (tmp_path / "runs" / "latest").exists()
 

@@ -1,6 +1,5 @@
 """One line for each configuration; what is the best of what may be compared."""
 
-import statistics
 from pathlib import Path
 
 import pytest
@@ -120,6 +119,36 @@ def test_an_experiment_stands_for_what_it_sets(tmp_path):
     assert found.lines[0].name == "table2_eps_simple optimizer.lr=0.001"
 
 
+def test_a_line_is_called_by_its_options_and_by_key_and_value_where_an_option_alone_says_too_little(tmp_path):
+    write_run(tmp_path / "a", choices={"experiment": "table2_mu_simple", "weighting": "none"})
+    write_run(tmp_path / "b", choices={"weighting": "min_snr"})
+    write_run(tmp_path / "c", choices={"weighting": "none"}, settings={"max_steps": 7})
+    names = [line.name for line in made(tmp_path).lines]
+    assert names[0] == "table2_mu_simple weighting=none max_steps=100"
+    assert names[1] == "experiment=none min_snr max_steps=100"
+
+
+def test_what_never_began_or_cannot_be_read_makes_no_columns(tmp_path):
+    write_run(tmp_path / "a", metrics=measured(fid=1.0))
+    write_cell(tmp_path / "s", 0, "objective=vlb", choices={"objective": "vlb"}, metrics=measured(fid=2.0))
+    write_cell(tmp_path / "s", 1, "objective=hybrid", status="refused", begun=False)
+    for name, fid in (("x", 5.0), ("y", 7.0)):
+        (write_run(tmp_path / name, metrics=measured(fid=fid)) / "config.yaml").write_text("{")
+    found = made(tmp_path)
+    assert found.settings == ["objective"]
+    assert [line.name for line in found.lines] == ["simple", "vlb", "hybrid", "(x)", "(y)"]
+
+
+def test_what_a_sweep_varied_is_shown_beside_other_runs_too(tmp_path):
+    for i, (experiment, lr) in enumerate((("table2_eps_simple", 0.1), ("table2_mu_simple", 0.2))):
+        about = {"choices": {"experiment": experiment}, "settings": {"optimizer.lr": lr}}
+        write_cell(tmp_path / "s", i, f"experiment={experiment}", f"optimizer.lr={lr}", **about)
+    write_run(tmp_path / "a", choices={"experiment": "table2_mu_simple"}, settings={"optimizer.lr": 0.2})
+    found = made(tmp_path)
+    assert found.settings == ["experiment", "optimizer.lr"]
+    assert [len(line.runs) for line in found.lines] == [2, 1]
+
+
 SETTINGS = st.fixed_dictionaries(
     {"objective": st.sampled_from("ab"), "lr": st.integers(0, 2), "seed": st.integers(1, 3)}
 )
@@ -137,14 +166,6 @@ def test_lines_part_the_runs_by_everything_but_the_seed(wanted, swept):
     assert len(lines) == len({(each["objective"], each["lr"]) for each in wanted})
     for line in lines:
         assert len({(run.setting("objective"), run.setting("optimizer.lr")) for run in line.runs}) == 1
-
-
-@given(st.lists(st.floats(-1e6, 1e6), min_size=2, max_size=6))
-def test_the_deviation_is_the_samples(values):
-    runs = [Run(Path(f"/{i}"), "finished", metrics={"fid": {"value": value}}) for i, value in enumerate(values)]
-    found = table.of(runs)
-    shown = found.lines[0].shown(found.columns[0])
-    assert shown == f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
 
 
 # --- protocols -------------------------------------------------------------------------------------------------------
@@ -172,8 +193,8 @@ def test_the_compared_methods_own_parts_may_differ(tmp_path):
         ({"bound": {"images": {"test": 297}, "evaluations": 10}}, "bound.evaluations: 50 / 10", {"IS", "FID"}),
         ({"feature_metrics": {"inception_score_splits": 5}}, "inception_score_splits: 10 / 5", {"FID", "bits/dim"}),
         ({"data": "mnist"}, "data: digits 1500+297 1x8x8 / mnist", set()),
-        ({"seed": 7}, "seed: null / 7", set()),
-        ({"invented": 7}, "invented: null / 7", set()),
+        ({"seed": 7}, "seed: not said / 7", set()),
+        ({"invented": 7}, "invented: not said / 7", set()),
     ],
 )
 def test_what_was_measured_differently_is_not_ranked(tmp_path, protocol, note, ranked):

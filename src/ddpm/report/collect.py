@@ -75,6 +75,10 @@ class Run:
             return "none"
         return (self.overrides or {}).get(key, "") if found is None else found
 
+    def knows(self, key: str) -> bool:
+        """Whether `setting` is more than a gap: a run that never began has only what it was asked."""
+        return bool(self.config) or key in (self.overrides or {})
+
     @property
     def fingerprint(self) -> str:
         return self.protocol.get("fingerprint", "")

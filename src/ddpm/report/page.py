@@ -13,7 +13,8 @@ from markupsafe import Markup
 from ddpm.report import curves
 from ddpm.report.collect import Run, bounded, shown
 from ddpm.report.pictures import Picture, newest
-from ddpm.report.table import Column, Line, Table, differences
+from ddpm.report.settings import differences
+from ddpm.report.table import Column, Line, Table
 from ddpm.report.texts import link, minutes
 
 LONGEST_URL = 300

@@ -3,35 +3,15 @@
 import math
 import statistics
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ddpm import cli, quantities
 from ddpm.quantities import Quantity
-from ddpm.report.collect import PRESETS, Run, shown, text
+from ddpm.report import protocols
+from ddpm.report.collect import Run, shown, text
+from ddpm.report.settings import varying
 
-# What makes no configuration another: where a run is kept, how it is watched, how long an interrupted one may go on.
-BOOKKEEPING = (
-    "out", "resume", "name", "seed", "expected", "logger", "every", "evaluate_after", "ckpt", "keep", "foreign",
-    "data.path", "data.root", "data.num_workers", "data.array_gib", "hydra",
-)  # fmt: skip
-HARDWARE = ("trainer",)  # a setting only where a sweep varies it
-MEASURING = ("evaluation", "features")  # said by the protocol of what was measured
-# Parts of a protocol, by the beginning of their names. The compared method's may differ; each of the others matters to
-# these metrics, and what is not listed to all.
-OF_METHOD = ("sampler", "timesteps", "evaluations_per_sample", "weights", "fingerprint")
-SAMPLES = ("inception_score", "fid", "kid", "precision", "recall")
-MATTERS = {
-    "features": SAMPLES,
-    "feature_metrics.inception_score_splits": ("inception_score",),
-    "feature_metrics.kid_subsets": ("kid",),
-    "feature_metrics.kid_subset_size": ("kid",),
-    "feature_metrics.neighborhood": ("precision", "recall"),
-    "num_samples": SAMPLES,
-    "fid_reference": ("fid", "kid", "precision", "recall"),
-    "quantiser": SAMPLES,
-    "bound": ("bits_per_dim", "bound_nats"),
-}
 PROTOCOL = "protocol"  # the column that tells apart what was measured differently of one configuration
 VERDICTS = ("PASS", "FAIL")  # any other is the reason why there is none
 
@@ -67,10 +47,9 @@ class Line:
     @property
     def name(self) -> str:
         """What tells it from the others; of a group, the chosen option says enough."""
-        said = {
-            key: value if key in cli.groups() else f"{key}={value}" for key, value in self.settings.items() if value
-        }
-        return " ".join(said.values()) or "unknown"
+        known = {key: value for key, value in self.settings.items() if value}
+        clear = [key for key in cli.groups() if known.get(key) != "none"]
+        return " ".join(value if key in clear else f"{key}={value}" for key, value in known.items()) or "unknown"
 
     @property
     def finished(self) -> list[Run]:
@@ -176,8 +155,8 @@ def of(runs: Sequence[Run]) -> Table:
         if (name, part) in measured
     ]
     made = Table(keys, columns, lines, whole_time=all(run.seconds is not None for run in runs))
-    differing = _differing_protocols(runs)
-    void = [column for column in columns if any(_voids(part, column) for part in differing)]
+    differing = protocols.differing(runs)
+    void = [column for column in columns if any(protocols.void(part, column.metric) for part in differing)]
     made.best = {
         (i, j)
         for j, column in enumerate(columns)
@@ -193,66 +172,12 @@ def _grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
     lines: dict[tuple[str, ...], Line] = {}
     for run in sorted(runs, key=lambda run: not run.fingerprint) if PROTOCOL in keys else runs:
         settings = {key: run.fingerprint if key == PROTOCOL else run.setting(key) for key in keys}
+        if not run.config and run.overrides is None:
+            settings[keys[0]] = f"({run.folder.name})"  # nothing is known: it is like no other
         same = (key for key in lines if key[:-1] == tuple(settings.values())[:-1])
         place = next(same, None) if PROTOCOL in keys and not run.fingerprint else None
         lines.setdefault(place or tuple(settings.values()), Line(settings, [])).runs.append(run)
     return list(lines.values())
-
-
-def varying(runs: Sequence[Run]) -> list[str]:
-    """The settings that tell the lines apart: in one sweep its overrides, elsewhere by configuration."""
-    asked = list(dict.fromkeys(key for run in runs for key in run.overrides or {}))
-    one_sweep = all(run.overrides is not None for run in runs) and len({run.folder.parent for run in runs}) == 1
-    if one_sweep:
-        candidates = [key for key in asked if not _under(key, BOOKKEEPING)]
-        keys = [key for key in candidates if _varies(runs, key)]
-        return keys or candidates[:1] or ["recipe"]
-    groups = [key for key in dict.fromkeys(group for run in runs for group in run.choices) if key not in PRESETS]
-    leaves = list(dict.fromkeys([*(key for run in runs for key in run.settings), *asked]))
-    presets = [key for key in PRESETS if _varies(runs, key)]
-    keys = list(presets)
-    for key in (*groups, *leaves):
-        if key in PRESETS or _under(key, BOOKKEEPING) or (_under(key, (*HARDWARE, *MEASURING)) and key not in asked):
-            continue
-        if not _varies(runs, key) or _explained(runs, key, presets) or _explained(runs, key, _own(key, groups)):
-            continue
-        if not any(_same(runs, key, other) for other in keys):
-            keys.append(key)
-    return keys or ["recipe"]
-
-
-def differences(runs: Sequence[Run]) -> list[str]:
-    """Every setting that is not the same in all configurations, bookkeeping aside."""
-    read = [run for run in runs if run.config]
-    groups = {group for run in read for group in run.choices}
-    keys = dict.fromkeys(key for run in read for key in (*run.choices, *run.settings))
-    return [
-        key
-        for key in keys
-        if _varies(read, key)
-        and not _under(key, (*BOOKKEEPING, *HARDWARE))
-        and not (key.endswith("._target_") and _explained(read, key, _own(key, groups)))
-    ]
-
-
-def _differing_protocols(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The parts of the protocols that are not the same wherever something was measured, with their values."""
-    protocols = [_comparable(run.protocol) for run in runs if run.finished and run.protocol]
-    parts = dict.fromkeys(part for protocol in protocols for part in protocol)
-    values = {part: list(dict.fromkeys(protocol.get(part, "null") for protocol in protocols)) for part in parts}
-    return {part: found for part, found in values.items() if len(found) > 1 and part != "fingerprint"}
-
-
-def _comparable(protocol: dict[str, str]) -> dict[str, str]:
-    """The same, but for a bound at every t, which is one measure for every T."""
-    full = "bound.evaluations" in protocol and protocol["bound.evaluations"] == protocol.get("timesteps")
-    return {**protocol, "bound.evaluations": "every t"} if full else protocol
-
-
-def _voids(part: str, column: Column) -> bool:
-    """Whether this column's values, measured with different such parts, cannot be ranked."""
-    metrics = next((metrics for name, metrics in MATTERS.items() if _under(part, [name])), None)
-    return not _under(part, OF_METHOD) and (metrics is None or column.metric.startswith(metrics))
 
 
 def _best(means: Sequence[float | None], quantity: Quantity) -> list[int]:
@@ -278,7 +203,7 @@ def _notes(made: Table, differing: dict[str, list[str]], void: Sequence[Column])
     if any(0 < len(line.finished) < len(line.runs) for line in lines):
         notes.append("Means are over the runs that finished.")
     for part, values in differing.items():
-        if _under(part, OF_METHOD) or any(_voids(part, column) for column in columns):
+        if protocols.of_method(part) or any(protocols.void(part, column.metric) for column in columns):
             notes.append(f"Protocols differ in {part}: {shown(' / '.join(values))}.")
     if titles := [column.title for column in void if column.ranked]:
         notes.append(f"Measured by different protocols, so not ranked: {', '.join(titles)}.")
@@ -295,35 +220,3 @@ def _notes(made: Table, differing: dict[str, list[str]], void: Sequence[Column])
             else "Training minutes: the training steps alone, by the throughput in metrics.csv; the mean over seeds."
         )
     return notes
-
-
-# --- which settings tell runs apart ----------------------------------------------------------------------------------
-
-
-def _varies(runs: Sequence[Run], key: str) -> bool:
-    return len({run.setting(key) for run in runs}) > 1
-
-
-def _explained(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
-    """Whether the values of `others`, which do vary, decide that of `key`."""
-    others = [other for other in others if _varies(runs, other)]
-    known = {tuple(run.setting(other) for other in others) for run in runs}
-    return bool(others) and len(known) == len(
-        {(*(run.setting(other) for other in others), run.setting(key)) for run in runs}
-    )
-
-
-def _own(key: str, groups: Collection[str]) -> list[str]:
-    """The groups that a leaf is in."""
-    return [part for part in key.split(".")[:-1] if part in groups]
-
-
-def _same(runs: Sequence[Run], key: str, other: str) -> bool:
-    """One setting that stands in two places: `schedule.T` is `timesteps.T`."""
-    return key.rpartition(".")[2] == other.rpartition(".")[2] and all(
-        run.setting(key) == run.setting(other) for run in runs
-    )
-
-
-def _under(key: str, names: Sequence[str]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
