@@ -106,9 +106,16 @@ def _cell(_: DictConfig) -> None:
     if reason := _refusal(overrides):
         cell.status, cell.reason = "refused", reason
     else:
+        cell.status = "running"
+        cell.write()  # the run's loggers read what it is called
         command = [sys.executable, os.path.abspath(sys.argv[0]), *with_defaults(overrides), f"out={cell.folder}"]
-        code, cell.reason = _watch(command)
-        cell.status = ENDS.get(code, "failed")
+        try:
+            code, cell.reason = _watch(command)
+            cell.status = ENDS.get(code, "failed")
+        except BaseException:
+            cell.status = "interrupted"
+            cell.write()
+            raise
     cell.seconds = time.monotonic() - start
     cell.write()
     if cell.status != "finished":
