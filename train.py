@@ -16,6 +16,7 @@ def train(overrides: list[str]) -> None:
             if saved.step == config.max_steps and not saved.pending and (saved.evaluated or not config.evaluate_after):
                 runs.say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
                 return
+        loggers.check(config)
         images = build.dataset(config)
         data, module = build.data_module(config, images), build.module(config, images)
         if saved:

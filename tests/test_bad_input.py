@@ -126,6 +126,7 @@ TRAIN = {
     "resume=list_yaml": "not a configuration",
     "resume=partial": "no section 'data'",
     "resume=linked": "leads out of the run folder",
+    "+logger.wandb.color=red": "logger.wandb.color is no setting",
     "-m resume=run seed=1,2": "leave -m away",
     "-m resume=nowhere": "not a sweep's folder",
     "-m resume=sweep": "repeat the sweep's command",

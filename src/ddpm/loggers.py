@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import functools
+import inspect
 import io
 import os
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
+from omegaconf import DictConfig
 from PIL.Image import Image
 from torch import Tensor
 
@@ -37,6 +39,21 @@ SUMMARIES = {
 }
 
 Row = dict[str, float | int | str]  # text: as an earlier start of the run wrote it
+
+
+def check(config: DictConfig) -> None:
+    """Whether W&B would take its settings, before there is a run.
+
+    Raises:
+        ValueError: there is one that it does not know.
+    """
+    asked = config.get("logger") or {}
+    if "wandb" in asked:
+        import wandb
+
+        known = {"checkpoint", *inspect.signature(wandb.init).parameters}
+        if unknown := sorted(set(asked["wandb"] or {}) - known):
+            raise ValueError(f"logger.wandb.{unknown[0]} is no setting of wandb.init, nor checkpoint")
 
 
 def of_training(folder: Path, config: dict[str, Any], step: int = 0) -> list[Logger]:
