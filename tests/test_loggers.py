@@ -17,6 +17,7 @@ from commands import Fork
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torture import until
 
 from ddpm import cells, cli, loggers
 from ddpm.checkpoint import Checkpoint
@@ -95,10 +96,9 @@ def whole(workplace):
 @pytest.fixture(scope="module")
 def resumed(workplace):
     """A run that was stopped and went on."""
-    process = Fork("train.py", *SMOKE, "max_steps=60", "out=stopped", cwd=workplace)
+    process = Fork("train.py", *SMOKE, "max_steps=24", "out=stopped", cwd=workplace)
     folder = workplace / "stopped"
-    while process.running and not (folder / "metrics.csv").exists():
-        pass
+    until((folder / "metrics.csv").exists, process)
     process.send(signal.SIGTERM)
     process.wait(143)
     Fork("train.py", "resume=stopped", cwd=workplace).wait()
