@@ -68,6 +68,8 @@ class DiffusionModule(L.LightningModule):
         ema_network = copy.deepcopy(p.network).requires_grad_(False).eval()
         self.p_ema = ReverseProcess(ema_network, p.q, p.prediction, p.variance, p.decoder)
         self._average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
+        # Lists: a walk through all modules takes a small network a good part of its step.
+        self._weights, self._averages = list(p.parameters()), list(self.p_ema.parameters())
         self.optimizer_settings, self.seed, self.horizontal_flip = optimizer, seed, horizontal_flip
         self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
@@ -81,6 +83,13 @@ class DiffusionModule(L.LightningModule):
         return self
 
     # --- training ----------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """A checkpoint's moments take on the layout of the weights, which the fused optimizer relies on."""
+        for weights, moments in self.trainer.optimizers[0].state.items():
+            for name, moment in moments.items():
+                if moment.shape == weights.shape:
+                    moments[name] = torch.empty_like(weights).copy_(moment)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         n, rank, processes = len(batch), self.global_rank, self.trainer.world_size
@@ -101,7 +110,7 @@ class DiffusionModule(L.LightningModule):
         return (weight[mine] * losses).mean()
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        norm = torch.nn.utils.clip_grad_norm_(self.p.parameters(), self.optimizer_settings.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
         seen, self._seen = self._seen, []
         batch, t, loss = (torch.cat(parts) for parts in zip(*seen, strict=True))
         self._watch(Step(self.global_step + 1, norm, batch, t, loss))
@@ -113,11 +122,11 @@ class DiffusionModule(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self._average(list(self.p_ema.network.parameters()), list(self.p.network.parameters()), None)
+        self._average(self._averages, self._weights, None)
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimizer_settings
-        optimizer = torch.optim.Adam(self.p.parameters(), settings.lr, fused=True)
+        optimizer = torch.optim.Adam(self._weights, settings.lr, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: settings.factor(step, self.trainer.max_steps)
         )
