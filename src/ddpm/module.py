@@ -20,7 +20,7 @@ from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.divergence import Step, raise_diverged
-from ddpm.randomness import generator, seed_of
+from ddpm.randomness import generator, seed_dropout
 
 VALIDATION_TIMESTEPS = 16
 
@@ -103,7 +103,7 @@ class DiffusionModule(L.LightningModule):
         x_0 = unit(batch)
         if self.horizontal_flip:
             x_0 = flip(x_0, torch.rand(whole, generator=draw, device=self.device)[mine] < 0.5)
-        torch.manual_seed(seed_of(self.seed, self.global_step, part + 1))  # dropout; + 1: not the stream of t and noise
+        seed_dropout(self.device, self.seed, self.global_step, part + 1)  # + 1: not the stream of t and noise
 
         losses = self.objective(self.p, x_0, t[mine], noise[mine])
         self._seen.append((batch, t[mine], losses.detach()))

@@ -260,9 +260,9 @@ class Upsample(nn.Module):
         self.conv = conv(channels, channels, 3)
 
     def forward(self, x: Features) -> Float[Tensor, "b c 2*h 2*w"]:
-        flipped = self.conv.weight.flip(2, 3).transpose(0, 1)
-        kernel = F.avg_pool2d(flipped, 2, stride=1, padding=1, divisor_override=1)  # sums over 2x2
-        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
+        wider = F.pad(self.conv.weight, (0, 1)) + F.pad(self.conv.weight, (1, 0))
+        kernel = F.pad(wider, (0, 0, 0, 1)) + F.pad(wider, (0, 0, 1, 0))
+        return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.conv.bias, stride=2, padding=1)
 
 
 def conv(
