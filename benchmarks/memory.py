@@ -27,7 +27,7 @@ def peak_mib(name: str, batch: int, size: peers.Size) -> float:
 
 
 def main() -> None:
-    parser = record.parser(__doc__, rounds=1)
+    parser = record.parser(__doc__)
     parser.add_argument("--batches", type=int, nargs=2, default=(4, 12))
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "BATCH"), help=record.HIDDEN)
     args = parser.parse_args()

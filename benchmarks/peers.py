@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 from torch.utils.flop_counter import FlopCounterMode
 
+from ddpm import hardware
 from ddpm.diffusion.gaussian import noise_like
 from ddpm.diffusion.objective import Simple
 from ddpm.diffusion.prediction import Epsilon
@@ -86,6 +87,7 @@ class Ours(Peer):
         self.averages = [weights.detach().clone() for weights in self.weights]
         self.average = get_ema_multi_avg_fn(0.9999)
         self.optimizer = torch.optim.Adam(self.weights, 2e-4, fused=True)
+        hardware.narrow_attention()  # diffusers' layout never meets the kernel that it is about
         if compiled:
             self.network.compile(mode=compiled, dynamic=False)
 

@@ -1,6 +1,6 @@
 """The training curves of float32 and bf16-mixed, from the same seed, on pictures of yours: docs/precision.png.
 
-    python benchmarks/precision.py PICTURES [--steps 400] [--picture docs/precision.png]
+    python benchmarks/precision.py PICTURES [--steps 300] [--picture docs/precision.png]
 
 Pictures are cut to 16x16. Loss and held-out bits/dim by step; the record holds the difference of the precisions beside
 that of another seed.
@@ -18,29 +18,25 @@ from matplotlib.figure import Figure
 ROOT = Path(__file__).parents[1]
 RUNS = {"32-true, seed 1": ("32-true", 1), "bf16-mixed, seed 1": ("bf16-mixed", 1), "32-true, seed 2": ("32-true", 2)}
 LOSS, BITS = "train/loss", "validation/bits_per_dim_16_timesteps"
-NETWORK = ["network.channels=32", "network.channel_mult=[1,2]", "network.attention_resolutions=[8]"]
+SETTINGS = [
+    "data=folder",
+    "data.size=[16,16]",
+    "data.batch_size=32",
+    "features=inception",
+    "logger=csv",
+    "every.samples=1000000",
+    "network.channels=32",
+    "network.channel_mult=[1,2]",
+    "network.attention_resolutions=[8]",
+]
 
 
 def curves(pictures: Path, precision: str, seed: int, steps: int, folder: str) -> dict[str, dict[int, float]]:
     """The logged numbers of one run by name and step."""
     out = Path(folder, f"{precision}_{seed}")
-    every = max(1, steps // 40)
-    command = [
-        sys.executable,
-        str(ROOT / "train.py"),
-        "data=folder",
-        f"data.path={pictures.absolute()}",
-        "data.size=[16,16]",
-    ]
-    command += [
-        "features=inception",
-        "logger=csv",
-        f"out={out}",
-        f"seed={seed}",
-        f"trainer.precision={precision}",
-        *NETWORK,
-    ]
-    command += [f"max_steps={steps}", f"every.log={every}", f"every.validation={every * 4}", "every.samples=1000000"]
+    own = [f"data.path={pictures.absolute()}", f"out={out}", f"seed={seed}", f"trainer.precision={precision}"]
+    length = [f"max_steps={steps}", f"every.log={max(1, steps // 40)}", f"every.validation={max(1, steps // 4)}"]
+    command = [sys.executable, str(ROOT / "train.py"), *SETTINGS, *own, *length]
     subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL)
     with (out / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -48,9 +44,9 @@ def curves(pictures: Path, precision: str, seed: int, steps: int, folder: str) -
 
 
 def main() -> None:
-    parser = record.parser(__doc__, rounds=1)
+    parser = record.parser(__doc__)
     parser.add_argument("pictures", type=Path)
-    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--picture", type=Path, default=ROOT / "docs" / "precision.png")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

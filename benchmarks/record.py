@@ -19,11 +19,12 @@ RECORDS = Path(__file__).parent / "records"
 PACKAGES = ("torch", "lightning", "diffusers", "denoising-diffusion-pytorch")
 
 
-def parser(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+def parser(doc: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
     """With the arguments that every benchmark takes."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--toy", action="store_true", help="a tiny network: whether it runs, not how fast")
-    made.add_argument("--rounds", type=int, default=rounds, help="turns of each contender that count")
+    if rounds:
+        made.add_argument("--rounds", type=int, default=rounds, help="turns of each contender that count")
     made.add_argument("--records", type=Path, default=RECORDS, help="the folder for the record")
     return made
 

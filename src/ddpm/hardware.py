@@ -21,6 +21,11 @@ def multiplies_bfloat16(device: str) -> bool:
     return False
 
 
+def narrow_attention() -> None:
+    """Let attention multiply in bfloat16 where the network does: PyTorch's plain kernel, a CPU's, would widen it."""
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+
+
 def require_compiler() -> None:
     """What torch.compile needs.
 
