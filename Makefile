@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all torture lint format lock clean
+.PHONY: train test test-all torture bench lint format lock clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -16,6 +16,11 @@ test-all: lint
 
 torture: $(VENV)/installed  # runs, evaluations and sweeps killed twenty times each, and gone on with
 	$(BIN)/python -m pytest -m "slow or not slow" tests/test_resume.py tests/evaluation/test_killed.py tests/sweep
+
+BENCHMARKS := train_step sampling bound memory startup scaling
+
+bench: $(VENV)/installed  # about ten minutes on two cores; denoising-diffusion-pytorch joins in if it is on PYTHONPATH
+	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 lint: $(VENV)/installed
 	$(BIN)/ruff check .

@@ -10,6 +10,7 @@ def train(overrides: list[str]) -> None:
         from ddpm import build, checkpoint, loggers
         from ddpm.persistence import fit
 
+        build.settle(config)
         saved = checkpoint.newest(run) if run else None
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)

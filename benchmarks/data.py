@@ -1,16 +1,13 @@
 """Images per second out of the DataModule, beside torchvision's datasets in a DataLoader, and peak memory.
 
-    python benchmarks/data.py [--workers 2] [--images 50000] [--jpegs 5000] [--folder WHERE_TO_KEEP_THE_JPEGS]
+    python benchmarks/data.py [--workers 2] [--images 50000] [--jpegs 5000] [--folder WHERE_TO_KEEP_THE_JPEGS] [--toy]
 
 Each line runs in a process of its own. Speeds are the best of three passes over the images, in shuffled order. Memory
 is the peak of the resident set beyond what the imports take, over the size of the decoded array; pages mapped from the
 cache count, although all processes of a machine share them.
 """
 
-import argparse
 import json
-import os
-import platform
 import resource
 import subprocess
 import sys
@@ -21,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import record
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader
@@ -132,26 +130,25 @@ def measure(what: str, scratch: Path, jpegs: Path, images: int, workers: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = record.parser(__doc__)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--images", type=int, default=50_000)
     parser.add_argument("--jpegs", type=int, default=5_000)
     parser.add_argument("--folder", type=Path)
-    parser.add_argument("--measure", help=argparse.SUPPRESS)
-    parser.add_argument("--scratch", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", help=record.HIDDEN)
+    parser.add_argument("--scratch", type=Path, help=record.HIDDEN)
     args = parser.parse_args()
     if args.measure:
         torch.set_num_threads(1)  # as in a DataLoader's workers; a pool of threads per small image helps nobody
         print(json.dumps(measure(args.measure, args.scratch, args.folder, args.images, args.workers)))
         return
 
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores; torch {torch.__version__}")
-    print(f"{args.images} images of 32x32, {args.jpegs} JPEGs of {SIDE}x{SIDE}\n")
-    print("| what | workers | images/s | prepared in | peak memory / array |\n|---|---|---|---|---|")
+    images, jpegs = (500, 200) if args.toy else (args.images, args.jpegs)
+    found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = args.folder or Path(scratch, "jpegs")
         if not folder.exists():
-            write_jpegs(folder, args.jpegs)
+            write_jpegs(folder, jpegs)
         for what, workers in (
             ("32x32 in memory, DataModule", 0),
             ("32x32 in memory, torchvision CIFAR10", 0),
@@ -163,12 +160,11 @@ def main() -> None:
             ("JPEG folder, torchvision ImageFolder", args.workers),
         ):
             own = ["--measure", what, "--scratch", scratch, "--folder", str(folder)]
-            numbers = ["--workers", str(workers), "--images", str(args.images)]
+            numbers = ["--workers", str(workers), "--images", str(images)]
             command = [sys.executable, __file__, *own, *numbers]
-            found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
-            prepared = f"{found['prepared in s']:.1f} s" if "prepared in s" in found else ""
-            memory = f"{found['memory / array']:.2f}" if "cached" in what or "memory, D" in what else ""
-            print(f"| {what} | {workers} | {found['images/s']:,.0f} | {prepared} | {memory} |", flush=True)
+            printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+            found[f"{what}, {workers} workers"] = json.loads(printed)
+    record.write("data", {"images": images, "JPEGs": jpegs, "found": found}, args.records)
 
 
 if __name__ == "__main__":

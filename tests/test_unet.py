@@ -7,7 +7,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import nn
 
-from ddpm.unet import Attention, Downsample, UNet, time_embedding
+from ddpm.unet import Attention, Downsample, UNet, Upsample, time_embedding
 
 
 def num_parameters(network):
@@ -238,3 +238,15 @@ def test_dropout_acts_in_training_only():
 def test_refuses_what_does_not_fit(settings, message):
     with pytest.raises(ValueError, match=message):
         UNet(3, 3, **settings)
+
+
+@pytest.mark.parametrize("size", [(4, 4), (5, 3), (1, 2)])
+def test_upsampling_is_the_convolution_of_the_doubled_image(size):
+    layer = Upsample(6).double()
+    randomise(layer, 0)
+    x = torch.randn(2, 6, *size, dtype=torch.float64, requires_grad=True)
+    doubled = layer.conv(nn.functional.interpolate(x, scale_factor=2, mode="nearest"))
+    torch.testing.assert_close(layer(x), doubled)
+    inputs = [x, layer.conv.weight, layer.conv.bias]
+    ours, theirs = (torch.autograd.grad(out.square().sum(), inputs) for out in (layer(x), doubled))
+    torch.testing.assert_close(ours, theirs)

@@ -13,7 +13,7 @@ from hydra.errors import InstantiationException
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm import callbacks, foreign, loggers, persistence, runs
+from ddpm import callbacks, foreign, hardware, loggers, persistence, runs
 from ddpm.checkpoint import Checkpoint, misfit
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
@@ -34,6 +34,13 @@ from ddpm.randomness import seed_of
 LOADER_ARGUMENTS = ("batch_size", "num_workers", "split")
 
 
+def settle(config: DictConfig) -> None:
+    """Decide the precision if the machine is to: what the run is, and so what is saved, holds the decision."""
+    if config.trainer.precision == "auto":
+        able = hardware.multiplies_bfloat16(hardware.device_type(config.trainer.accelerator))
+        config.trainer.precision = "bf16-mixed" if able else "32-true"
+
+
 def dataset(config: DictConfig) -> Dataset:
     arguments = {key: value for key, value in config.data.items() if key not in LOADER_ARGUMENTS}
     built: Dataset = instantiate(OmegaConf.create(arguments))
@@ -49,6 +56,7 @@ def data_module(config: DictConfig, images: Dataset) -> DataModule:
         config.max_steps,
         config.trainer.accumulate,
         config.data.num_workers,
+        resident=config.trainer.resident,
     )
     data.prepare_data()
     data.setup()
@@ -78,7 +86,7 @@ def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
 
 
 def module(config: DictConfig, images: Dataset) -> DiffusionModule:
-    return DiffusionModule(
+    built = DiffusionModule(
         reverse_process(config, images),
         instantiate(config.objective),
         instantiate(config.timesteps),
@@ -89,6 +97,24 @@ def module(config: DictConfig, images: Dataset) -> DiffusionModule:
         log_every=config.every.log,
         config=plain(config),
     )
+    for each in (built.p.network, built.p_ema.network):
+        speed_up(each, config.trainer)
+    return built
+
+
+def speed_up(network: torch.nn.Module, trainer: DictConfig) -> None:
+    """Layout, compilation, attention's precision, all in place: no name in the state changes.
+
+    Raises:
+        ValueError: nothing can be compiled here.
+    """
+    hardware.narrow_attention()
+    on_gpu = hardware.device_type(trainer.accelerator) == "cuda"
+    if on_gpu if trainer.channels_last == "auto" else trainer.channels_last:
+        network.to(memory_format=torch.channels_last)
+    if trainer.compile:
+        hardware.require_compiler()
+        network.compile(mode=trainer.compile, dynamic=False)
 
 
 def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -> None:
@@ -116,6 +142,7 @@ def trained(checkpoint: Checkpoint, config: DictConfig, images: Dataset) -> Reve
     if problem := misfit(weights, p.network.state_dict()):
         raise ValueError(f"{checkpoint.path} does not hold the weights of its configuration: {problem}")
     p.network.load_state_dict(weights)
+    speed_up(p.network, config.trainer)
     return p.requires_grad_(False).eval()
 
 
@@ -129,15 +156,15 @@ def features(config: DictConfig) -> FeatureExtractor:
     return built
 
 
-def place(hardware: DictConfig) -> Place:
+def place(settings: DictConfig) -> Place:
     """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
     quieten()
     runs.end_with_launcher()
     fabric = L.Fabric(
-        accelerator=hardware.accelerator,
-        strategy=hardware.strategy,
-        devices=hardware.devices,
-        num_nodes=hardware.num_nodes,
+        accelerator=settings.accelerator,
+        strategy=settings.strategy,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
     )
     fabric.launch()
     return Place(fabric.global_rank, fabric.world_size, fabric.device)
@@ -191,8 +218,8 @@ def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint
     """The Trainer with everything that happens beside the training step; `saved` is what the run goes on from."""
     quieten()
     runs.end_with_launcher()
-    every, hardware = config.every, config.trainer
-    strategy = hardware.strategy
+    every, settings = config.every, config.trainer
+    strategy = settings.strategy
     if strategy == "ddp":
         # Buffers are the same on every rank by construction.
         strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -210,15 +237,15 @@ def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint
         between=signals.check,
     )
     return L.Trainer(
-        accelerator=hardware.accelerator,
-        devices=hardware.devices,
-        num_nodes=hardware.num_nodes,
+        accelerator=settings.accelerator,
+        devices=settings.devices,
+        num_nodes=settings.num_nodes,
         strategy=strategy,
-        precision=hardware.precision,
+        precision=settings.precision,
         max_steps=config.max_steps,
         max_epochs=-1,
-        accumulate_grad_batches=hardware.accumulate,
-        val_check_interval=every.validation * hardware.accumulate,
+        accumulate_grad_batches=settings.accumulate,
+        val_check_interval=every.validation * settings.accumulate,
         check_val_every_n_epoch=None,
         callbacks=[
             callbacks.Throughput(every.log),
@@ -233,6 +260,7 @@ def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint
         default_root_dir=folder,
         log_every_n_steps=every.log,
         num_sanity_val_steps=0,
+        benchmark=True,  # cuDNN picks the fastest convolutions: sizes do not change
         use_distributed_sampler=False,  # the DataModule's samplers know the ranks
         enable_model_summary=False,
         enable_checkpointing=False,  # ours writes after a validation that is due at the same step
@@ -244,7 +272,8 @@ def summary(trained: DiffusionModule, config: DictConfig) -> str:
     axes = ("prediction", "variance", "objective", "schedule")
     parameters = sum(weights.numel() for weights in trained.p.network.parameters())
     chosen = ", ".join(str(config.choices[axis]) for axis in axes)
-    return f"{config.name}: {parameters:,} parameters; {chosen}; {config.max_steps:,} steps of {config.data.batch_size}"
+    steps = f"{config.max_steps:,} steps of {config.data.batch_size}"
+    return f"{config.name}: {parameters:,} parameters; {chosen}; {steps}; {config.trainer.precision}"
 
 
 def quieten() -> None:

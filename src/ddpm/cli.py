@@ -157,12 +157,21 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: S
     chosen = {override.key_or_group for override in parse(overrides)} & set(groups())
     node = {str(key): value for key, value in OmegaConf.load(CONF / "train.yaml").items()}  # what it is older than
     node |= {key: _without_interpolation(value) for key, value in base.items()}
+    node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
     for key in (*chosen, "hydra", "defaults"):
         node.pop(key, None)
     node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups)]}
     with _explained(overrides, "train"):
         ConfigStore.instance().store(name="saved", node=node)
-    return compose(overrides, "saved")
+    config = compose(overrides, "saved")
+    keep_precision(config, base)
+    return config
+
+
+def keep_precision(config: DictConfig, base: dict[str, Any]) -> None:
+    """What `trainer.precision=auto` once came to is the run's, whatever this machine would make of it."""
+    if config.trainer.precision == "auto":
+        config.trainer.precision = base["trainer"].get("precision", "auto")
 
 
 def compose_foreign(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -22,7 +22,7 @@ from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.divergence import Step, raise_diverged
 from ddpm.loggers import BINS, log_by_t, means_by_t
-from ddpm.randomness import generator, seed_of
+from ddpm.randomness import generator, seed_dropout
 
 VALIDATION_TIMESTEPS = 16
 
@@ -70,6 +70,8 @@ class DiffusionModule(L.LightningModule):
         ema_network = copy.deepcopy(p.network).requires_grad_(False).eval()
         self.p_ema = ReverseProcess(ema_network, p.q, p.prediction, p.variance, p.decoder)
         self._average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
+        # Lists: a walk through all modules takes a small network a good part of its step.
+        self._weights, self._averages = list(p.parameters()), list(self.p_ema.parameters())
         self.optimizer_settings, self.seed, self.horizontal_flip = optimizer, seed, horizontal_flip
         self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
@@ -85,6 +87,13 @@ class DiffusionModule(L.LightningModule):
 
     # --- training ----------------------------------------------------------------------------------------------------
 
+    def on_train_start(self) -> None:
+        """A checkpoint's moments take on the layout of the weights, which the fused optimizer relies on."""
+        for weights, moments in self.trainer.optimizers[0].state.items():
+            for name, moment in moments.items():
+                if moment.shape == weights.shape:
+                    moments[name] = torch.empty_like(weights).copy_(moment)
+
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
         n, rank, processes = len(batch), self.global_rank, self.trainer.world_size
         micro = batch_idx % self.trainer.accumulate_grad_batches
@@ -97,14 +106,14 @@ class DiffusionModule(L.LightningModule):
         x_0 = unit(batch)
         if self.horizontal_flip:
             x_0 = flip(x_0, torch.rand(whole, generator=draw, device=self.device)[mine] < 0.5)
-        torch.manual_seed(seed_of(self.seed, self.global_step, part + 1))  # dropout; + 1: not the stream of t and noise
+        seed_dropout(self.device, self.seed, self.global_step, part + 1)  # + 1: not the stream of t and noise
 
         losses = self.objective(self.p, x_0, t[mine], noise[mine])
         self._seen.append((batch, t[mine], losses.detach()))
         return (weight[mine] * losses).mean()
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
-        norm = torch.nn.utils.clip_grad_norm_(self.p.parameters(), self.optimizer_settings.grad_clip)
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
         seen, self._seen = self._seen, []
         batch, t, loss = (torch.cat(parts) for parts in zip(*seen, strict=True))
         self._watch(Step(self.global_step + 1, norm, batch, t, loss))
@@ -116,14 +125,14 @@ class DiffusionModule(L.LightningModule):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
-        self._average(list(self.p_ema.network.parameters()), list(self.p.network.parameters()), None)
+        self._average(self._averages, self._weights, None)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.batch_ended = time.perf_counter()
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimizer_settings
-        optimizer = torch.optim.Adam(self.p.parameters(), settings.lr, fused=True)
+        optimizer = torch.optim.Adam(self._weights, settings.lr, fused=True)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: settings.factor(step, self.trainer.max_steps)
         )

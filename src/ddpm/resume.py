@@ -38,6 +38,7 @@ def compose(overrides: Sequence[str]) -> tuple[DictConfig, Path | None]:
         if not (folder / "config.yaml").is_file():
             return config, None
         base = saved_config(folder)
+        cli.keep_precision(config, base)
     else:
         start = Path(str(wish)).absolute()
         folder = run_folder(start)

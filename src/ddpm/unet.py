@@ -249,13 +249,20 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
+    """Convolution of what nearest neighbours make twice as large.
+
+    Doubling is a transposed convolution with 2x2 ones, and both together are one with a kernel of 4x4: 4 products in
+    place of 9 for each output and channel.
+    """
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = conv(channels, channels, 3)
 
     def forward(self, x: Features) -> Float[Tensor, "b c 2*h 2*w"]:
-        out: Tensor = self.conv(F.interpolate(x, scale_factor=2, mode="nearest"))
-        return out
+        wider = F.pad(self.conv.weight, (0, 1)) + F.pad(self.conv.weight, (1, 0))
+        kernel = F.pad(wider, (0, 0, 0, 1)) + F.pad(wider, (0, 0, 1, 0))
+        return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.conv.bias, stride=2, padding=1)
 
 
 def conv(

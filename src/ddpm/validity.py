@@ -104,6 +104,11 @@ def wrong_value(config: DictConfig) -> str | None:
     for key in ("evaluation.fid_split", "data.split"):
         if (split := OmegaConf.select(config, key)) not in ("train", "test", "both"):
             return f"{key}={split} must be train, test or both"
+    for key in ("trainer.channels_last", "trainer.resident"):
+        if not isinstance(value := OmegaConf.select(config, key), bool) and value != "auto":
+            return f"{key}={value} must be true, false or auto"
+    if (mode := config.trainer.compile) not in (None, "default", "reduce-overhead", "max-autotune"):
+        return f"trainer.compile={mode} must be default, reduce-overhead or max-autotune; or null, for none"
     if (keep := OmegaConf.select(config, "keep")) not in (None, "images", "npz"):
         return f"keep={keep} must be images or npz"
     metrics = OmegaConf.select(config, "evaluation.metrics") or []

@@ -227,3 +227,18 @@ def test_digits_through_the_module():
     module = ready(Digits(), batch_size=128, max_steps=3)
     assert [batch.shape for batch in module.train_dataloader()] == [(128, 1, 8, 8)] * 3
     assert sum(len(images) for _, images in module.val_dataloader()) == 297
+
+
+def test_examples_on_the_device_make_the_same_batches():
+    plain, resident = ready(Numbered()), placed(ready(Numbered(), resident=True), 0, 1)
+    resident.setup()
+    for a, b in zip(plain.train_dataloader(), resident.train_dataloader(), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    assert [numbers(images) for _, images in plain.val_dataloader()] == [
+        numbers(images) for _, images in resident.val_dataloader()
+    ]
+
+
+def test_examples_stay_in_host_memory_unless_there_is_a_gpu():
+    assert isinstance(ready(Numbered(), resident="auto").train, InMemory)

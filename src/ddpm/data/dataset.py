@@ -54,6 +54,22 @@ class InMemory(Examples):
         return torch.from_numpy(self.values.numpy().take(indices, axis=0))
 
 
+class Resident(Examples):
+    """Examples in memory, copied to a device: a batch is gathered there, and only its indices travel."""
+
+    in_memory = True
+
+    def __init__(self, examples: InMemory, device: torch.device) -> None:
+        self.values, self.labels = examples.values.to(device), examples.labels
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitems__(self, indices: list[int]) -> Shaped[Tensor, "b *event"]:
+        chosen = torch.tensor(indices, pin_memory=self.values.is_cuda)  # from pinned memory nobody waits for the copy
+        return self.values[chosen.to(self.values.device, non_blocking=True)]
+
+
 class Dataset(ABC):
     """A source of examples in two splits.
 

@@ -7,14 +7,15 @@ flipped (`pixels.flip`) on the training device.
 import math
 import os
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from jaxtyping import Shaped
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.data.dataset import DataError, Examples
+from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident
 from ddpm.data.dataset import Dataset as Source
 from ddpm.data.order import Order, per_process
 
@@ -69,6 +70,7 @@ class DataModule(LightningDataModule):
 
     `batch_size` is global: all processes and all accumulated micro-batches together. `num_workers` processes decode
     where examples are decoded as they are needed; examples in memory use none. `chunk` is the size of a test chunk.
+    `resident` keeps decoded examples on the device; "auto" on a GPU, if a quarter of its free memory holds a split.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class DataModule(LightningDataModule):
         accumulate: int = 1,
         num_workers: int = 0,
         chunk: int = 100,
+        resident: bool | Literal["auto"] = False,
     ) -> None:
         super().__init__()
         if num_workers < 0:
@@ -90,14 +93,14 @@ class DataModule(LightningDataModule):
         self.dataset = dataset
         self.batch_size, self.seed, self.max_steps = batch_size, seed, max_steps
         self.accumulate, self.num_workers, self.chunk = accumulate, num_workers, chunk
+        self.resident = resident
 
     def prepare_data(self) -> None:
         self.dataset.prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Open both splits. Raises DataError if they cannot be shared out as asked for."""
-        self.train = self.dataset.split("train")
-        self.test = self.dataset.split("test")
+        self.train, self.test = (self._placed(self.dataset.split(split)) for split in SPLITS)
         self._order()
         self._chunks()
 
@@ -147,6 +150,16 @@ class DataModule(LightningDataModule):
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
 
+    def _placed(self, examples: Examples) -> Examples:
+        """The examples on the device, where `resident` says so and they are one array."""
+        if not isinstance(examples, InMemory):
+            return examples
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        wanted = self.resident
+        if wanted == "auto":
+            wanted = device.type == "cuda" and examples.values.nbytes < torch.cuda.mem_get_info(device)[0] / 4
+        return Resident(examples, device) if wanted else examples
+
     def _loader(self, examples: Examples, items: Dataset[Any], **how: Iterable[Any] | None) -> Loader:
         workers = 0 if examples.in_memory else self.num_workers
         cuda = self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
@@ -155,7 +168,7 @@ class DataModule(LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             collate_fn=_as_is,
-            pin_memory=cuda,
+            pin_memory=cuda and not isinstance(examples, Resident),
             **how,  # type: ignore[arg-type]
         )
         return Loader(loader)

@@ -1,0 +1,132 @@
+"""What all benchmarks share: turns, the machine's ceilings, and records of what was measured where."""
+
+import argparse
+import json
+import os
+import shlex
+import statistics
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+HIDDEN = argparse.SUPPRESS
+RECORDS = Path(__file__).parent / "records"
+PACKAGES = ("torch", "lightning", "diffusers", "denoising-diffusion-pytorch")
+
+
+def parser(doc: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """With the arguments that every benchmark takes."""
+    made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--toy", action="store_true", help="a tiny network: whether it runs, not how fast")
+    if rounds:
+        made.add_argument("--rounds", type=int, default=rounds, help="turns of each contender that count")
+    made.add_argument("--records", type=Path, default=RECORDS, help="the folder for the record")
+    return made
+
+
+def turns(
+    contenders: Mapping[str, Callable[[], object]], rounds: int, finish: Callable[[], object] = lambda: None
+) -> dict[str, float]:
+    """Median seconds of each; they take turns, so that a busy machine is busy for all. The first two turns warm up.
+
+    `finish` waits for the device.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 2):
+        for name, run in contenders.items():
+            begun = time.perf_counter()
+            run()
+            finish()
+            if turn >= 2:
+                seconds[name].append(time.perf_counter() - begun)
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def once(run: Callable[[], object], rounds: int, finish: Callable[[], object] = lambda: None) -> float:
+    """Median seconds of one contender."""
+    return turns({"": run}, rounds, finish)[""]
+
+
+def ceilings(device: torch.device, toy: bool = False, finish: Callable[[], object] = lambda: None) -> dict[str, float]:
+    """What matrix units (GFLOP/s) and memory (GB/s) give at best, in the calls that networks make."""
+    side, batch = (64, 1) if toy else (2048, 8) if device.type == "cpu" else (8192, 128)
+    found: dict[str, float] = {}
+
+    def best(name: str, amount: float, run: Callable[[], object]) -> None:
+        fastest = float("inf")
+        for _ in range(3 if toy else 12):
+            begun = time.perf_counter()
+            run()
+            finish()
+            fastest = min(fastest, time.perf_counter() - begun)
+        found[name] = max(found.get(name, 0.0), amount / fastest / 1e9)
+
+    with torch.no_grad():
+        for dtype in (torch.float32, torch.bfloat16):
+            kind = str(dtype).removeprefix("torch.")
+            a = torch.randn(side, side, device=device, dtype=dtype)
+            best(f"matmul {kind}", 2 * side**3, lambda a=a: a @ a)
+            for channels, size in ((32, 8),) if toy else ((128, 32), (256, 16), (256, 8)):
+                for layout in (torch.contiguous_format, torch.channels_last):
+                    x = torch.randn(batch, channels, size, size, device=device, dtype=dtype).to(memory_format=layout)
+                    w = torch.randn(channels, channels, 3, 3, device=device, dtype=dtype).to(memory_format=layout)
+                    work = 2 * batch * channels**2 * 9 * size**2
+                    best(f"conv {kind}", work, lambda x=x, w=w: torch.conv2d(x, w, padding=1))
+        source = torch.empty(2**20 if toy else 2**26, device=device)
+        target = torch.empty_like(source)
+        best("memory", 2 * source.nbytes, lambda: target.copy_(source))
+    return found
+
+
+def finish_on(device: torch.device) -> Callable[[], object]:
+    """What waits until the device has done what it was told."""
+    return torch.cuda.synchronize if device.type == "cuda" else lambda: None
+
+
+def write(name: str, numbers: Mapping[str, Any], folder: Path = RECORDS) -> None:
+    """Print what was measured, and keep it with all that it depends on."""
+    found = {**about(), **numbers}
+    text = json.dumps(rounded(found), indent=2)
+    print(text)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{time.strftime('%Y-%m-%d')}_{name}.json").write_text(text + "\n")
+
+
+def about() -> dict[str, Any]:
+    """The command, the versions and the machine."""
+    installed = {package: version for package in PACKAGES if (version := _version(package))}
+    capable = torch.cpu.get_capabilities()
+    return {
+        "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d %H:%M"),
+        "versions": {"python": sys.version.split()[0], **installed},
+        "hardware": {
+            "cpu": capable.get("cpu_name"),
+            "bfloat16 in hardware": bool(capable.get("avx512_bf16") or capable.get("amx_bf16")),
+            "cores": os.cpu_count(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        },
+        "load average": os.getloadavg()[0],
+    }
+
+
+def rounded(tree: Any) -> Any:
+    """To four significant digits: timings have no more."""
+    if isinstance(tree, dict):
+        return {key: rounded(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [rounded(value) for value in tree]
+    return float(f"{tree:.4g}") if isinstance(tree, float) else tree
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,41 @@
+"""Milliseconds per image of one step of ancestral sampling, beside peers; CIFAR-10's network.
+
+    python benchmarks/sampling.py [--batch 8] [--rounds 8] [--toy]
+
+Ours is laid out as evaluation lays it out (channels last).
+"""
+
+import peers
+import record
+import torch
+
+
+def main() -> None:
+    parser = record.parser(__doc__, rounds=8)
+    parser.add_argument("--batch", type=int, default=8)
+    args = parser.parse_args()
+    size, device = peers.TOY if args.toy else peers.CIFAR10, torch.device("cpu")
+    ceilings = record.ceilings(device, args.toy)
+    made = peers.contenders(size, device)
+    for peer in made.values():
+        if isinstance(peer, peers.Ours):
+            peer.network.to(memory_format=torch.channels_last)
+    x_t = torch.randn(args.batch, 3, size.side, size.side)
+    seconds = record.turns({name: lambda p=peer: p.reverse_step(x_t, 500) for name, peer in made.items()}, args.rounds)
+    gflop = peers.gflop(peers.diffusers_network(size), size)
+    numbers = {
+        "batch": args.batch,
+        "ceilings in GFLOP/s and GB/s": ceilings,
+        "milliseconds per image and step": {name: 1e3 * s / args.batch for name, s in seconds.items()},
+        "share of the convolution ceiling": {
+            name: gflop * args.batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
+            for name, s in seconds.items()
+            if name.startswith(("ddpm", "diffusers"))
+        },
+        "ratios": peers.ratios(seconds),
+    }
+    record.write("sampling", numbers, args.records)
+
+
+if __name__ == "__main__":
+    main()

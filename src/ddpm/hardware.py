@@ -1,0 +1,38 @@
+"""What the device that will compute can do, for the settings that are left to it (`auto`)."""
+
+import shutil
+
+import torch
+
+
+def device_type(accelerator: str) -> str:
+    """Where Lightning's `accelerator` computes: cuda, mps, ..., or cpu."""
+    found = None if accelerator == "cpu" else torch.accelerator.current_accelerator(check_available=True)
+    return found.type if found else "cpu"
+
+
+def multiplies_bfloat16(device: str) -> bool:
+    """In hardware, at a higher rate than float32."""
+    if device == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if device == "cpu":
+        able = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}  # not in torch 2.11
+        return bool(able.get("avx512_bf16") or able.get("amx_bf16"))
+    return False
+
+
+def narrow_attention() -> None:
+    """Let attention multiply in bfloat16 where the network does: PyTorch's plain kernel, a CPU's, would widen it."""
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+
+
+def require_compiler() -> None:
+    """What torch.compile needs.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if not any(map(shutil.which, ("g++", "clang++"))):
+        raise ValueError(
+            "trainer.compile needs a C++ compiler, and neither g++ nor clang++ is here: install one, or leave it out"
+        )
