@@ -31,6 +31,7 @@ class Visits(NamedTuple):
     t: Int64[Tensor, "b k"]
     nats: Float[Tensor, "b k"]  # L_{t-1}
     covariates: Float[Tensor, "b k 3"]
+    squared_error: Float[Tensor, "b k"]  # of the x_0 estimate, mean over dimensions
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,30 @@ class Sketch(NamedTuple):
     shares: Float64[Tensor, "b k"]
 
 
+class Outline(NamedTuple):
+    """What a pilot tells of the bound's parts at every t, in the place of all of them; entry t - 1 belongs to t."""
+
+    terms: Float64[Tensor, " T"]  # L_{t-1} in nats
+    terms_stderr: Float64[Tensor, " T"]
+    squared_error: Float64[Tensor, " T"]  # of the x_0 estimate, mean over dimensions
+
+    @classmethod
+    def of(cls, pilot: Visits, T: int) -> "Outline":
+        """Means within bins, drawn through: of t L_{t-1} as steps, of the squared error as lines over log t."""
+        design, t = Design.of(pilot, T), pilot.t.flatten().cpu()
+        squared_error = pilot.squared_error.flatten().cpu().double()
+        counts, centers, means = torch.empty(T, dtype=torch.float64), [], []
+        for low, high in _bins(T, min(BINS, int((t > 1).sum()) // IN_BIN)):
+            inside = (t >= low) & (t < high)
+            counts[low - 1 : high - 1] = max(1, int(inside.sum()))
+            if inside.any():
+                centers.append(t[inside].double().log().mean())
+                means.append(squared_error[inside].mean())
+        every = torch.arange(1, T + 1, dtype=torch.float64).log()
+        drawn = _interpolated(every, torch.stack(centers), torch.stack(means))
+        return cls(design.level, design.scatter / counts.sqrt(), drawn)
+
+
 class Estimates(NamedTuple):
     """Independent estimates for each example, without L_T."""
 
@@ -101,7 +126,8 @@ def visit(p: ReverseProcess, x_0: Batch, t: Int64[Tensor, "b k"], generator: tor
     t = t.to(x_0.device)
     seen = [term(p, x_0, column, generator) for column in t.unbind(1)]
     covariates = [_covariates(x_0, one.noise) for one in seen]
-    return Visits(t, torch.stack([one.nats for one in seen], 1), torch.stack(covariates, 1))
+    nats, squared_error = (torch.stack([one[part] for one in seen], 1) for part in (0, 1))
+    return Visits(t, nats, torch.stack(covariates, 1), squared_error)
 
 
 def explore(p: ReverseProcess, x_0: Batch, visits: int, generator: torch.Generator) -> Visits:
@@ -158,6 +184,14 @@ def _bins(T: int, n: int) -> list[tuple[int, int]]:
     ratio = (T + 1) / 2
     edges = grid(2, T + 1, min(max(n, 1), T - 1) + 1, lambda u: (ratio**u - 1) / (ratio - 1))
     return [(1, 2), *pairwise(edges)]
+
+
+def _interpolated(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
+    """Linear between the known points, constant beyond them."""
+    right = torch.searchsorted(known, x).clamp(1, max(1, len(known) - 1))
+    left, right = right - 1, right.clamp(max=len(known) - 1)
+    span = (known[right] - known[left]).clamp(min=1e-12)
+    return torch.lerp(values[left], values[right], ((x - known[left]) / span).clamp(0, 1))
 
 
 def _regression(x: Float64[Tensor, "m 3"], y: Float64[Tensor, " m"]) -> Float64[Tensor, " 5"]:

@@ -23,7 +23,7 @@ Read = Callable[[Tensor], Tensor]  # what a dataset holds -> x_0
 
 
 class Measured(NamedTuple):
-    """A metric of results.json, and its curves over t where all of it was evaluated."""
+    """A metric of results.json, and its curves over t; of an estimate as its pilot outlines them."""
 
     metric: dict[str, Any]
     curves: dict[str, list[float]]
@@ -58,7 +58,7 @@ class BoundOverSplit:
         with Bar(f"bound on {self.title}", steps, enabled=self.chunks.place.rank == 0) as bar:
             if self.evaluations is None:
                 return self._full(mine, bar, scale, num_dims)
-            return self._budgeted(mine, bar, scale, self.evaluations)
+            return self._budgeted(mine, bar, scale, num_dims, self.evaluations)
 
     def _full(self, mine: list[Chunk], bar: Bar, scale: float, num_dims: int) -> Measured:
         T = self.p.q.T
@@ -72,28 +72,22 @@ class BoundOverSplit:
         rows = self._rows("bound", mine, terms)
         bound = Bound(rows[:, 0], rows[:, 1 : T + 1], rows[:, T + 1 :])
         metric = self._metric(bound.nats, bound.prior, bound.rate_nats, bound.distortion_nats, scale)
-        rate, rmse = bound.rate_distortion(num_dims)
-        curves = {
-            "t": [float(t) for t in range(1, T + 1)],
-            "term": (bound.terms.mean(0) / scale).tolist(),
-            "term_stderr": (bound.terms.std(0) / scale / math.sqrt(self.n)).tolist(),
-            "rate_bits_per_dim": rate.tolist(),
-            "rmse": rmse.tolist(),
-        }
-        return Measured(metric, curves)
+        error = bound.terms.std(0) / math.sqrt(self.n)
+        return Measured(metric, self._curves(bound, error, scale, num_dims))
 
-    def _budgeted(self, mine: list[Chunk], bar: Bar, scale: float, evaluations: int) -> Measured:
+    def _budgeted(self, mine: list[Chunk], bar: Bar, scale: float, num_dims: int, evaluations: int) -> Measured:
         pilot, half = budget.split_budget(evaluations)
 
         def explored(chunk: Chunk) -> Tensor:
             with self.precision():
                 seen = budget.explore(self.p, self._x_0(chunk), pilot, self.chunks.generator(PILOT, chunk.k))
             bar.advance(pilot)
-            columns = torch.cat([seen.t[:, :, None].to(seen.nats), seen.nats[:, :, None], seen.covariates], 2)
-            return columns.flatten(1)
+            single = torch.stack([seen.t.to(seen.nats), seen.nats, seen.squared_error], 2)
+            return torch.cat([single, seen.covariates], 2).flatten(1)
 
-        rows = self._rows("pilot", mine, explored).reshape(self.n, pilot, 5)
-        design = budget.Design.of(budget.Visits(rows[:, :, 0].long(), rows[:, :, 1], rows[:, :, 2:]), self.p.q.T)
+        rows = self._rows("pilot", mine, explored).reshape(self.n, pilot, 6)
+        visits = budget.Visits(rows[:, :, 0].long(), rows[:, :, 1], rows[:, :, 3:], rows[:, :, 2])
+        design = budget.Design.of(visits, self.p.q.T)
 
         def estimated(chunk: Chunk) -> Tensor:
             x_0, draw = self._x_0(chunk), self.chunks.generator(ESTIMATE, chunk.k)
@@ -110,7 +104,20 @@ class BoundOverSplit:
         metric = self._metric(nats, prior, prior + rate.mean(1), distortion.mean(1), scale)
         # The halves share nothing but the example: half their difference scatters as their mean does about the truth.
         own = float((halves[:, 0] - halves[:, 1]).square().mean().sqrt() / 2 / scale / math.sqrt(self.n))
-        return Measured({**metric, "evaluations": evaluations, "stderr_of_estimate": own}, {})
+        outline = budget.Outline.of(visits, self.p.q.T)
+        bound = Bound(prior.mean()[None], outline.terms[None], outline.squared_error[None])
+        curves = self._curves(bound, outline.terms_stderr, scale, num_dims)
+        return Measured({**metric, "evaluations": evaluations, "stderr_of_estimate": own}, curves)
+
+    def _curves(self, bound: Bound, stderr: Tensor, scale: float, num_dims: int) -> dict[str, list[float]]:
+        rate, rmse = bound.rate_distortion(num_dims)
+        return {
+            "t": [float(t) for t in range(1, self.p.q.T + 1)],
+            "term": (bound.terms.mean(0) / scale).tolist(),
+            "term_stderr": (stderr / scale).tolist(),
+            "rate_bits_per_dim": rate.tolist(),
+            "rmse": rmse.tolist(),
+        }
 
     def _metric(self, nats: Tensor, prior: Tensor, rate: Tensor, distortion: Tensor, scale: float) -> dict[str, Any]:
         return {

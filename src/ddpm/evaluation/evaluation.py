@@ -310,6 +310,8 @@ class Evaluation:
         if results.curves and self.images.discrete and chunks.place.rank == 0:
             rate, rmse = (torch.tensor(results.curves[curve]) for curve in ("rate_bits_per_dim", "rmse"))
             caption = f"Rate and distortion of {self._bound_count(splits[0]):,} {splits[0]} images"
+            if settings.evaluations:
+                caption += f", outlined by a tenth of {settings.evaluations} evaluations of the network for each"
             results.pictures["rate_distortion"] = figures.drawn(figures.rates(rate, rmse, caption))
 
     def _bound_count(self, split: Split) -> int:
