@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import json
+import os
 import signal
 import subprocess
 from itertools import pairwise
@@ -136,6 +137,24 @@ def test_a_run_that_was_stopped_is_preempted_and_says_what_goes_on_with_it(resum
     assert first["run"][0]["run_group"] == second["run"][0]["run_group"] == "digits stopped"
     assert second["run"][0]["config"]["update"]["continues"] == first["run"][0]["run_id"]
     assert second["run"][0]["config"]["update"]["continues_from_step"] == max(wandb_history(first))
+
+
+def test_a_run_outlives_wandb(workplace):
+    """Whose process is killed in the middle."""
+    folder = workplace / "outliving"
+    process = Fork("train.py", *SMOKE, "max_steps=24", "out=outliving", cwd=workplace)
+    until(lambda: (folder / "metrics.csv").exists() and len(csv_history(folder)) > 2, process)
+    [service] = [
+        int(entry.parent.name)
+        for entry in Path("/proc").glob("[0-9]*/cmdline")
+        if b"wandb-core" in (command := entry.read_bytes())
+        and str(process.process.pid).encode() in command.split(b"\0")
+    ]
+    os.kill(service, signal.SIGKILL)
+    printed = process.wait()
+    assert printed.count("warning: W&B is gone") == 1
+    assert "Traceback" not in printed
+    assert sorted(csv_history(folder)) == list(range(1, 25))
 
 
 def test_a_run_that_failed_is_marked_failed(workplace):

@@ -7,9 +7,9 @@ import inspect
 import io
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
@@ -38,6 +38,8 @@ SUMMARIES = {
     "progressive": None,
 }
 
+Floats: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+Integers: TypeAlias = np.ndarray[Any, np.dtype[np.int64]]
 Row = dict[str, float | int | str]  # text: as an earlier start of the run wrote it
 
 
@@ -103,7 +105,7 @@ def _identity(run: Path, config: dict[str, Any]) -> dict[str, str]:
 def log_picture(loggers: Sequence[Logger], name: str, picture: Image, step: int) -> None:
     """To every logger that takes pictures."""
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
+        if isinstance(logger, WandB):
             logger.log_image(name, [picture], step)
         elif isinstance(logger, TensorBoardLogger):
             logger.experiment.add_image(name, np.asarray(picture.convert("RGB")), step, dataformats="HWC")
@@ -113,11 +115,8 @@ def log_by_t(loggers: Sequence[Logger], name: str, means: Sequence[float], T: in
     """A histogram whose bars are `means_by_t`, over t, to every logger that takes histograms."""
     heights, edges = np.asarray(means), edges_of_t(T)
     for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            import wandb
-
-            histogram = wandb.Histogram(np_histogram=(heights.tolist(), edges.tolist()))
-            logger.experiment.log({name: histogram, STEP: step})
+        if isinstance(logger, WandB):
+            logger.log_histogram(name, heights, edges, step)
         elif isinstance(logger, TensorBoardLogger):
             drawn, middle = heights.clip(min=0), (edges[:-1] + edges[1:]) / 2
             moments = {"num": drawn.sum(), "sum": drawn @ middle, "sum_squares": drawn @ middle**2}
@@ -126,7 +125,7 @@ def log_by_t(loggers: Sequence[Logger], name: str, means: Sequence[float], T: in
             )
 
 
-def edges_of_t(T: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def edges_of_t(T: int) -> Integers:
     """Of up to BINS bins of 1..T: the first t of each, and T + 1."""
     bins = min(BINS, T)
     return 1 + -(-np.arange(bins + 1) * T // bins)
@@ -155,10 +154,8 @@ def closing(loggers: Sequence[Logger]) -> Iterator[None]:
         raise
     finally:
         for logger in loggers:
-            if isinstance(logger, WandbLogger):
-                if code in STOPPED:
-                    logger.experiment.mark_preempting()
-                logger.experiment.finish(exit_code=code)
+            if isinstance(logger, WandB):
+                logger.finish(code)
             else:
                 logger.finalize("failed" if code else "success")
 
@@ -169,7 +166,7 @@ def how_to_look(loggers: Sequence[Logger]) -> list[str]:
     for logger in loggers:
         if isinstance(logger, TensorBoardLogger):
             lines.append(f"look at the run:           tensorboard --logdir {Path(logger.log_dir)}")
-        if not isinstance(logger, WandbLogger):
+        if not isinstance(logger, WandB):
             continue
         run = logger.experiment
         if run.offline:
@@ -244,11 +241,45 @@ def tensorboard_logger(folder: Path, step: int = 0) -> TensorBoardLogger:
 
 
 class WandB(WandbLogger):
-    """A run in W&B; `checkpoint` is the file that becomes an artifact at the end of training, if one is to."""
+    """A run in W&B; `checkpoint` is the file that becomes an artifact at the end of training, if one is to.
+
+    W&B is a process of its own, which may die. The run goes on without: metrics.csv has its numbers.
+    """
 
     def __init__(self, run: Any, checkpoint: Path | None) -> None:
         super().__init__(experiment=run)
-        self.checkpoint = checkpoint
+        self.checkpoint, self.lost = checkpoint, False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self._send(super().log_metrics, metrics, step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Any], step: int | None = None, **kwargs: Any) -> None:
+        self._send(super().log_image, key, images, step, **kwargs)
+
+    @rank_zero_only
+    def log_histogram(self, name: str, heights: Floats, edges: Integers, step: int) -> None:
+        import wandb
+
+        histogram = wandb.Histogram(np_histogram=(heights, edges))
+        self._send(self.experiment.log, {name: histogram, STEP: step})
+
+    def finish(self, code: int) -> None:
+        """Enter how the run ended; see `closing`."""
+        if code in STOPPED:
+            self._send(self.experiment.mark_preempting)
+        self._send(self.experiment.finish, exit_code=code)
+
+    def _send(self, call: Callable[..., None], *arguments: Any, **named: Any) -> None:
+        if self.lost:
+            return
+        try:
+            call(*arguments, **named)
+        except Exception as error:  # its client raises what its sockets and queues do
+            self.lost = True
+            what = f"warning: W&B is gone ({type(error).__name__}: {error})"
+            print(f"{what}; the run goes on, and metrics.csv has its numbers", file=sys.stderr, flush=True)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
