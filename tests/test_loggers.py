@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ def records(folder):
     """Of every W&B run in the folder, oldest first: its records by type, as W&B's own reader prints them."""
     found = []
     for run in sorted((folder / "wandb").glob("offline-run-*")):
-        command = ["wandb", "leet", "inspect", "--json", str(run)]
+        command = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", str(run)]
         printed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         by_type = {}
         for record in map(json.loads, printed.splitlines()):

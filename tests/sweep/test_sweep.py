@@ -51,18 +51,17 @@ def gone(pid):
     return not Path(f"/proc/{pid}").exists()
 
 
-def test_cells_of_one_and_two_processes_that_finish_diverge_or_are_refused(tmp_path):
-    """No cell stops the sweep or leaks into the next: the same steps for any number of devices, in any order."""
-    axes = ["trainer.devices=2,1", "optimizer.lr=1e30,0.001", "variance=fixed_large,learned"]
-    printed = Sweep(*TINY, "trainer=ddp", "optimizer.warmup=0", *axes, cwd=tmp_path).fork.wait(1, timeout=300)
+def test_cells_of_one_and_two_processes(tmp_path):
+    """No cell leaks into the next: the same steps for any number of devices, in any order."""
+    axes = ["trainer.devices=2,1", "variance=fixed_large,learned"]
+    printed = Sweep(*TINY, "trainer=ddp", *axes, cwd=tmp_path).fork.wait(timeout=300)
     found = cells.within(tmp_path / "runs/sweeps/latest")
     ends = {(*(text.partition("=")[2] for text in cell.varying),): cell for cell in found}
     assert {key: cell.status for key, cell in ends.items()} == {
-        (devices, lr, variance): "refused" if variance == "learned" else "finished" if lr == "0.001" else "diverged"
-        for devices in "21" for lr in ("1e+30", "0.001") for variance in ("fixed_large", "learned")
+        (devices, variance): status
+        for devices in "21" for variance, status in (("fixed_large", "finished"), ("learned", "refused"))
     }  # fmt: skip
-    assert ends["1", "1e+30", "fixed_large"].reason.startswith("diverged at step 2: the gradient is not finite")
-    one, two = (content(ends[devices, "0.001", "fixed_large"].folder)["state_dict"] for devices in "12")
+    one, two = (content(ends[devices, "fixed_large"].folder)["state_dict"] for devices in "12")
     assert max(float((one[key] - two[key]).abs().max()) for key in one) < 1e-4
     assert not list(tmp_path.glob("runs/[!s]*"))  # whatever their ranks, runs lie in the sweep's folder
     assert "Traceback" not in printed
