@@ -13,13 +13,14 @@ import record
 import torch
 
 from ddpm.diffusion.likelihood import term
+from ddpm.hardware import prepare_for_evaluation
 
 One = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 def ours(size: peers.Size, bf16: bool) -> One:
     p = peers.reverse_process(peers.our_network(size)).eval()
-    p.network.to(memory_format=torch.channels_last)
+    prepare_for_evaluation(p.network, bf16)
     draw = torch.Generator().manual_seed(0)
 
     def one(x_0: torch.Tensor, t: int) -> torch.Tensor:

@@ -9,6 +9,8 @@ import peers
 import record
 import torch
 
+from ddpm.hardware import prepare_for_evaluation
+
 
 def main() -> None:
     parser = record.parser(__doc__, rounds=8)
@@ -19,7 +21,7 @@ def main() -> None:
     made = peers.contenders(size, device)
     for peer in made.values():
         if isinstance(peer, peers.Ours):
-            peer.network.to(memory_format=torch.channels_last)
+            prepare_for_evaluation(peer.network, peer.autocast._enabled)
     x_t = torch.randn(args.batch, 3, size.side, size.side)
     seconds = record.turns({name: lambda p=peer: p.reverse_step(x_t, 500) for name, peer in made.items()}, args.rounds)
     gflop = peers.gflop(peers.diffusers_network(size), size)

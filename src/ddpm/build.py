@@ -286,6 +286,9 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", r".*does not have many workers")
     # The averaged network is in evaluation mode on purpose.
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+    # DDP under torch >= 2.15: the old name, which torch 2.11 needs; and gradients of kernels that are made of kernels.
+    warnings.filterwarnings("ignore", r".*`broadcast_buffers` is deprecated")
+    warnings.filterwarnings("ignore", r"Grad strides do not match bucket view strides")
     # Lightning 2.6 with torch >= 2.13, about its own internals.
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
 

@@ -182,9 +182,9 @@ class DiffusionModule(L.LightningModule):
         """The values of all ranks, in rank order."""
         if self.trainer.world_size == 1:
             return values
-        gathered = self.all_gather(values)
-        assert isinstance(gathered, Tensor)
-        return gathered.flatten(0, 1)
+        gathered = [torch.empty_like(values) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(gathered, values.contiguous())
+        return torch.cat(gathered)
 
     # --- validation --------------------------------------------------------------------------------------------------
 

@@ -215,6 +215,23 @@ def test_an_estimate_outlines_the_curves_of_the_bound(workspace):
     assert 0 < np.median(outlined["term_stderr"]) < np.median(outlined["term"])
 
 
+def test_bfloat16_is_near_float32(workspace):
+    """Images and points: the network computes in it, and nothing else."""
+    for settings, metric, near in (
+        (["evaluation.metrics=[fid,bits_per_dim]"], "bits_per_dim", 0.01),
+        (["recipe=swiss_roll", "evaluation.metrics=[bound_nats]", "evaluation.chunk=50", "network.channels=16"],
+         "bound_nats", 0.05),
+    ):  # fmt: skip
+        wide, narrow = (
+            evaluated(*settings, "evaluation.bits_per_dim.images=20", f"evaluation.precision={precision}")
+            for precision in ("32-true", "bf16-mixed")
+        )
+        assert narrow.metrics[metric]["value"] == pytest.approx(wide.metrics[metric]["value"], rel=near)
+        assert narrow.metrics[metric]["value"] != wide.metrics[metric]["value"]
+        assert narrow.protocol["fingerprint"] != wide.protocol["fingerprint"]
+        assert narrow.about["weights_sha256"] == wide.about["weights_sha256"]
+
+
 def test_statistics_of_the_reference_are_computed_once(workspace):
     statistics = workspace / "runs" / "statistics"
     fid = "evaluation.metrics=[fid]"
