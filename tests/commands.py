@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import runpy
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ class Fork:
 
 def _main(script, arguments, cwd, environment, log):
     os.chdir(cwd)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script starts a command in the background
     os.environ.update(environment)
     file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     for descriptor in (1, 2):

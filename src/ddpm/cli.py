@@ -239,6 +239,7 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     """Run `main` and exit with the code that its end deserves; no traceback for what a user can mend."""
     for signum in (signal.SIGTERM, signal.SIGUSR1):  # while nothing is trained, there is nothing to save
         signal.signal(signum, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts in the background
     try:
         code = main()
     except RequestError as error:
