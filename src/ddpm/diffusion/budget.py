@@ -58,7 +58,7 @@ class Design:
         covariates = pilot.covariates.flatten(0, 1).cpu().double()
         rest = _regression(covariates[t > 1], scaled[t > 1])
         fitted = torch.empty(T, 5, dtype=torch.float64)
-        for low, high in _bins(T, min(BINS, int((t > 1).sum()) // IN_BIN)):
+        for low, high in _bins_for(t, T):
             inside = (t >= low) & (t < high)
             enough = int(inside.sum()) >= IN_BIN
             fitted[low - 1 : high - 1] = _regression(covariates[inside], scaled[inside]) if enough else rest
@@ -98,12 +98,12 @@ class Outline(NamedTuple):
     squared_error: Float64[Tensor, " T"]  # of the x_0 estimate, mean over dimensions
 
     @classmethod
-    def of(cls, pilot: Visits, T: int) -> "Outline":
-        """Means within bins, drawn through: of t L_{t-1} as steps, of the squared error as lines over log t."""
-        design, t = Design.of(pilot, T), pilot.t.flatten().cpu()
+    def of(cls, pilot: Visits, design: Design) -> "Outline":
+        """Means within the design's bins: of t L_{t-1} as steps, of the squared error joined over log t."""
+        T, t = len(design.level), pilot.t.flatten().cpu()
         squared_error = pilot.squared_error.flatten().cpu().double()
         counts, centers, means = torch.empty(T, dtype=torch.float64), [], []
-        for low, high in _bins(T, min(BINS, int((t > 1).sum()) // IN_BIN)):
+        for low, high in _bins_for(t, T):
             inside = (t >= low) & (t < high)
             counts[low - 1 : high - 1] = max(1, int(inside.sum()))
             if inside.any():
@@ -177,6 +177,11 @@ def _covariates(x_0: Batch, noise: Batch) -> Float[Tensor, "b 3"]:
     """
     excess = noise.square() - 1
     return torch.stack([part.flatten(1).mean(1) for part in (excess, excess * x_0.square(), noise * x_0)], 1)
+
+
+def _bins_for(t: Int64[Tensor, " m"], T: int) -> list[tuple[int, int]]:
+    """As many as these visits fill."""
+    return _bins(T, min(BINS, int((t > 1).sum()) // IN_BIN))
 
 
 def _bins(T: int, n: int) -> list[tuple[int, int]]:

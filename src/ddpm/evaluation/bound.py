@@ -104,7 +104,7 @@ class BoundOverSplit:
         metric = self._metric(nats, prior, prior + rate.mean(1), distortion.mean(1), scale)
         # The halves share nothing but the example: half their difference scatters as their mean does about the truth.
         own = float((halves[:, 0] - halves[:, 1]).square().mean().sqrt() / 2 / scale / math.sqrt(self.n))
-        outline = budget.Outline.of(visits, self.p.q.T)
+        outline = budget.Outline.of(visits, design)
         bound = Bound(prior.mean()[None], outline.terms[None], outline.squared_error[None])
         curves = self._curves(bound, outline.terms_stderr, scale, num_dims)
         return Measured({**metric, "evaluations": evaluations, "stderr_of_estimate": own}, curves)

@@ -115,7 +115,7 @@ class Evaluation:
     # --- the whole ---------------------------------------------------------------------------------------------------
 
     def run(self, p: ReverseProcess, place: Place, about: dict[str, Any], folder: Path | None = None) -> Results:
-        """Measure `p`, in evaluation mode, and the real images beside it.
+        """Measure `p`, in evaluation mode, and the real images beside it; p's network is laid out for that, in place.
 
         Finished chunks are kept under `folder`, where an evaluation of the same weights by the same protocol finds
         them, until the results are published.
