@@ -7,36 +7,38 @@ them.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import peers
 import record
 import torch
 
+from ddpm import hardware
 from ddpm.diffusion.likelihood import term
-from ddpm.hardware import prepare_for_evaluation
 
-One = Callable[[torch.Tensor, int], torch.Tensor]
+STEP = 500
 
 
-def ours(size: peers.Size, bf16: bool) -> One:
+def ours(size: peers.Size, bf16: bool, batch: int) -> Callable[[], torch.Tensor]:
+    hardware.keep_freed_memory()
     p = peers.reverse_process(peers.our_network(size)).eval()
-    prepare_for_evaluation(p.network, bf16)
-    draw = torch.Generator().manual_seed(0)
+    hardware.prepare_for_evaluation(p.network, bf16)
+    x_0, draw = pictures(size, batch), torch.Generator().manual_seed(0)
 
-    def one(x_0: torch.Tensor, t: int) -> torch.Tensor:
+    def one() -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            return term(p, x_0, torch.full((len(x_0),), t), draw).nats
+            return term(p, x_0, torch.full((batch,), STEP), draw).nats
 
     return one
 
 
-def plainest(size: peers.Size, bf16: bool) -> One:
-    model = peers.diffusers_network(size).eval()
+def plainest(size: peers.Size, bf16: bool, batch: int) -> Callable[[], torch.Tensor]:
+    model, x_0, t = peers.diffusers_network(size).eval(), pictures(size, batch), STEP
     beta = torch.linspace(1e-4, 0.02, peers.T)
     alpha_bar = (1 - beta).cumprod(0)
 
     @torch.no_grad()
-    def one(x_0: torch.Tensor, t: int) -> torch.Tensor:
+    def one() -> torch.Tensor:
         a, a_prev, b = alpha_bar[t - 1], alpha_bar[t - 2], beta[t - 1]
         x_t = a.sqrt() * x_0 + (1 - a).sqrt() * torch.randn_like(x_0)
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
@@ -50,18 +52,21 @@ def plainest(size: peers.Size, bf16: bool) -> One:
     return one
 
 
+def pictures(size: peers.Size, batch: int) -> torch.Tensor:
+    return torch.rand(batch, 3, size.side, size.side) * 2 - 1
+
+
 def main() -> None:
     parser = record.parser(__doc__, rounds=8)
     parser.add_argument("--batch", type=int, default=8)
     args = parser.parse_args()
     size = peers.TOY if args.toy else peers.CIFAR10
-    x_0 = torch.rand(args.batch, 3, size.side, size.side) * 2 - 1
     made = {
-        f"{name} {'bf16' if bf16 else 'float32'}": make(size, bf16)
+        f"{name} {precision}": partial(make, size, bool(bf16), args.batch)
+        for bf16, precision in enumerate(peers.PRECISIONS)
         for name, make in (("ddpm", ours), ("diffusers", plainest))
-        for bf16 in (False, True)
     }
-    seconds = record.turns({name: lambda one=one: one(x_0, 500) for name, one in made.items()}, args.rounds)
+    seconds = record.apart(made, args.rounds)
     numbers = {
         "batch": args.batch,
         "milliseconds per image and term": {name: 1e3 * s / args.batch for name, s in seconds.items()},

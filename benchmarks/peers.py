@@ -9,7 +9,9 @@ left out where it cannot be imported; in a folder of its own it disturbs nothing
 
 import importlib.util
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -87,6 +89,7 @@ class Ours(Peer):
         self.averages = [weights.detach().clone() for weights in self.weights]
         self.average = get_ema_multi_avg_fn(0.9999)
         self.optimizer = torch.optim.Adam(self.weights, 2e-4, fused=True)
+        hardware.keep_freed_memory()
         hardware.narrow_attention()  # diffusers' layout never meets the kernel that it is about
         if compiled:
             self.network.compile(mode=compiled, dynamic=False)
@@ -187,10 +190,14 @@ def available() -> list[type[Any]]:
     return [Diffusers]
 
 
-def contenders(size: Size, device: torch.device) -> dict[str, Peer]:
-    """Everyone in float32 and in bfloat16, by "NAME PRECISION"."""
-    made = (kind(size, device, bf16) for kind in (Ours, *available()) for bf16 in (False, True))
-    return {f"{peer.name} {'bf16' if peer.autocast._enabled else 'float32'}": peer for peer in made}
+def contenders(size: Size, device: torch.device) -> dict[str, Callable[[], Peer]]:
+    """What makes everyone in float32 and in bfloat16, by "NAME PRECISION"."""
+    kinds, precisions = (Ours, *available()), enumerate(PRECISIONS)
+    return {
+        f"{kind.name} {precision}": partial(kind, size, device, bool(bf16))
+        for bf16, precision in precisions
+        for kind in kinds
+    }
 
 
 def ratios(seconds: dict[str, float]) -> dict[str, float]:

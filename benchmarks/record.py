@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import multiprocessing
 import os
 import shlex
 import statistics
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,34 @@ def turns(
             if turn >= 2:
                 seconds[name].append(time.perf_counter() - begun)
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def apart(contenders: Mapping[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, float]:
+    """`turns` of what each makes in a process of its own, as its users run it: nobody's settings are another's."""
+    context = multiprocessing.get_context("spawn")
+    ends: dict[str, Connection] = {}
+    for name, make in contenders.items():
+        ends[name], other = context.Pipe()
+        context.Process(target=_serve, args=(make, other), daemon=True).start()
+        other.close()
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 2):
+        for name, end in ends.items():
+            end.send("run")
+            took = end.recv()
+            if turn >= 2:
+                seconds[name].append(took)
+    for end in ends.values():
+        end.send("")
+    return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def _serve(make: Callable[[], Callable[[], object]], connection: Connection) -> None:
+    run = make()
+    while connection.recv():
+        begun = time.perf_counter()
+        run()
+        connection.send(time.perf_counter() - begun)
 
 
 def once(run: Callable[[], object], rounds: int, finish: Callable[[], object] = lambda: None) -> float:

@@ -2,14 +2,24 @@
 
     python benchmarks/sampling.py [--batch 8] [--rounds 8] [--toy]
 
-Ours is laid out as evaluation lays it out (channels last).
+Ours is laid out as evaluation lays it out.
 """
+
+from collections.abc import Callable
+from functools import partial
 
 import peers
 import record
 import torch
 
 from ddpm.hardware import prepare_for_evaluation
+
+
+def step(make: Callable[[], peers.Peer], batch: int, side: int) -> Callable[[], object]:
+    peer, x_t = make(), torch.randn(batch, 3, side, side)
+    if isinstance(peer, peers.Ours):
+        prepare_for_evaluation(peer.network, peer.autocast._enabled)
+    return lambda: peer.reverse_step(x_t, 500)
 
 
 def main() -> None:
@@ -19,11 +29,9 @@ def main() -> None:
     size, device = peers.TOY if args.toy else peers.CIFAR10, torch.device("cpu")
     ceilings = record.ceilings(device, args.toy)
     made = peers.contenders(size, device)
-    for peer in made.values():
-        if isinstance(peer, peers.Ours):
-            prepare_for_evaluation(peer.network, peer.autocast._enabled)
-    x_t = torch.randn(args.batch, 3, size.side, size.side)
-    seconds = record.turns({name: lambda p=peer: p.reverse_step(x_t, 500) for name, peer in made.items()}, args.rounds)
+    seconds = record.apart(
+        {name: partial(step, make, args.batch, size.side) for name, make in made.items()}, args.rounds
+    )
     gflop = peers.gflop(peers.diffusers_network(size), size)
     numbers = {
         "batch": args.batch,

@@ -6,9 +6,17 @@ The network is CIFAR-10's (35.7 M parameters). A step is 3 times its forward pas
 the network as the paper has it, whatever a faster way to the same numbers saves of them.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import peers
 import record
 import torch
+
+
+def step(make: Callable[[], peers.Peer], batch: int, side: int) -> Callable[[], object]:
+    peer, x_0 = make(), torch.rand(batch, 3, side, side) * 2 - 1
+    return lambda: peer.train_step(x_0)
 
 
 def main() -> None:
@@ -17,19 +25,20 @@ def main() -> None:
     args = parser.parse_args()
     size, device = peers.TOY if args.toy else peers.CIFAR10, torch.device("cpu")
     ceilings = record.ceilings(device, args.toy)
-    x_0 = torch.rand(args.batch, 3, size.side, size.side) * 2 - 1
     made = peers.contenders(size, device)
-    seconds = record.turns({name: lambda p=peer: p.train_step(x_0) for name, peer in made.items()}, args.rounds)
-    nominal = peers.gflop(peers.diffusers_network(size), size)
-    work = {
-        name: nominal if name.startswith(("ddpm", "diffusers")) else peers.gflop(made[name].network, size)
-        for name in made
-    }
+    seconds = record.apart(
+        {name: partial(step, make, args.batch, size.side) for name, make in made.items()}, args.rounds
+    )
+    work, parameters = {}, {}
+    for name, make in made.items():
+        network = make().network
+        work[name] = peers.gflop(peers.diffusers_network(size) if name.startswith("ddpm") else network, size)
+        parameters[name] = sum(w.numel() for w in network.parameters())
     numbers = {
         "batch": args.batch,
         "ceilings in GFLOP/s and GB/s": ceilings,
         "gigaflop per image, forward": work,
-        "parameters": {name: sum(w.numel() for w in peer.network.parameters()) for name, peer in made.items()},
+        "parameters": parameters,
         "milliseconds per image and step": {name: 1e3 * s / args.batch for name, s in seconds.items()},
         "share of the convolution ceiling": {
             name: 3 * work[name] * args.batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]

@@ -1,9 +1,11 @@
 """What the device that will compute can do, for the settings that are left to it (`auto`)."""
 
+import ctypes
+import platform
 import shutil
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 def device_type(accelerator: str) -> str:
@@ -22,6 +24,18 @@ def multiplies_bfloat16(device: str) -> bool:
     return False
 
 
+def keep_freed_memory() -> None:
+    """Let this process keep up to 2 GiB that it freed, where its C library is glibc.
+
+    glibc gives the activations of a training step back to the system, which clears every page of them anew in the next
+    one: 7 to 12 % of a step on a CPU.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt, trim_threshold, mmap_threshold = ctypes.CDLL(None).mallopt, -1, -3  # malloc.h
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_threshold, 2**30)
+
+
 def narrow_attention() -> None:
     """Let attention multiply in bfloat16 where the network does: PyTorch's plain kernel, a CPU's, would widen it."""
     torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
@@ -31,7 +45,7 @@ def prepare_for_evaluation(network: nn.Module, bf16: bool) -> None:
     """Lay the network out for forward passes alone, in place.
 
     channels_last is a quarter faster on a CPU. What multiplies in bfloat16 under autocast is kept in it, which saves a
-    CPU 6 % of its time.
+    CPU 6 % of its time; small maps are normalised in float32, which saves it 2 %.
     """
     network.to(memory_format=torch.channels_last)
     if bf16:
@@ -39,6 +53,14 @@ def prepare_for_evaluation(network: nn.Module, bf16: bool) -> None:
         for module in network.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
                 module.to(torch.bfloat16)
+            elif isinstance(module, nn.GroupNorm) and module.num_channels < 16 * module.num_groups:
+                module.register_forward_pre_hook(_widen_small_maps)
+
+
+def _widen_small_maps(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
+    """GroupNorm of few channels a group is up to ten times as slow in bfloat16, channels last, below 32x32 on a CPU."""
+    (x,) = inputs
+    return (x.float() if x.device.type == "cpu" and x[0, 0].numel() < 1024 else x,)
 
 
 def require_compiler() -> None:

@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ddpm.dropout import Dropout
+
 Features = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
 Norm = Callable[[int], nn.GroupNorm]  # of so many channels
@@ -196,7 +198,7 @@ class ResBlock(nn.Module):
         self.conv1 = conv(channels, out, 3)
         self.temb_proj = dense(embedding, 2 * out if scale_shift else out)
         self.norm2 = norm(out)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = conv(out, out, 3, gain=NEAR_ZERO)
         self.nin_shortcut = nn.Identity() if channels == out else conv(channels, out, 1)
 
@@ -258,11 +260,12 @@ class Upsample(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = conv(channels, channels, 3)
+        twice = (torch.eye(4)[:3] + torch.eye(4)[1:]).flip(1)  # where a weight goes on one axis, back to front
+        self.register_buffer("spread", torch.einsum("uy,vx->uvyx", twice, twice), persistent=False)
 
     def forward(self, x: Features) -> Float[Tensor, "b c 2*h 2*w"]:
-        wider = F.pad(self.conv.weight, (0, 1)) + F.pad(self.conv.weight, (1, 0))
-        kernel = F.pad(wider, (0, 0, 0, 1)) + F.pad(wider, (0, 0, 1, 0))
-        return F.conv_transpose2d(x, kernel.flip(2, 3).transpose(0, 1), self.conv.bias, stride=2, padding=1)
+        kernel = torch.einsum("oiuv,uvyx->ioyx", self.conv.weight, self.spread)
+        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
 
 
 def conv(
