@@ -1,14 +1,17 @@
 """What all benchmarks share: turns, the machine's ceilings, and records of what was measured where."""
 
 import argparse
+import csv
 import json
 import multiprocessing
 import os
 import shlex
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -17,7 +20,8 @@ from typing import Any
 import torch
 
 HIDDEN = argparse.SUPPRESS
-RECORDS = Path(__file__).parent / "records"
+ROOT = Path(__file__).parents[1]
+RECORDS = ROOT / "benchmarks" / "records"
 PACKAGES = ("torch", "lightning", "diffusers", "denoising-diffusion-pytorch")
 
 
@@ -118,10 +122,26 @@ def finish_on(device: torch.device) -> Callable[[], object]:
     return torch.cuda.synchronize if device.type == "cuda" else lambda: None
 
 
+def images_per_second(settings: Sequence[str], environment: Mapping[str, str] | None = None) -> dict[str, float]:
+    """Of a run of train.py, and its share of waiting for data: medians of what it logged, the first numbers aside."""
+    with tempfile.TemporaryDirectory() as folder:
+        own = ["logger=csv", "out=run", *(f"every.{what}=1000000" for what in ("validation", "samples", "checkpoint"))]
+        command = [sys.executable, str(ROOT / "train.py"), *own, *settings]
+        subprocess.run(
+            command, check=True, cwd=folder, env={**os.environ, **(environment or {})}, stdout=subprocess.DEVNULL
+        )
+        with Path(folder, "run", "metrics.csv").open() as file:
+            rows = list(csv.DictReader(file))
+
+    def median(key: str) -> float:
+        return statistics.median([float(row[key]) for row in rows if row.get(key)][1:])
+
+    return {"images/s": median("train/images_per_second"), "share of waiting for data": median("train/data_wait")}
+
+
 def write(name: str, numbers: Mapping[str, Any], folder: Path = RECORDS) -> None:
     """Print what was measured, and keep it with all that it depends on."""
-    found = {**about(), **numbers}
-    text = json.dumps(rounded(found), indent=2)
+    text = json.dumps(rounded({**about(), **numbers}), indent=2)
     print(text)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f"{time.strftime('%Y-%m-%d')}_{name}.json").write_text(text + "\n")

@@ -7,20 +7,12 @@ Batches and resolutions: a training step of CIFAR-10's network in float32 and bf
 two (gloo) with one thread each; images/s as metrics.csv has them.
 """
 
-import csv
 import dataclasses
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
-from pathlib import Path
 
 import peers
 import record
 import torch
-
-ROOT = Path(__file__).parents[1]
 
 
 def milliseconds(size: peers.Size, batches: list[int], rounds: int) -> dict[str, float]:
@@ -37,20 +29,12 @@ def milliseconds(size: peers.Size, batches: list[int], rounds: int) -> dict[str,
 
 
 def images_per_second(processes: int, toy: bool) -> float:
-    """Of a whole run, its first numbers aside."""
+    """Of a whole run."""
     network = ["network.channels=32"] if toy else ["network.channels=128", "network.num_res_blocks=2"]
-    steps = 12 if toy else 60
-    with tempfile.TemporaryDirectory() as folder:
-        settings = [f"max_steps={steps}", "every.log=3", "logger=csv", "out=run", *network]
-        settings += [f"every.{what}=1000000" for what in ("validation", "samples", "checkpoint")]
-        if processes > 1:
-            settings += ["trainer=ddp", f"trainer.devices={processes}"]
-        command = [sys.executable, str(ROOT / "train.py"), "trainer.accelerator=cpu", *settings]
-        environment = {**os.environ, "OMP_NUM_THREADS": str(2 // processes)}
-        subprocess.run(command, check=True, cwd=folder, env=environment, stdout=subprocess.DEVNULL)
-        with Path(folder, "run", "metrics.csv").open() as file:
-            speeds = [float(row[key]) for row in csv.DictReader(file) if row.get(key := "train/images_per_second")]
-    return statistics.median(speeds[1:])
+    length = ["max_steps=12" if toy else "max_steps=30", "every.log=3"]
+    ddp = ["trainer=ddp", f"trainer.devices={processes}"] if processes > 1 else []
+    settings = [*ddp, "trainer.accelerator=cpu", *network, *length]
+    return record.images_per_second(settings, {"OMP_NUM_THREADS": str(2 // processes)})["images/s"]
 
 
 def main() -> None:
@@ -62,10 +46,8 @@ def main() -> None:
     for side in sides:
         for key, ms in milliseconds(dataclasses.replace(size, side=side), [4], args.rounds).items():
             by_side[f"{side}x{side} {key}"] = 1e3 * ms / side**2
-    speeds = {
-        processes: [images_per_second(processes, args.toy) for _ in range(1 if args.toy else 3)] for processes in (1, 2)
-    }
-    one, two = (statistics.median(speeds[processes]) for processes in (1, 2))
+    pairs = [[images_per_second(processes, args.toy) for processes in (1, 2)] for _ in range(1 if args.toy else 2)]
+    one, two = (statistics.median(speeds) for speeds in zip(*pairs, strict=True))
     numbers = {
         "milliseconds per image and step, by batch": milliseconds(size, batches, args.rounds),
         "microseconds per pixel and step, by resolution": by_side,

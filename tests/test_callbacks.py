@@ -35,3 +35,19 @@ def test_pictures_are_neither_training_nor_waiting(monkeypatch):
             module.on_train_batch_end()
     assert logged["train/images_per_second"] == pytest.approx(2 * 5 / 2.5)
     assert logged["train/data_wait"] == pytest.approx(0.5 / 2.5)
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_pictures_are_drawn_in_the_precision_of_the_run(precision, dtype, workspace):
+    config = cli.compose(["debug=smoke", f"trainer.precision={precision}"])
+    images = build.dataset(config)
+    module, found = build.module(config, images), []
+
+    def draw(p, sampler, noise, between):
+        found.append(p.network(torch.zeros(1, *images.shape), torch.zeros(1, dtype=torch.long)).dtype)
+        return {}
+
+    pictures = callbacks.Pictures(workspace, build.sampler(config), draw, every=1, seed=0)
+    trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, callbacks=[pictures], max_steps=1)
+    pictures.draw(trainer, module, step=1)
+    assert found == [dtype]

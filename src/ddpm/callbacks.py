@@ -114,8 +114,8 @@ Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], 
 class Pictures(Callback):
     """What the EMA weights make, every `every` steps and at the end, always from the same noise.
 
-    `draw` makes the pictures, by name, and calls its last argument after every step of the sampler; `between` is called
-    then, and may raise. They go to FOLDER/NAME/step_*.png and to the loggers.
+    `draw` makes the pictures, by name, in the run's precision, and calls its last argument after every step of the
+    sampler; `between` is called then, and may raise. They go to FOLDER/NAME/step_*.png and to the loggers.
     """
 
     def __init__(
@@ -141,7 +141,8 @@ class Pictures(Callback):
         if step % self.every and step != trainer.max_steps:
             return
         noise = generator(module.device, self.seed)
-        pictures = self.make(module.p_ema, self.sampler, noise, lambda: self.between(trainer))
+        with trainer.precision_plugin.val_step_context():
+            pictures = self.make(module.p_ema, self.sampler, noise, lambda: self.between(trainer))
         if trainer.is_global_zero:
             for name, picture in pictures.items():
                 figures.save(picture, self.folder / name / f"step_{step:07d}.png")
