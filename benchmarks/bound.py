@@ -1,6 +1,6 @@
 """Milliseconds per image of one term of the bound, beside diffusers' U-Net in the plainest loop; CIFAR-10's network.
 
-    python benchmarks/bound.py [--batch 8] [--rounds 8] [--toy]
+    python benchmarks/bound.py [--batch 8] [--rounds 20] [--toy]
 
 Both draw x_t, evaluate the network, and compute the KL of Eq. (5). The weights are random: the time does not depend on
 them.
@@ -57,7 +57,7 @@ def pictures(size: peers.Size, batch: int) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = record.parser(__doc__, rounds=8)
+    parser = record.parser(__doc__, rounds=20)
     parser.add_argument("--batch", type=int, default=8)
     args = parser.parse_args()
     size = peers.TOY if args.toy else peers.CIFAR10
@@ -66,11 +66,12 @@ def main() -> None:
         for bf16, precision in enumerate(peers.PRECISIONS)
         for name, make in (("ddpm", ours), ("diffusers", plainest))
     }
-    seconds = record.apart(made, args.rounds)
+    turns = record.apart(made, args.rounds)
+    seconds = record.medians(turns)
     numbers = {
         "batch": args.batch,
         "milliseconds per image and term": {name: 1e3 * s / args.batch for name, s in seconds.items()},
-        "ratios": peers.ratios(seconds),
+        "ratios": peers.ratios(turns),
     }
     record.write("bound", numbers, args.records)
 

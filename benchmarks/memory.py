@@ -46,7 +46,11 @@ def main() -> None:
             for n in (few, many)
         )
         per_image[name] = (high - low) / (many - few)
-    numbers = {"batches": [few, many], "MiB per image": per_image, "ratios": peers.ratios(per_image)}
+    numbers = {
+        "batches": [few, many],
+        "MiB per image": per_image,
+        "ratios": peers.ratios({name: [mib] for name, mib in per_image.items()}),
+    }
     record.write("memory", numbers, args.records)
 
 

@@ -8,8 +8,9 @@ left out where it cannot be imported; in a folder of its own it disturbs nothing
 """
 
 import importlib.util
+import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -200,18 +201,23 @@ def contenders(size: Size, device: torch.device) -> dict[str, Callable[[], Peer]
     }
 
 
-def ratios(seconds: dict[str, float]) -> dict[str, float]:
-    """Ours to the fastest peer with the same network, in both precisions; and to the other network's."""
-    peer = seconds["diffusers float32"]
-    found = {
-        "float32 / fastest float32 peer": seconds["ddpm float32"] / peer,
-        "bf16 / fastest float32 peer": seconds["ddpm bf16"] / peer,
-        "bf16 / fastest bf16 peer": seconds["ddpm bf16"] / seconds["diffusers bf16"],
+def ratios(turns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """Ours to the fastest peer with the same network, in both precisions; and to the other network's.
+
+    Medians of the ratios of each turn: what slows the machine down for a while slows both.
+    """
+    pairs = {
+        "float32 / fastest float32 peer": ("ddpm float32", "diffusers float32"),
+        "bf16 / fastest float32 peer": ("ddpm bf16", "diffusers float32"),
+        "bf16 / fastest bf16 peer": ("ddpm bf16", "diffusers bf16"),
     }
-    for precision in ("float32", "bf16"):
-        if smaller := seconds.get(f"{Lucidrains.name} {precision}"):
-            found[f"{precision} / {Lucidrains.name}'s smaller network"] = seconds[f"ddpm {precision}"] / smaller
-    return found
+    for precision in PRECISIONS:
+        if (smaller := f"{Lucidrains.name} {precision}") in turns:
+            pairs[f"{precision} / {Lucidrains.name}'s smaller network"] = (f"ddpm {precision}", smaller)
+    return {
+        what: statistics.median(own / other for own, other in zip(turns[ours], turns[peer], strict=True))
+        for what, (ours, peer) in pairs.items()
+    }
 
 
 def gflop(network: torch.nn.Module, size: Size) -> float:

@@ -50,11 +50,14 @@ def turns(
             finish()
             if turn >= 2:
                 seconds[name].append(time.perf_counter() - begun)
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return medians(seconds)
 
 
-def apart(contenders: Mapping[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, float]:
-    """`turns` of what each makes in a process of its own, as its users run it: nobody's settings are another's."""
+def apart(contenders: Mapping[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each in every turn; each makes what it runs in a process of its own, as its users do.
+
+    Nobody's settings are another's. They take turns as above.
+    """
     context = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
     for name, make in contenders.items():
@@ -70,7 +73,11 @@ def apart(contenders: Mapping[str, Callable[[], Callable[[], object]]], rounds: 
                 seconds[name].append(took)
     for end in ends.values():
         end.send("")
-    return {name: statistics.median(times) for name, times in seconds.items()}
+    return seconds
+
+
+def medians(turns: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in turns.items()}
 
 
 def _serve(make: Callable[[], Callable[[], object]], connection: Connection) -> None:

@@ -1,6 +1,6 @@
 """Milliseconds per image of one step of ancestral sampling, beside peers; CIFAR-10's network.
 
-    python benchmarks/sampling.py [--batch 8] [--rounds 8] [--toy]
+    python benchmarks/sampling.py [--batch 8] [--rounds 20] [--toy]
 
 Ours is laid out as evaluation lays it out.
 """
@@ -23,15 +23,14 @@ def step(make: Callable[[], peers.Peer], batch: int, side: int) -> Callable[[], 
 
 
 def main() -> None:
-    parser = record.parser(__doc__, rounds=8)
+    parser = record.parser(__doc__, rounds=20)
     parser.add_argument("--batch", type=int, default=8)
     args = parser.parse_args()
     size, device = peers.TOY if args.toy else peers.CIFAR10, torch.device("cpu")
     ceilings = record.ceilings(device, args.toy)
     made = peers.contenders(size, device)
-    seconds = record.apart(
-        {name: partial(step, make, args.batch, size.side) for name, make in made.items()}, args.rounds
-    )
+    turns = record.apart({name: partial(step, make, args.batch, size.side) for name, make in made.items()}, args.rounds)
+    seconds = record.medians(turns)
     gflop = peers.gflop(peers.diffusers_network(size), size)
     numbers = {
         "batch": args.batch,
@@ -42,7 +41,7 @@ def main() -> None:
             for name, s in seconds.items()
             if name.startswith(("ddpm", "diffusers"))
         },
-        "ratios": peers.ratios(seconds),
+        "ratios": peers.ratios(turns),
     }
     record.write("sampling", numbers, args.records)
 

@@ -1,6 +1,6 @@
 """Milliseconds per image of a whole training step, beside peers, and the share of the ceiling that it reaches.
 
-    python benchmarks/train_step.py [--batch 8] [--rounds 5] [--toy]
+    python benchmarks/train_step.py [--batch 8] [--rounds 8] [--toy]
 
 The network is CIFAR-10's (35.7 M parameters). A step is 3 times its forward pass: the share counts the 12.44 GFLOP of
 the network as the paper has it, whatever a faster way to the same numbers saves of them.
@@ -20,15 +20,14 @@ def step(make: Callable[[], peers.Peer], batch: int, side: int) -> Callable[[], 
 
 
 def main() -> None:
-    parser = record.parser(__doc__, rounds=5)
+    parser = record.parser(__doc__, rounds=8)
     parser.add_argument("--batch", type=int, default=8)
     args = parser.parse_args()
     size, device = peers.TOY if args.toy else peers.CIFAR10, torch.device("cpu")
     ceilings = record.ceilings(device, args.toy)
     made = peers.contenders(size, device)
-    seconds = record.apart(
-        {name: partial(step, make, args.batch, size.side) for name, make in made.items()}, args.rounds
-    )
+    turns = record.apart({name: partial(step, make, args.batch, size.side) for name, make in made.items()}, args.rounds)
+    seconds = record.medians(turns)
     work, parameters = {}, {}
     for name, make in made.items():
         network = make().network
@@ -44,7 +43,7 @@ def main() -> None:
             name: 3 * work[name] * args.batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
             for name, s in seconds.items()
         },
-        "ratios": peers.ratios(seconds),
+        "ratios": peers.ratios(turns),
     }
     record.write("train_step", numbers, args.records)
 
