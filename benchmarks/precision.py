@@ -57,7 +57,7 @@ def main() -> None:
     for axes, key, label in zip(figure.subplots(1, 2), (LOSS, BITS), ("loss", "held-out bits/dim"), strict=True):
         for name, style in zip(RUNS, ("-", "--", ":"), strict=True):
             axes.plot(list(found[name][key]), list(found[name][key].values()), style, label=name)
-        axes.set(xlabel="step", ylabel=label, yscale="log")
+        axes.set(xlabel="step", ylabel=label, yscale="log" if key == LOSS else "linear")
     axes.legend()
     figure.savefig(args.picture, dpi=110)
 
