@@ -1,7 +1,10 @@
 """What is left to the machine (`auto`), and the switches that change speed alone."""
 
 import csv
+import platform
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -85,6 +88,30 @@ def test_a_configuration_from_before_a_switch_was_there_takes_its_default():
     del base["trainer"]["compile"], base["trainer"]["resident"]
     config = cli.compose_saved(base, [], cli.EVALUATION_GROUPS)
     assert (config.trainer.compile, config.trainer.resident) == (None, "auto")
+
+
+FAULTS = """
+import resource
+import torch
+from ddpm import hardware
+if {keep}:
+    hardware.keep_freed_memory()
+for _ in range(20):
+    torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(30):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="about glibc's malloc")
+def test_what_a_step_frees_is_not_cleared_anew():
+    without, kept = (
+        int(subprocess.run([sys.executable, "-c", FAULTS.format(keep=keep)], check=True, capture_output=True).stdout)
+        for keep in (False, True)
+    )
+    assert without > 300 > kept
 
 
 def losses(folder):
