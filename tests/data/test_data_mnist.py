@@ -69,7 +69,9 @@ def test_a_file_cut_in_half_is_refused_by_its_checksum(made):
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"no gzip", gzip.compress(b"\0\0"), idx(np.zeros((2, 2))), idx(np.zeros((2, 2, 2)))[:-9]]
+    "content",
+    [b"", b"no gzip", gzip.compress(b"\0\0"), idx(np.zeros((2, 2))), idx(np.zeros((2, 2, 2)))[:-9]],
+    ids=["empty", "no gzip", "two bytes", "two dimensions", "cut short"],  # gzip's bytes hold the time
 )
 def test_what_is_not_idx(tmp_path, content):
     (tmp_path / "x.gz").write_bytes(content)
