@@ -15,6 +15,20 @@ def pytest_xdist_auto_num_workers():
     return (os.cpu_count() or 1) + 1
 
 
+def pytest_collection_modifyitems(items):
+    """The files that take minutes come first, so that no worker is left alone with one of them at the end."""
+    long = [
+        "test_sweep",
+        "test_main_path",
+        "test_readme",
+        "test_evaluation",
+        "test_resume",
+        "test_loggers",
+        "test_engines",
+    ]
+    items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
+
+
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     """An empty current directory: runs/ is made under it."""
