@@ -10,11 +10,6 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
-def pytest_xdist_auto_num_workers():
-    """One more than there are cores: many a test waits for processes that it started."""
-    return (os.cpu_count() or 1) + 1
-
-
 def pytest_collection_modifyitems(items):
     """The files that take minutes come first, so that no worker is left alone with one of them at the end."""
     long = [
