@@ -19,7 +19,7 @@ torture: $(VENV)/installed  # runs, evaluations and sweeps killed twenty times e
 
 BENCHMARKS := train_step sampling bound memory startup scaling
 
-bench: $(VENV)/installed  # a quarter of an hour on two cores; denoising-diffusion-pytorch joins in if it is on PYTHONPATH
+bench: $(VENV)/installed  # 25 minutes on two cores; denoising-diffusion-pytorch joins in if it is on PYTHONPATH
 	for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 
 lint: $(VENV)/installed

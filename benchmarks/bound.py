@@ -1,6 +1,6 @@
 """Milliseconds per image of one term of the bound, beside diffusers' U-Net in the plainest loop; CIFAR-10's network.
 
-    python benchmarks/bound.py [--batch 8] [--rounds 20] [--toy]
+    python benchmarks/bound.py [--batch 8 32] [--rounds 8] [--toy]
 
 Both draw x_t, evaluate the network, and compute the KL of Eq. (5). The weights are random: the time does not depend on
 them.
@@ -57,23 +57,22 @@ def pictures(size: peers.Size, batch: int) -> torch.Tensor:
 
 
 def main() -> None:
-    parser = record.parser(__doc__, rounds=20)
-    parser.add_argument("--batch", type=int, default=8)
-    args = parser.parse_args()
+    args = record.parser(__doc__, rounds=8, batch=(8, 32)).parse_args()
     size = peers.TOY if args.toy else peers.CIFAR10
+    record.write("bound", {f"batch {batch}": measure(size, batch, args.rounds) for batch in args.batch}, args.records)
+
+
+def measure(size: peers.Size, batch: int, rounds: int) -> dict[str, dict[str, float]]:
     made = {
-        f"{name} {precision}": partial(make, size, bool(bf16), args.batch)
+        f"{name} {precision}": partial(make, size, bool(bf16), batch)
         for bf16, precision in enumerate(peers.PRECISIONS)
         for name, make in (("ddpm", ours), ("diffusers", plainest))
     }
-    turns = record.apart(made, args.rounds)
-    seconds = record.medians(turns)
-    numbers = {
-        "batch": args.batch,
-        "milliseconds per image and term": {name: 1e3 * s / args.batch for name, s in seconds.items()},
+    turns = record.apart(made, rounds)
+    return {
+        "milliseconds per image and term": {name: 1e3 * s / batch for name, s in record.medians(turns).items()},
         "ratios": peers.ratios(turns),
     }
-    record.write("bound", numbers, args.records)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Memory of a training step beside peers: what an image more in the batch adds to the peak; CIFAR-10's network.
 
-    python benchmarks/memory.py [--batches 4 12] [--toy]
+    python benchmarks/memory.py [--batches 16 32] [--toy]
 
-Each measurement is a process of its own: its peak resident set after two steps.
+Each measurement is a process of its own: its peak resident set after two steps. Batches are large enough for the peak
+to be where all activations are held, not in the optimizer.
 """
 
 import json
@@ -28,7 +29,7 @@ def peak_mib(name: str, batch: int, size: peers.Size) -> float:
 
 def main() -> None:
     parser = record.parser(__doc__)
-    parser.add_argument("--batches", type=int, nargs=2, default=(4, 12))
+    parser.add_argument("--batches", type=int, nargs=2, default=(16, 32))
     parser.add_argument("--measure", nargs=2, metavar=("NAME", "BATCH"), help=record.HIDDEN)
     args = parser.parse_args()
     size = peers.TOY if args.toy else peers.CIFAR10

@@ -22,15 +22,18 @@ import torch
 HIDDEN = argparse.SUPPRESS
 ROOT = Path(__file__).parents[1]
 RECORDS = ROOT / "benchmarks" / "records"
+COMMAND = shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]])  # a benchmark may change sys.argv
 PACKAGES = ("torch", "lightning", "diffusers", "denoising-diffusion-pytorch")
 
 
-def parser(doc: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+def parser(doc: str | None, rounds: int | None = None, batch: Sequence[int] = ()) -> argparse.ArgumentParser:
     """With the arguments that every benchmark takes."""
     made = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     made.add_argument("--toy", action="store_true", help="a tiny network: whether it runs, not how fast")
     if rounds:
         made.add_argument("--rounds", type=int, default=rounds, help="turns of each contender that count")
+    if batch:
+        made.add_argument("--batch", type=int, nargs="+", default=batch, help="images of a step; each is measured")
     made.add_argument("--records", type=Path, default=RECORDS, help="the folder for the record")
     return made
 
@@ -56,13 +59,16 @@ def turns(
 def apart(contenders: Mapping[str, Callable[[], Callable[[], object]]], rounds: int) -> dict[str, list[float]]:
     """Seconds of each in every turn; each makes what it runs in a process of its own, as its users do.
 
-    Nobody's settings are another's. They take turns as above.
+    Nobody's settings are another's. They take turns as above; in each one runs twice and the second time counts, since
+    the first finds the caches full of the others' numbers.
     """
     context = multiprocessing.get_context("spawn")
     ends: dict[str, Connection] = {}
+    processes = []
     for name, make in contenders.items():
         ends[name], other = context.Pipe()
-        context.Process(target=_serve, args=(make, other), daemon=True).start()
+        processes.append(context.Process(target=_serve, args=(make, other), daemon=True))
+        processes[-1].start()
         other.close()
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for turn in range(rounds + 2):
@@ -71,8 +77,9 @@ def apart(contenders: Mapping[str, Callable[[], Callable[[], object]]], rounds: 
             took = end.recv()
             if turn >= 2:
                 seconds[name].append(took)
-    for end in ends.values():
+    for end, process in zip(ends.values(), processes, strict=True):
         end.send("")
+        process.join()
     return seconds
 
 
@@ -83,6 +90,7 @@ def medians(turns: Mapping[str, Sequence[float]]) -> dict[str, float]:
 def _serve(make: Callable[[], Callable[[], object]], connection: Connection) -> None:
     run = make()
     while connection.recv():
+        run()
         begun = time.perf_counter()
         run()
         connection.send(time.perf_counter() - begun)
@@ -159,7 +167,7 @@ def about() -> dict[str, Any]:
     installed = {package: version for package in PACKAGES if (version := _version(package))}
     capable = torch.cpu.get_capabilities()
     return {
-        "command": shlex.join(["python", os.path.relpath(sys.argv[0]), *sys.argv[1:]]),
+        "command": COMMAND,
         "date": time.strftime("%Y-%m-%d %H:%M"),
         "versions": {"python": sys.version.split()[0], **installed},
         "hardware": {

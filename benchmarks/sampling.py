@@ -1,12 +1,13 @@
 """Milliseconds per image of one step of ancestral sampling, beside peers; CIFAR-10's network.
 
-    python benchmarks/sampling.py [--batch 8] [--rounds 20] [--toy]
+    python benchmarks/sampling.py [--batch 8 32] [--rounds 8] [--toy]
 
 Ours is laid out as evaluation lays it out.
 """
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import peers
 import record
@@ -23,26 +24,25 @@ def step(make: Callable[[], peers.Peer], batch: int, side: int) -> Callable[[], 
 
 
 def main() -> None:
-    parser = record.parser(__doc__, rounds=20)
-    parser.add_argument("--batch", type=int, default=8)
-    args = parser.parse_args()
+    args = record.parser(__doc__, rounds=8, batch=(8, 32)).parse_args()
     size, device = peers.TOY if args.toy else peers.CIFAR10, torch.device("cpu")
     ceilings = record.ceilings(device, args.toy)
-    made = peers.contenders(size, device)
-    turns = record.apart({name: partial(step, make, args.batch, size.side) for name, make in made.items()}, args.rounds)
-    seconds = record.medians(turns)
+    contenders = peers.contenders(size, device)
     gflop = peers.gflop(peers.diffusers_network(size), size)
-    numbers = {
-        "batch": args.batch,
-        "ceilings in GFLOP/s and GB/s": ceilings,
-        "milliseconds per image and step": {name: 1e3 * s / args.batch for name, s in seconds.items()},
-        "share of the convolution ceiling": {
-            name: gflop * args.batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
-            for name, s in seconds.items()
-            if name.startswith(("ddpm", "diffusers"))
-        },
-        "ratios": peers.ratios(turns),
-    }
+    numbers: dict[str, Any] = {"ceilings in GFLOP/s and GB/s": ceilings}
+    for batch in args.batch:
+        made = {name: partial(step, make, batch, size.side) for name, make in contenders.items()}
+        turns = record.apart(made, args.rounds)
+        seconds = record.medians(turns)
+        numbers[f"batch {batch}"] = {
+            "milliseconds per image and step": {name: 1e3 * s / batch for name, s in seconds.items()},
+            "share of the convolution ceiling": {
+                name: gflop * batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
+                for name, s in seconds.items()
+                if name.startswith(("ddpm", "diffusers"))
+            },
+            "ratios": peers.ratios(turns),
+        }
     record.write("sampling", numbers, args.records)
 
 

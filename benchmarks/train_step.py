@@ -8,6 +8,7 @@ the network as the paper has it, whatever a faster way to the same numbers saves
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import peers
 import record
@@ -20,31 +21,32 @@ def step(make: Callable[[], peers.Peer], batch: int, side: int) -> Callable[[], 
 
 
 def main() -> None:
-    parser = record.parser(__doc__, rounds=8)
-    parser.add_argument("--batch", type=int, default=8)
-    args = parser.parse_args()
+    args = record.parser(__doc__, rounds=8, batch=(8,)).parse_args()
     size, device = peers.TOY if args.toy else peers.CIFAR10, torch.device("cpu")
     ceilings = record.ceilings(device, args.toy)
-    made = peers.contenders(size, device)
-    turns = record.apart({name: partial(step, make, args.batch, size.side) for name, make in made.items()}, args.rounds)
-    seconds = record.medians(turns)
+    contenders = peers.contenders(size, device)
     work, parameters = {}, {}
-    for name, make in made.items():
+    for name, make in contenders.items():
         network = make().network
         work[name] = peers.gflop(peers.diffusers_network(size) if name.startswith("ddpm") else network, size)
         parameters[name] = sum(w.numel() for w in network.parameters())
-    numbers = {
-        "batch": args.batch,
+    numbers: dict[str, Any] = {
         "ceilings in GFLOP/s and GB/s": ceilings,
         "gigaflop per image, forward": work,
         "parameters": parameters,
-        "milliseconds per image and step": {name: 1e3 * s / args.batch for name, s in seconds.items()},
-        "share of the convolution ceiling": {
-            name: 3 * work[name] * args.batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
-            for name, s in seconds.items()
-        },
-        "ratios": peers.ratios(turns),
     }
+    for batch in args.batch:
+        made = {name: partial(step, make, batch, size.side) for name, make in contenders.items()}
+        turns = record.apart(made, args.rounds)
+        seconds = record.medians(turns)
+        numbers[f"batch {batch}"] = {
+            "milliseconds per image and step": {name: 1e3 * s / batch for name, s in seconds.items()},
+            "share of the convolution ceiling": {
+                name: 3 * work[name] * batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
+                for name, s in seconds.items()
+            },
+            "ratios": peers.ratios(turns),
+        }
     record.write("train_step", numbers, args.records)
 
 

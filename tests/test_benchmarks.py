@@ -35,6 +35,7 @@ def test_every_benchmark_leaves_a_record(workspace, name):
     subprocess.run(command, cwd=workspace, check=True, timeout=600, env={**os.environ, "WANDB_MODE": "offline"})
     (file,) = (workspace / "records").iterdir()
     record = json.loads(file.read_text())
+    assert f"benchmarks/{name}.py" in record["command"]
     assert {"command", "date", "versions", "hardware", "load average"} < record.keys()
 
 
