@@ -5,7 +5,7 @@ import shlex
 import subprocess
 
 import pytest
-from commands import ROOT, run
+from commands import ROOT, Fork, run
 
 EXAMPLES = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 BLOCKS = re.findall(r"```bash\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
@@ -25,7 +25,10 @@ def test_python_commands_run_in_order(workspace):
         if "-m" in arguments and "glob" in arguments[-1]:
             continue  # below: six cells
         smoke = ["logger=csv", *["debug=smoke"] * ("debug=smoke" not in arguments)]
-        run(script, *arguments, *(smoke if script != "-m" else []), cwd=workspace)
+        if script == "-m":
+            run(script, *arguments, cwd=workspace)
+        else:
+            Fork(script, *arguments, *smoke, cwd=workspace).wait(timeout=300)
     assert (workspace / "runs/sweeps/latest/report.html").exists()
     (example,) = EXAMPLES
     (workspace / "example.py").write_text(example)

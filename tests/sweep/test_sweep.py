@@ -15,7 +15,7 @@ from torture import assert_same_run, content, reached, until
 from ddpm import cells
 
 TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false"]
-LONG = [*TINY, "max_steps=150", "every={log: 1, validation: 40, samples: 60, checkpoint: 10}"]
+LONG = [*TINY, "max_steps=90", "every={log: 1, validation: 40, samples: 60, checkpoint: 10}"]
 
 
 class Sweep:
