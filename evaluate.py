@@ -13,6 +13,7 @@ def evaluate(overrides: list[str]) -> None:
         saved = checkpoint.load(cli.path_of("ckpt", overrides))
         config = cli.compose_evaluation(saved.config, overrides)
         loggers.check(config)
+        build.check_devices(config.trainer)
         images = build.dataset(config)
         p = build.trained(saved, config, images)
         if config.figures:

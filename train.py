@@ -11,6 +11,7 @@ def train(overrides: list[str]) -> None:
         from ddpm.persistence import fit
 
         build.settle(config)
+        build.check_devices(config.trainer)
         saved = checkpoint.newest(run) if run else None
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
@@ -20,6 +21,7 @@ def train(overrides: list[str]) -> None:
         loggers.check(config)
         images = build.dataset(config)
         data, module = build.data_module(config, images), build.module(config, images)
+        sampler = build.sampler(config)
         if saved:
             build.check_resumed(saved, module, images)
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
@@ -27,7 +29,7 @@ def train(overrides: list[str]) -> None:
     runs.say(f"run folder: {folder}", build.summary(module, config))
     if run:
         runs.say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
-    trainer = build.trainer(config, folder, images, saved)
+    trainer = build.trainer(config, folder, images, sampler, saved)
     with loggers.closing(trainer.loggers):
         fit(trainer, module, data, saved.path if saved else None)
         if evaluation:

@@ -1,6 +1,7 @@
 """From a configuration to objects. The only place where networks, mathematics and data meet."""
 
 import functools
+import inspect
 import logging
 import warnings
 from pathlib import Path
@@ -10,6 +11,7 @@ import hydra
 import lightning as L
 import torch
 from hydra.errors import InstantiationException
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
@@ -39,6 +41,30 @@ def settle(config: DictConfig) -> None:
     if config.trainer.precision == "auto":
         able = hardware.multiplies_bfloat16(hardware.device_type(config.trainer.accelerator))
         config.trainer.precision = "bf16-mixed" if able else "32-true"
+
+
+def check_devices(settings: DictConfig) -> None:
+    """Whether Lightning can compute where and as the trainer's settings say.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    quieten()
+    try:
+        L.Trainer(
+            accelerator=settings.accelerator,
+            devices=settings.devices,
+            num_nodes=settings.num_nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        asked = ", ".join(f"{key}={settings[key]}" for key in ("accelerator", "devices", "strategy", "precision"))
+        raise ValueError(f"a trainer with {asked} is not possible here: {error}") from error
 
 
 def dataset(config: DictConfig) -> Dataset:
@@ -215,8 +241,15 @@ def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: Reve
     return Gallery(scene, list(config.figures), settings, asked.precision)
 
 
-def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint | None = None) -> L.Trainer:
-    """The Trainer with everything that happens beside the training step; `saved` is what the run goes on from."""
+def trainer(
+    config: DictConfig, folder: Path, images: Dataset, drawn_by: Sampler, saved: Checkpoint | None = None
+) -> L.Trainer:
+    """The Trainer with everything that happens beside the training step.
+
+    Args:
+        drawn_by: what makes its pictures.
+        saved: what the run goes on from.
+    """
     quieten()
     runs.end_with_launcher()
     every, settings = config.every, config.trainer
@@ -231,7 +264,7 @@ def trainer(config: DictConfig, folder: Path, images: Dataset, saved: Checkpoint
         draw = lambda *how: {"samples": plane.picture(*how, examples=images.split("train"))}  # noqa: E731
     pictures = callbacks.Pictures(
         folder,
-        sampler(config),
+        drawn_by,
         draw,
         every=every.samples,
         seed=config.evaluation.seed,
@@ -298,11 +331,18 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
     """Build what `node` describes. A configuration may come from a checkpoint, so only targets that conf/ names pass.
 
     Raises:
-        ValueError: another target.
+        ValueError: another target, or a setting that it does not have.
     """
     for target in _targets(OmegaConf.to_container(node, resolve=True)):
         if target not in allowed_targets():
             raise ValueError(f"the configuration names {target!r}, which is not one of conf/'s targets")
+    taken = inspect.signature(hydra.utils.get_object(node._target_)).parameters
+    if strange := [str(name) for name in node if name not in ("_target_", *taken)]:
+        name = node._target_.rpartition(".")[2]
+        raise ValueError(
+            f"{name} has no setting {', '.join(strange)}, which a recipe or an experiment gives it: it takes "
+            f"{', '.join(key for key in taken if key in node) or 'none'}"
+        )
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
