@@ -1,0 +1,132 @@
+"""Everything that a GPU would compute has its tensors there, shown without one (`elsewhere.py`)."""
+
+from types import SimpleNamespace
+
+import elsewhere
+import pytest
+import torch
+from commands import ROOT
+from elsewhere import DEVICE
+
+import ddpm
+from ddpm import build, callbacks, checkpoint, cli
+from ddpm.data.dataset import Resident
+from ddpm.evaluation.chunks import Place
+from ddpm.gallery.gallery import FIGURES
+
+SMALL = [
+    "schedule.T=20",
+    "network.channels=8",
+    "every.log=1",
+    "evaluation.num_samples=30",
+    "evaluation.chunk=20",
+    "evaluation.bits_per_dim.images=30",
+    "evaluation.kid={subsets: 2, subset_size: 20}",
+]
+DIGITS = [*SMALL, "network.groups=4", "sampler.steps=4"]
+POINTS = [*SMALL, "recipe=swiss_roll", "sampler.steps=4"]
+
+
+@pytest.fixture
+def device(monkeypatch):
+    with elsewhere.pretended(monkeypatch):
+        yield DEVICE
+
+
+def test_tensors_of_two_devices_do_not_meet(device):
+    there, here = torch.ones(3, device=device), torch.ones(3)
+    assert there.device == (there + 1).device == there.to(torch.float64).device == device
+    assert there.cpu().device == here.device
+    for meet in (lambda: there + here, lambda: here[there.long()], lambda: torch.cat([here, there])):
+        with pytest.raises(RuntimeError, match="elsewhere"):
+            meet()
+
+
+def trained(config, images):
+    """Two steps without a backward pass, and a validation."""
+    module = build.module(config, images).to(DEVICE)
+    module.horizontal_flip = images.discrete
+    trainer = module._trainer = SimpleNamespace(
+        global_rank=0,
+        world_size=1,
+        global_step=3,
+        max_steps=10,
+        accumulate_grad_batches=1,
+        precision_plugin=SimpleNamespace(scaler=None),
+        strategy=SimpleNamespace(reduce=lambda sums, reduce_op: sums),
+        loggers=[],
+        default_root_dir=".",
+    )
+    optimizer = module.configure_optimizers()["optimizer"]
+    trainer.optimizers = [optimizer]
+    batch = Resident(images.split("train"), DEVICE).__getitems__(list(range(8)))
+    for _ in range(2):
+        assert module.training_step(batch, 0).device == batch.device == DEVICE
+        for weights in module.p.parameters():
+            weights.grad = torch.full_like(weights, 1e-3)
+        module.configure_gradient_clipping(optimizer)
+        optimizer.step()
+        module._average(module._averages, module._weights, None)
+        trainer.global_step += 1
+    module.check_now()
+    module.on_train_start()
+    module.eval()
+    with torch.no_grad():
+        module.validation_step((0, batch), 0)
+        module.on_validation_epoch_end()
+    assert module.latest.keys() >= {"train/loss", "train/gradient_norm"}
+    return module
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        DIGITS,
+        POINTS,
+        [*DIGITS, "timesteps=loss_second_moment"],
+        [*DIGITS, "prediction=v", "variance=learned_range", "objective=hybrid"],
+        [*DIGITS, "prediction=mu", "variance=learned", "objective=vlb"],
+        [*DIGITS, "prediction=x0", "variance=fixed_small", "weighting=min_snr"],
+    ],
+)
+def test_training(device, words):
+    config = cli.compose(words)
+    trained(config, build.dataset(config))
+
+
+def test_pictures_and_the_library(device):
+    for sampler in ("ancestral", "ddim", "dpm_solver"):
+        config = cli.compose([*DIGITS, f"sampler={sampler}"])
+        images = build.dataset(config)
+        p, draw = build.reverse_process(config, images).to(device).eval(), torch.Generator(device).manual_seed(0)
+        drawn_by = build.sampler(config)
+        with torch.no_grad():
+            callbacks.sample_pictures(p, drawn_by, draw, lambda: None, shape=images.shape)
+            assert ddpm.sample(p, (2, *images.shape), drawn_by).device == device
+            assert ddpm.bits_per_dim(p, torch.zeros(2, *images.shape, dtype=torch.uint8)).device == device
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*DIGITS, "evaluation.metrics=[inception_score,fid,kid,precision_recall]", "evaluation.fid_split=both"],
+        [*DIGITS, "evaluation.metrics=[bits_per_dim]"],
+        [*DIGITS, "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=10"],
+        POINTS,
+    ],
+)
+def test_evaluation(device, workspace, words):
+    config = cli.compose(words)
+    images = build.dataset(config)
+    p = build.reverse_process(config, images).requires_grad_(False).eval()
+    results = build.evaluation(config, images).run(p, Place(0, 1, device), {}, workspace / "out")
+    assert all(torch.tensor(metric["value"]).isfinite() for metric in results.metrics.values())
+
+
+def test_figures(device, workspace):
+    few = ["samples.count=7", "rate_distortion.count=3", "loss_by_t.count=3", "film={count: 2, frames: 4}"]
+    config = cli.compose([f"figures=[{','.join(FIGURES)}]", *DIGITS, *(f"figure.{each}" for each in few)], "evaluate")
+    images = build.dataset(config)
+    p = build.reverse_process(config, images).requires_grad_(False).eval()
+    build.gallery(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p).draw(workspace / "out", device)
+    assert {path.stem for path in (workspace / "out").iterdir()} == set(FIGURES)
