@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import record
 import torch
 import torch.nn.functional as F
 from diffusers import DDPMScheduler, UNet2DModel
@@ -217,6 +218,21 @@ def ratios(turns: Mapping[str, Sequence[float]]) -> dict[str, float]:
     return {
         what: statistics.median(own / other for own, other in zip(turns[ours], turns[peer], strict=True))
         for what, (ours, peer) in pairs.items()
+    }
+
+
+def steps(
+    turns: Mapping[str, Sequence[float]], batch: int, work: Mapping[str, float], ceilings: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """What the turns of everyone's step come to; `work` is gigaflop for an image, where they are known."""
+    seconds = record.medians(turns)
+    return {
+        "milliseconds per image and step": {name: 1e3 * s / batch for name, s in seconds.items()},
+        "share of the convolution ceiling": {
+            name: each * batch / seconds[name] / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
+            for name, each in work.items()
+        },
+        "ratios": ratios(turns),
     }
 
 

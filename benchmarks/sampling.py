@@ -29,20 +29,12 @@ def main() -> None:
     ceilings = record.ceilings(device, args.toy)
     contenders = peers.contenders(size, device)
     gflop = peers.gflop(peers.diffusers_network(size), size)
+    work = {name: gflop for name in contenders if name.startswith(("ddpm", "diffusers"))}
     numbers: dict[str, Any] = {"ceilings in GFLOP/s and GB/s": ceilings}
     for batch in args.batch:
         made = {name: partial(step, make, batch, size.side) for name, make in contenders.items()}
         turns = record.apart(made, args.rounds)
-        seconds = record.medians(turns)
-        numbers[f"batch {batch}"] = {
-            "milliseconds per image and step": {name: 1e3 * s / batch for name, s in seconds.items()},
-            "share of the convolution ceiling": {
-                name: gflop * batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
-                for name, s in seconds.items()
-                if name.startswith(("ddpm", "diffusers"))
-            },
-            "ratios": peers.ratios(turns),
-        }
+        numbers[f"batch {batch}"] = peers.steps(turns, batch, work, ceilings)
     record.write("sampling", numbers, args.records)
 
 

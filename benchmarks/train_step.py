@@ -38,15 +38,7 @@ def main() -> None:
     for batch in args.batch:
         made = {name: partial(step, make, batch, size.side) for name, make in contenders.items()}
         turns = record.apart(made, args.rounds)
-        seconds = record.medians(turns)
-        numbers[f"batch {batch}"] = {
-            "milliseconds per image and step": {name: 1e3 * s / batch for name, s in seconds.items()},
-            "share of the convolution ceiling": {
-                name: 3 * work[name] * batch / s / ceilings[f"conv {'bfloat16' if 'bf16' in name else 'float32'}"]
-                for name, s in seconds.items()
-            },
-            "ratios": peers.ratios(turns),
-        }
+        numbers[f"batch {batch}"] = peers.steps(turns, batch, {name: 3 * each for name, each in work.items()}, ceilings)
     record.write("train_step", numbers, args.records)
 
 
