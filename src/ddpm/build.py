@@ -52,10 +52,7 @@ def check_devices(settings: DictConfig) -> None:
     quieten()
     try:
         L.Trainer(
-            accelerator=settings.accelerator,
-            devices=settings.devices,
-            num_nodes=settings.num_nodes,
-            strategy=settings.strategy,
+            **_where(settings),
             precision=settings.precision,
             logger=False,
             enable_checkpointing=False,
@@ -187,12 +184,7 @@ def place(settings: DictConfig) -> Place:
     """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
     quieten()
     runs.end_with_launcher()
-    fabric = L.Fabric(
-        accelerator=settings.accelerator,
-        strategy=settings.strategy,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-    )
+    fabric = L.Fabric(**_where(settings))
     fabric.launch()
     return Place(fabric.global_rank, fabric.world_size, fabric.device)
 
@@ -253,10 +245,10 @@ def trainer(
     quieten()
     runs.end_with_launcher()
     every, settings = config.every, config.trainer
-    strategy = settings.strategy
-    if strategy == "ddp":
+    where = _where(settings)
+    if where["strategy"] == "ddp":
         # Buffers are the same on every rank by construction.
-        strategy = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+        where["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     saving = persistence.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
     signals = persistence.Signals(saving)
     draw: callbacks.Draw = functools.partial(callbacks.sample_pictures, shape=images.shape)
@@ -271,10 +263,7 @@ def trainer(
         between=signals.check,
     )
     return L.Trainer(
-        accelerator=settings.accelerator,
-        devices=settings.devices,
-        num_nodes=settings.num_nodes,
-        strategy=strategy,
+        **where,
         precision=settings.precision,
         max_steps=config.max_steps,
         max_epochs=-1,
@@ -363,6 +352,10 @@ def plain(config: DictConfig) -> dict[str, Any]:
     """The resolved configuration as plain containers, as a checkpoint holds it."""
     container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
     return container
+
+
+def _where(settings: DictConfig) -> dict[str, Any]:
+    return {key: settings[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
 
 
 def _targets(tree: Any) -> list[str]:
