@@ -8,14 +8,17 @@ BIN := $(VENV)/bin
 train: $(VENV)/installed
 	$(BIN)/python train.py
 
+# Files are shared out among all cores, the longest first; one file by itself is quicker without: pytest tests/FILE.
+IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(IN_PARALLEL)
 
 test-all: lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow"
 
 torture: $(VENV)/installed  # runs, evaluations and sweeps killed twenty times each, and gone on with
-	$(BIN)/python -m pytest -m "slow or not slow" tests/test_resume.py tests/evaluation/test_killed.py tests/sweep
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow" tests/training/test_resume.py tests/evaluation/test_killed.py tests/sweep
 
 BENCHMARKS := train_step sampling bound memory startup scaling
 

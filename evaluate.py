@@ -3,25 +3,33 @@
 With `figures=[NAME,...]`, pictures instead.
 """
 
-from ddpm import cli, published, runs
+from ddpm.config import command
+from ddpm.config.errors import request_errors
+from ddpm.config.evaluation import compose_evaluation
+from ddpm.config.grammar import path_of
+from ddpm.messages import say
+from ddpm.report import published
+from ddpm.runs import folders
 
 
 def evaluate(overrides: list[str]) -> None:
-    with cli.request():  # a wrong request ends here, before anything is written
-        from ddpm import build, checkpoint, loggers
+    with request_errors():  # a wrong request ends here, before anything is written
+        from ddpm import build
+        from ddpm.checkpoints import checkpoint
+        from ddpm.loggers import loggers
 
-        saved = checkpoint.load(cli.path_of("ckpt", overrides))
-        config = cli.compose_evaluation(saved.config, overrides)
+        saved = checkpoint.load(path_of("ckpt", overrides))
+        config = compose_evaluation(saved.config, overrides)
         loggers.check(config)
         build.check_devices(config.trainer)
         images = build.dataset(config)
         p = build.trained(saved, config, images)
         if config.figures:
             gallery = build.gallery(config, images, saved, p)
-            folder = runs.figures_folder(saved.run, saved.name, config.out)
+            folder = folders.figures_folder(saved.run, saved.name, config.out)
         else:
             evaluation = build.evaluation(config, images)
-            folder = runs.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
+            folder = folders.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
     place = build.place(config.trainer)
     if config.figures:
         if place.rank == 0:
@@ -35,8 +43,8 @@ def evaluate(overrides: list[str]) -> None:
             results.publish(folder, shown, saved.step, config.keep)
         if saved.run and not config.out:
             results.write(saved.run)  # the newest, where the report looks
-        runs.say(*loggers.how_to_look(shown), f"results: {folder / 'results.json'}")
+        say(*loggers.how_to_look(shown), f"results: {folder / 'results.json'}")
 
 
 if __name__ == "__main__":
-    cli.run_evaluation(evaluate)
+    command.run_evaluation(evaluate)

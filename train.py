@@ -1,14 +1,21 @@
 """Train a diffusion model: `python train.py [GROUP=OPTION] [KEY=VALUE] ...`; with -m, one run for each combination."""
 
-from ddpm import cli, published, resume, runs
+from ddpm.config import command
+from ddpm.config.errors import request_errors
+from ddpm.messages import say
+from ddpm.report import published
+from ddpm.runs import folders
 from ddpm.sweep import sweep
+from ddpm.training import resume
 
 
 def train(overrides: list[str]) -> None:
-    with cli.request():  # a wrong request ends here, before anything is written
-        config, run = resume.compose(overrides)
-        from ddpm import build, checkpoint, loggers
-        from ddpm.persistence import fit
+    with request_errors():  # a wrong request ends here, before anything is written
+        config, run = resume.compose_resumable(overrides)
+        from ddpm import build
+        from ddpm.checkpoints import checkpoint
+        from ddpm.loggers import loggers
+        from ddpm.training.checkpointing import fit
 
         build.settle(config)
         build.check_devices(config.trainer)
@@ -16,7 +23,7 @@ def train(overrides: list[str]) -> None:
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
             if saved.step == config.max_steps and not saved.pending and (saved.evaluated or not config.evaluate_after):
-                runs.say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
+                say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
                 return
         loggers.check(config)
         images = build.dataset(config)
@@ -25,10 +32,10 @@ def train(overrides: list[str]) -> None:
         if saved:
             build.check_resumed(saved, module, images)
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
-        folder = runs.start(config, again=run is not None)
-    runs.say(f"run folder: {folder}", build.summary(module, config))
+        folder = folders.start(config, again=run is not None)
+    say(f"run folder: {folder}", build.summary(module, config))
     if run:
-        runs.say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
+        say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
     trainer = build.trainer(config, folder, images, sampler, saved)
     with loggers.closing(trainer.loggers):
         fit(trainer, module, data, saved.path if saved else None)
@@ -39,8 +46,8 @@ def train(overrides: list[str]) -> None:
             if trainer.is_global_zero:
                 results.published = published.compare(config, results.metrics, trainer.global_step)
                 results.publish(folder, trainer.loggers, trainer.global_step)
-    runs.say(*loggers.how_to_look(trainer.loggers), f"run folder: {folder}")
+    say(*loggers.how_to_look(trainer.loggers), f"run folder: {folder}")
 
 
 if __name__ == "__main__":
-    cli.run(train, sweep.run)
+    command.run(train, sweep.run)

@@ -32,7 +32,7 @@ from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.schedule import linear
 from ddpm.diffusion.variance import FixedLarge
-from ddpm.unet import UNet
+from ddpm.networks.unet import UNet
 
 T = 1000
 

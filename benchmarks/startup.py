@@ -42,7 +42,7 @@ def until_first_step(logger: str) -> str:
 
 def milliseconds_in_trainer(steps: int) -> float:
     """Median time from one step's beginning to the next, in this process."""
-    from ddpm.module import DiffusionModule
+    from ddpm.training.module import DiffusionModule
 
     begun: list[float] = []
     plain = DiffusionModule.training_step

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ddpm.data.digits import load_digits_split
-from ddpm.features import DigitsClassifier
+from ddpm.metrics.features import DigitsClassifier
 
 SEED = 0
 EPOCHS = 100

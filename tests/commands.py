@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 # Imports once what every command imports; each command is then a fork of that process, seconds faster.
 _FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["ddpm.build", "ddpm.persistence", "ddpm.resume", "commands"])
+_FORKS.set_forkserver_preload(["ddpm.build", "ddpm.training.checkpointing", "ddpm.training.resume", "commands"])
 
 
 def run(script, *arguments, cwd, code=0, timeout=300):

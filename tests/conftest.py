@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,18 +11,21 @@ os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
 
+LONG = (
+    "sweep/test_sweep.py",
+    "test_main_path.py",
+    "test_readme.py",
+    "evaluation/test_evaluation.py",
+    "training/test_resume.py",
+    "loggers/test_loggers.py",
+    "sweep/test_engines.py",
+)
+
+
 def pytest_collection_modifyitems(items):
     """The files that take minutes come first, so that no worker is left alone with one of them at the end."""
-    long = [
-        "test_sweep",
-        "test_main_path",
-        "test_readme",
-        "test_evaluation",
-        "test_resume",
-        "test_loggers",
-        "test_engines",
-    ]
-    items.sort(key=lambda item: long.index(item.path.stem) if item.path.stem in long else len(long))
+    order = {str(Path(__file__).parent / file): place for place, file in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(str(item.path), len(LONG)))
 
 
 @pytest.fixture

@@ -16,8 +16,14 @@ from commands import ROOT, Fork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ddpm import checkpoint, cli, resume
-from ddpm.report import __main__ as report
+from ddpm.checkpoints import checkpoint
+from ddpm.config import command
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.config.grammar import parse, quote_paths
+from ddpm.config.saved import compose_saved
+from ddpm.report import command as report
+from ddpm.training import resume
 
 TRAIN = {
     "objectiv=vlb": "did you mean objective",
@@ -271,13 +277,13 @@ def workplace(tmp_path_factory):
 
 def entry(script):
     if script == "report":
-        return lambda: cli.guarded(report.main)
+        return lambda: command.guarded(lambda: report.main(sys.argv[1:]))
     specification = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
     if script == "train":
-        return lambda: cli.run(module.train, module.sweep.run)
-    return lambda: cli.run_evaluation(module.evaluate)
+        return lambda: command.run(module.train, module.sweep.run)
+    return lambda: command.run_evaluation(module.evaluate)
 
 
 @pytest.mark.parametrize(
@@ -312,7 +318,7 @@ def test_there_are_enough_cases():
 
 @pytest.mark.parametrize(
     "call", [(os.system, "touch here"), (open, "here", "w"), (eval, "open('here', 'w')"), (torch.load, "x"),
-             (getattr, "os", "system"), (bytearray, 10**14), (cli.compose, [])],
+             (getattr, "os", "system"), (bytearray, 10**14), (compose, [])],
 )  # fmt: skip
 def test_no_pickle_is_executed(workspace, call):
     torch.save({"state_dict": Hostile(*call), "config": {}, "global_step": 1}, "hostile.ckpt")
@@ -368,7 +374,7 @@ def test_no_damage_crashes_the_reader(small, tmp_path, seed, data):
 @given(text=st.text(max_size=60) | st.binary(max_size=60).map(lambda b: b.decode("latin1")))
 def test_no_configuration_crashes_the_reader(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
-    complaint = complained(cli.RequestError, lambda: cli.compose_saved(resume.saved_config(tmp_path), [], []))
+    complaint = complained(RequestError, lambda: compose_saved(resume.saved_config(tmp_path), [], []))
     assert complaint is not None
     assert "\n" not in complaint
 
@@ -377,4 +383,4 @@ def test_no_configuration_crashes_the_reader(tmp_path, text):
 @given(text=st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=20))
 def test_no_override_crashes_the_parser(text):
     for override in (text, f"seed={text}", f"data.path={text}", f"resume={text}"):
-        assert "\n" not in (complained(cli.RequestError, lambda o=override: cli.parse(cli.quote_paths([o]))) or "")
+        assert "\n" not in (complained(RequestError, lambda o=override: parse(quote_paths([o]))) or "")

@@ -11,8 +11,12 @@ import torch
 from commands import Fork
 from omegaconf import OmegaConf
 
-from ddpm import build, cli, hardware, resume
-from ddpm.unet import UNet
+from ddpm import build, hardware
+from ddpm.config.compose import compose
+from ddpm.config.evaluation import EVALUATION_GROUPS
+from ddpm.config.saved import compose_saved
+from ddpm.networks.unet import UNet
+from ddpm.training import resume
 
 TINY = [
     "network.channels=8",
@@ -33,7 +37,7 @@ def machine(monkeypatch):
 
 
 def settled(*overrides):
-    config = cli.compose(overrides)
+    config = compose(overrides)
     build.settle(config)
     return config.trainer.precision
 
@@ -62,7 +66,7 @@ def test_a_cpu_without_the_instructions_multiplies_no_bfloat16(monkeypatch, capa
 
 def test_a_run_says_and_keeps_its_precision(machine):
     machine(True)
-    config = cli.compose(["recipe=cifar10", "data=digits", "network.channel_mult=[1]", "network.channels=32"])
+    config = compose(["recipe=cifar10", "data=digits", "network.channel_mult=[1]", "network.channels=32"])
     build.settle(config)
     module = build.module(config, build.dataset(config))
     assert build.summary(module, config).endswith("bf16-mixed")
@@ -72,21 +76,21 @@ def test_a_run_says_and_keeps_its_precision(machine):
 @pytest.mark.parametrize("words", [["trainer=ddp"], ["trainer.precision=auto"], ["trainer.devices=2"]])
 def test_a_run_goes_on_in_its_precision_on_another_machine(workspace, machine, words):
     machine(True)
-    config = cli.compose(["recipe=cifar10", f"out={workspace / 'run'}"])
+    config = compose(["recipe=cifar10", f"out={workspace / 'run'}"])
     build.settle(config)
     (workspace / "run").mkdir()
     OmegaConf.save(config, workspace / "run" / "config.yaml")
     machine(False)
     for start in (["resume=run"], ["resume=auto", "recipe=cifar10", f"out={workspace / 'run'}"]):
-        again, _ = resume.compose([*start, *words])
+        again, _ = resume.compose_resumable([*start, *words])
         build.settle(again)
         assert again.trainer.precision == "bf16-mixed"
 
 
 def test_a_configuration_from_before_a_switch_was_there_takes_its_default():
-    base = build.plain(cli.compose([]))
+    base = build.plain(compose([]))
     del base["trainer"]["compile"], base["trainer"]["resident"]
-    config = cli.compose_saved(base, [], cli.EVALUATION_GROUPS)
+    config = compose_saved(base, [], EVALUATION_GROUPS)
     assert (config.trainer.compile, config.trainer.resident) == (None, "auto")
 
 
@@ -132,7 +136,7 @@ def test_the_layout_may_change_where_a_run_goes_on(workspace):
 
 def test_without_a_compiler_compilation_is_refused(monkeypatch):
     monkeypatch.setattr(hardware.shutil, "which", lambda name: None)
-    config = cli.compose(["trainer.compile=default"])
+    config = compose(["trainer.compile=default"])
     with pytest.raises(ValueError, match="needs a C"):
         build.module(config, build.dataset(config))
 

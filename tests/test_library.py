@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from test_export import saved
+from random_checkpoint import saved
 
 import ddpm
 from ddpm.data.pixels import to_unit

@@ -119,7 +119,7 @@ def test_a_sweep_ends_in_a_table(tmp_path):
     page = (folder / "report.html").read_text()
     assert page.count("data:image/png;base64,") == 4  # samples and progressive strips of both
     assert set(re.findall(r'<g class="line" data-line="(\d)"', page)) == {"0", "1"}  # curves of those that ran
-    run("-m", "ddpm.report", str(folder), "out=again", cwd=tmp_path)
+    run("-m", "ddpm", "report", str(folder), "out=again", cwd=tmp_path)
     with (tmp_path / "again/report.csv").open() as file:
         assert [row["FID"] for row in csv.DictReader(file)] == [row["FID"] for row in rows.values()]
     assert not (tmp_path / "multirun").exists()

@@ -1,18 +1,21 @@
-"""Everything that a GPU would compute has its tensors there, shown without one (`elsewhere.py`)."""
+"""Everything that a GPU would compute has its tensors there, shown without one (`fake_gpu.py`)."""
 
 from types import SimpleNamespace
 
-import elsewhere
+import fake_gpu
 import pytest
 import torch
 from commands import ROOT
-from elsewhere import DEVICE
+from fake_gpu import DEVICE
 
 import ddpm
-from ddpm import build, callbacks, checkpoint, cli
+from ddpm import build
+from ddpm.checkpoints import checkpoint
+from ddpm.config.compose import compose
 from ddpm.data.dataset import Resident
 from ddpm.evaluation.chunks import Place
-from ddpm.gallery.gallery import FIGURES
+from ddpm.figures.gallery import FIGURES
+from ddpm.training import callbacks
 
 SMALL = [
     "schedule.T=20",
@@ -29,7 +32,7 @@ POINTS = [*SMALL, "recipe=swiss_roll", "sampler.steps=4"]
 
 @pytest.fixture
 def device(monkeypatch):
-    with elsewhere.pretended(monkeypatch):
+    with fake_gpu.pretended(monkeypatch):
         yield DEVICE
 
 
@@ -90,13 +93,13 @@ def trained(config, images):
     ],
 )
 def test_training(device, words):
-    config = cli.compose(words)
+    config = compose(words)
     trained(config, build.dataset(config))
 
 
 def test_pictures_and_the_library(device):
     for sampler in ("ancestral", "ddim", "dpm_solver"):
-        config = cli.compose([*DIGITS, f"sampler={sampler}"])
+        config = compose([*DIGITS, f"sampler={sampler}"])
         images = build.dataset(config)
         p, draw = build.reverse_process(config, images).to(device).eval(), torch.Generator(device).manual_seed(0)
         drawn_by = build.sampler(config)
@@ -116,7 +119,7 @@ def test_pictures_and_the_library(device):
     ],
 )
 def test_evaluation(device, workspace, words):
-    config = cli.compose(words)
+    config = compose(words)
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
     results = build.evaluation(config, images).run(p, Place(0, 1, device), {}, workspace / "out")
@@ -125,7 +128,7 @@ def test_evaluation(device, workspace, words):
 
 def test_figures(device, workspace):
     few = ["samples.count=7", "rate_distortion.count=3", "loss_by_t.count=3", "film={count: 2, frames: 4}"]
-    config = cli.compose([f"figures=[{','.join(FIGURES)}]", *DIGITS, *(f"figure.{each}" for each in few)], "evaluate")
+    config = compose([f"figures=[{','.join(FIGURES)}]", *DIGITS, *(f"figure.{each}" for each in few)], "evaluate")
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
     build.gallery(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p).draw(workspace / "out", device)

@@ -15,8 +15,10 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm import callbacks, foreign, hardware, loggers, persistence, runs
-from ddpm.checkpoint import Checkpoint, misfit
+from ddpm import hardware
+from ddpm.checkpoints import converters
+from ddpm.checkpoints.checkpoint import Checkpoint, misfit
+from ddpm.config.groups import CONF
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
 from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
@@ -27,11 +29,14 @@ from ddpm.evaluation import plane
 from ddpm.evaluation.chunks import Place
 from ddpm.evaluation.evaluation import Evaluation, Settings
 from ddpm.evaluation.measure import FeatureSettings
-from ddpm.features import FeatureExtractor
-from ddpm.gallery.gallery import Gallery
-from ddpm.gallery.scene import Scene
-from ddpm.module import DiffusionModule, OptimizerSettings
+from ddpm.figures.context import Scene
+from ddpm.figures.gallery import Gallery
+from ddpm.loggers import loggers
+from ddpm.metrics.features import FeatureExtractor
+from ddpm.processes import end_with_launcher
 from ddpm.randomness import seed_of
+from ddpm.training import callbacks, checkpointing
+from ddpm.training.module import DiffusionModule, OptimizerSettings
 
 LOADER_ARGUMENTS = ("batch_size", "num_workers", "split")
 
@@ -162,7 +167,7 @@ def trained(checkpoint: Checkpoint, config: DictConfig, images: Dataset) -> Reve
         ValueError: the weights are not this network's.
     """
     p = reverse_process(config, images)
-    weights = foreign.split_qkv(checkpoint.weights, p.network)
+    weights = converters.split_qkv(checkpoint.weights, p.network)
     if problem := misfit(weights, p.network.state_dict()):
         raise ValueError(f"{checkpoint.path} does not hold the weights of its configuration: {problem}")
     p.network.load_state_dict(weights)
@@ -183,7 +188,7 @@ def features(config: DictConfig) -> FeatureExtractor:
 def place(settings: DictConfig) -> Place:
     """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
     quieten()
-    runs.end_with_launcher()
+    end_with_launcher()
     fabric = L.Fabric(**_where(settings))
     fabric.launch()
     return Place(fabric.global_rank, fabric.world_size, fabric.device)
@@ -243,14 +248,14 @@ def trainer(
         saved: what the run goes on from.
     """
     quieten()
-    runs.end_with_launcher()
+    end_with_launcher()
     every, settings = config.every, config.trainer
     where = _where(settings)
     if where["strategy"] == "ddp":
         # Buffers are the same on every rank by construction.
         where["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    saving = persistence.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
-    signals = persistence.Signals(saving)
+    saving = checkpointing.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
+    signals = checkpointing.Signals(saving)
     draw: callbacks.Draw = functools.partial(callbacks.sample_pictures, shape=images.shape)
     if not images.discrete:
         draw = lambda *how: {"samples": plane.picture(*how, examples=images.split("train"))}  # noqa: E731
@@ -276,9 +281,9 @@ def trainer(
             signals,
             pictures,
             saving,
-            persistence.Debts(saving, pictures),
+            checkpointing.Debts(saving, pictures),
         ],
-        plugins=[persistence.CheckpointIO()],
+        plugins=[checkpointing.CheckpointIO()],
         logger=loggers.of_training(folder, plain(config), saved.step if saved else 0) or False,
         default_root_dir=folder,
         log_every_n_steps=every.log,
@@ -342,9 +347,7 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
 def allowed_targets() -> frozenset[str]:
     """Every `_target_` under conf/."""
     return frozenset(
-        target
-        for file in runs.CONF.rglob("*.yaml")
-        for target in _targets(OmegaConf.to_container(OmegaConf.load(file)))
+        target for file in CONF.rglob("*.yaml") for target in _targets(OmegaConf.to_container(OmegaConf.load(file)))
     )
 
 

@@ -8,7 +8,10 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from ddpm import build, checkpoint, cli
+from ddpm import build
+from ddpm.checkpoints import checkpoint
+from ddpm.config.evaluation import compose_evaluation
+from ddpm.config.grammar import quote_paths
 from ddpm.data.pixels import to_uint8, to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.diffusion.reverse import ReverseProcess
@@ -26,7 +29,7 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
         FileNotFoundError, ImportError, ValueError, ddpm.cli.RequestError: as one line, what is wrong with them.
     """
     saved = checkpoint.load(os.fspath(ckpt))
-    config = cli.compose_evaluation(saved.config, cli.quote_paths(overrides))
+    config = compose_evaluation(saved.config, quote_paths(overrides))
     return build.trained(saved, config, build.dataset(config))
 
 

@@ -12,7 +12,7 @@ from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import DDIM, Ancestral, DPMSolver
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, Learned, LearnedRange
-from ddpm.mlp import MLP
+from ddpm.networks.mlp import MLP
 
 SCHEDULES = [S.linear, S.quadratic, S.constant, S.warmup10, S.warmup50, S.jsd, S.cosine, S.sigmoid]
 PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]

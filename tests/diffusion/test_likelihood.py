@@ -8,13 +8,7 @@ from torch import nn
 
 from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
 from ddpm.diffusion.gaussian import Gaussian
-from ddpm.diffusion.likelihood import (
-    Bound,
-    bound_term,
-    bound_terms,
-    evaluate_bound,
-    prior_term,
-)
+from ddpm.diffusion.likelihood import Bound, bound_term, bound_terms, evaluate_bound, prior_term
 from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import Estimate, ReverseProcess

@@ -2,46 +2,27 @@
 
 import json
 import math
-from datetime import timedelta
 
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
+from evaluated import SMALL, evaluated, made, process
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import multiprocessing
 
-from ddpm import build, cli, published, runs
+from ddpm import build
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.config.groups import options_of
 from ddpm.data.pixels import to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.evaluation.chunks import Chunks, Place
 from ddpm.randomness import generator
+from ddpm.report import published
+from ddpm.runs import folders
 
 CPU = torch.device("cpu")
-SMALL = [
-    "schedule.T=20",
-    "sampler.steps=4",
-    "network.channels=16",
-    "evaluation.num_samples=101",
-    "evaluation.chunk=20",
-    "evaluation.bits_per_dim.images=101",
-    "evaluation.kid={subsets: 3, subset_size: 50}",
-    "evaluation.metrics=[inception_score,fid,kid,precision_recall,bits_per_dim]",
-]
-
-
-def made(*overrides):
-    """A model with random weights and its evaluation."""
-    config = cli.compose([*SMALL, *overrides])
-    images = build.dataset(config)
-    p = build.reverse_process(config, images).requires_grad_(False).eval()
-    return p, build.evaluation(config, images)
-
-
-def evaluated(*overrides, place=Place(0, 1, CPU), folder=None):  # noqa: B008
-    p, evaluation = made(*overrides)
-    return evaluation.run(p, place, {"ckpt": "none"}, folder)
 
 
 @pytest.fixture(scope="module")
@@ -53,28 +34,8 @@ def alone(tmp_path_factory):
         return folder, evaluated("evaluation.fid_split=both", "data.split=both", folder=folder)
 
 
-def process(rank, world_size, folder):
-    torch.set_num_threads(1)
-    store = dist.FileStore(str(folder / f"store{world_size}"), world_size)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
-    place = Place(rank, world_size, CPU)
-    shared = folder / f"processes{world_size}"
-    full = evaluated("evaluation.fid_split=both", "data.split=both", place=place, folder=shared)
-    quick = evaluated(
-        "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=9", place=place, folder=shared
-    )
-    found = {
-        "full": full.metrics,
-        "quick": quick.metrics,
-        "real": full.real,
-        "fingerprint": full.protocol["fingerprint"],
-    }
-    (folder / f"{world_size}-{rank}.json").write_text(json.dumps(found))
-    dist.destroy_process_group()
-
-
 def kept(folder, what):
-    return {file.name: np.load(file) for file in sorted(folder.glob(f"{runs.UNFINISHED}/*/{what}/*.npy"))}
+    return {file.name: np.load(file) for file in sorted(folder.glob(f"{folders.UNFINISHED}/*/{what}/*.npy"))}
 
 
 def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatch):
@@ -82,7 +43,7 @@ def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatc
     folder, results = alone
     monkeypatch.chdir(tmp_path)
     quick = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=9").metrics
-    multiprocessing.set_forkserver_preload(["ddpm.build"])  # imported once, not once per process
+    multiprocessing.set_forkserver_preload(["evaluated"])  # imported once, not once per process
     for world_size in (2, 3):
         arguments = (world_size, tmp_path)
         torch.multiprocessing.start_processes(process, arguments, nprocs=world_size, start_method="forkserver")
@@ -117,13 +78,13 @@ def test_threads_change_no_bit(alone, workspace):
 
 def test_an_interrupted_evaluation_goes_on_where_it_stopped(alone, tmp_path, workspace, capsys):
     folder, results = alone
-    whole = folder / runs.UNFINISHED
+    whole = folder / folders.UNFINISHED
     (name,) = [path.name for path in whole.iterdir()]
     for file in ("samples/000000.npy", "samples/000003.npy", "bound test/000001.npy"):
-        target = tmp_path / runs.UNFINISHED / name / file
+        target = tmp_path / folders.UNFINISHED / name / file
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_bytes((whole / name / file).read_bytes())
-    cut = tmp_path / runs.UNFINISHED / name / "bound test" / "000002.npy"
+    cut = tmp_path / folders.UNFINISHED / name / "bound test" / "000002.npy"
     cut.write_bytes((whole / name / "bound test" / "000002.npy").read_bytes()[:500])
 
     p, evaluation = made("evaluation.fid_split=both", "data.split=both")
@@ -140,7 +101,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(alone, tmp_path, wor
 
 def test_what_was_kept_for_other_weights_is_not_used(alone, tmp_path, workspace):
     folder, results = alone
-    (tmp_path / runs.UNFINISHED).symlink_to(folder / runs.UNFINISHED)
+    (tmp_path / folders.UNFINISHED).symlink_to(folder / folders.UNFINISHED)
     other = evaluated("evaluation.fid_split=both", "data.split=both", "seed=2", folder=tmp_path)
     assert other.metrics["fid"] != results.metrics["fid"]
     assert other.about["weights_sha256"] != results.about["weights_sha256"]
@@ -153,7 +114,7 @@ def test_another_chunk_size_changes_rounding_only(workspace):
         draw = generator(CPU, 0)
         x_T = torch.randn(20, 1, 8, 8, generator=draw)
         whole = x_T if chunk == 20 else torch.cat([x_T, torch.zeros(13, 1, 8, 8)])
-        *_, last = build.sampler(cli.compose([*SMALL, "sampler.eta=0.0"]))(p, whole, draw)
+        *_, last = build.sampler(compose([*SMALL, "sampler.eta=0.0"]))(p, whole, draw)
         values.append(last.x_t[:20])
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-4)
 
@@ -252,7 +213,7 @@ def test_samples_are_kept_on_request(workspace, keep):
     results = evaluation.run(p, Place(0, 1, CPU), {}, workspace / "out")
     samples = torch.cat(list(results.samples())).permute(0, 2, 3, 1).numpy()
     results.publish(workspace / "out", [], 0, keep)
-    assert not (workspace / "out" / runs.UNFINISHED).exists()
+    assert not (workspace / "out" / folders.UNFINISHED).exists()
     if keep == "npz":
         found = np.load(workspace / "out" / "samples.npz")["arr_0"]
     else:
@@ -294,7 +255,7 @@ def test_a_second_metric_joins_the_first(workspace):
     ],
 )
 def test_what_cannot_be_measured_is_refused(overrides, message):
-    with pytest.raises((ValueError, cli.RequestError), match=message):
+    with pytest.raises((ValueError, RequestError), match=message):
         made(*overrides)
 
 
@@ -311,7 +272,7 @@ def test_a_damaged_chunk_is_made_again(tmp_path):
 
 
 def verdicts(*overrides, step=800_000, **values):
-    config = cli.compose(["recipe=cifar10", *overrides])
+    config = compose(["recipe=cifar10", *overrides])
     return {
         entry["metric"]: entry["verdict"]
         for entry in published.compare(config, {name: {"value": value} for name, value in values.items()}, step)
@@ -331,15 +292,15 @@ def test_what_is_not_the_published_protocol_is_said_and_not_judged():
     assert "step 1,000 of 800,000" in verdicts(fid=3.2, step=1000)["fid"]
     assert "prediction" in verdicts("prediction=x0", fid=3.2)["fid"]
     assert verdicts("seed=7", "trainer.precision=bf16-mixed", "data.path=elsewhere", fid=3.2)["fid"] == "PASS"
-    config = cli.compose(["recipe=lsun_church"])
+    config = compose(["recipe=lsun_church"])
     (entry,) = published.compare(config, {"fid": {"value": 7.9}}, 1_200_000)
     assert "StyleGAN2" in entry["verdict"]
 
 
 def test_every_expectation_is_complete():
     for kind in ("recipe", "experiment"):
-        for name in cli.options(kind):
-            config = cli.compose([f"recipe={name}"] if kind == "recipe" else ["recipe=cifar10", f"experiment={name}"])
+        for name in options_of(kind):
+            config = compose([f"recipe={name}"] if kind == "recipe" else ["recipe=cifar10", f"experiment={name}"])
             for values in OmegaConf.to_container(config.expected).values():
                 assert values["source"]
                 for metric, value in values.items():

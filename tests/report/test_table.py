@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from written_runs import measured, write_cell, write_run
 
-from ddpm import cli
+from ddpm.config.compose import compose
 from ddpm.report import collect, table
 from ddpm.report.collect import Run
 
@@ -250,7 +250,7 @@ def test_without_results_or_an_experiment_the_recipes_value_does(tmp_path):
 
 
 def test_what_conf_expects_is_found(tmp_path):
-    config = cli.compose(["recipe=cifar10", "experiment=table2_eps_simple"])
+    config = compose(["recipe=cifar10", "experiment=table2_eps_simple"])
     run = write_run(tmp_path / "a", metrics=measured(fid=3.0))
     (run / "config.yaml").write_text(OmegaConf.to_yaml(config))
     found = made(run)

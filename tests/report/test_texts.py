@@ -28,7 +28,7 @@ def sweep(workspace):
 
 
 def test_a_sweeps_report_is_written_into_it_and_printed(sweep, workspace):
-    done = run("-m", "ddpm.report", "runs/sweeps/s", cwd=workspace)
+    done = run("-m", "ddpm", "report", "runs/sweeps/s", cwd=workspace)
     assert f"report: {sweep / 'report.html'}" in done.stdout
     (line,) = [line for line in done.stdout.splitlines() if "vlb" in line]
     assert line.split() == ["vlb", "2.562", "±", "0.794", "1.0", "2"]
@@ -38,22 +38,22 @@ def test_a_sweeps_report_is_written_into_it_and_printed(sweep, workspace):
 
 def test_any_other_report_has_a_folder_of_its_own_or_the_one_asked_for(sweep, workspace):
     write_run(workspace / "runs/digits/a", metrics=measured(fid=5.0))
-    run("-m", "ddpm.report", "runs/digits", str(sweep), cwd=workspace)
+    run("-m", "ddpm", "report", "runs/digits", str(sweep), cwd=workspace)
     (made,) = (workspace / "runs/reports").iterdir()
-    run("-m", "ddpm.report", str(sweep), "out=a folder/with = signs", cwd=workspace)
+    run("-m", "ddpm", "report", str(sweep), "out=a folder/with = signs", cwd=workspace)
     for folder in (made, workspace / "a folder/with = signs"):
         assert {path.name for path in folder.iterdir()} == {"report.html", "report.md", "report.csv"}
     assert not (sweep / "report.md").exists()
 
 
 def test_a_report_is_no_run_of_the_next_report(sweep, workspace):
-    run("-m", "ddpm.report", "runs", cwd=workspace)
-    run("-m", "ddpm.report", "runs", "out=second", cwd=workspace)
+    run("-m", "ddpm", "report", "runs", cwd=workspace)
+    run("-m", "ddpm", "report", "runs", "out=second", cwd=workspace)
     assert len((workspace / "second/report.csv").read_text().splitlines()) == 1 + 4
 
 
 def test_a_refused_report_waits_for_no_library(workspace):
-    code = "import sys, ddpm.report.__main__; print(*sys.modules, sep='\\n')"
+    code = "import sys, ddpm.report.command; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "lightning", "wandb", "matplotlib", "PIL.Image"} & set(loaded)
 

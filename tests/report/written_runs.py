@@ -5,7 +5,7 @@ import json
 import yaml
 from PIL import Image
 
-from ddpm.cells import Cell
+from ddpm.runs.records import Cell
 
 PROTOCOL = {
     "data": "digits 1500+297 1x8x8",

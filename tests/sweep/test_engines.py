@@ -7,7 +7,7 @@ import pytest
 import yaml
 from commands import Fork, run
 
-from ddpm import cells
+from ddpm.runs import records
 from ddpm.sweep import engines
 
 TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4"]
@@ -21,7 +21,7 @@ def test_cells_at_the_same_time(tmp_path, launcher):
     lr = "optimizer.lr=0.001,1e+30"
     command = ["-m", *TINY, "evaluate_after=false", "optimizer.warmup=0", lr, *launcher]
     printed = run("train.py", *command, cwd=tmp_path, code=1).stdout
-    fine, wild = cells.within(tmp_path / "runs/sweeps/latest")
+    fine, wild = records.within(tmp_path / "runs/sweeps/latest")
     assert (fine.status, wild.status) == ("finished", "diverged")
     assert f"{fine.folder.name}: finished" in printed
     assert f"{wild.folder.name}: diverged: diverged at step 2" in printed
@@ -36,11 +36,11 @@ def test_a_search_minimises_a_metric_and_is_repeated_when_it_goes_on(tmp_path):
     axis = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
     Fork("train.py", *command, axis, "hydra.sweeper.n_trials=2", cwd=tmp_path).wait(timeout=300)
     folder = (tmp_path / "runs/sweeps/latest").resolve()
-    first = cells.within(folder)
+    first = records.within(folder)
     assert [cell.status for cell in first] == ["finished", "finished"]
 
     Fork("train.py", "-m", f"resume={folder}", "hydra.sweeper.n_trials=3", cwd=tmp_path).wait(timeout=300)
-    after = cells.within(folder)
+    after = records.within(folder)
     assert after[:2] == first  # neither ran again
     assert len(after) == 3
     with (folder / "report.csv").open() as file:

@@ -12,7 +12,7 @@ import pytest
 from commands import Fork
 from torture import assert_same_run, content, reached, until
 
-from ddpm import cells
+from ddpm.runs import records
 
 TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false"]
 LONG = [*TINY, "max_steps=90", "every={log: 1, validation: 40, samples: 60, checkpoint: 10}"]
@@ -33,7 +33,7 @@ class Sweep:
         return self.fork.running
 
     def cells(self):
-        return {cell.name: cell for cell in cells.within(self.folder)}
+        return {cell.name: cell for cell in records.within(self.folder)}
 
     def children(self):
         """The processes of the cells that are running."""
@@ -64,7 +64,7 @@ def test_cells_of_one_and_two_processes(tmp_path):
     """No cell leaks into the next: the same steps for any number of devices, in any order."""
     axes = ["trainer.devices=2,1", "variance=fixed_large,learned"]
     printed = Sweep(*TINY, "trainer=ddp", *axes, cwd=tmp_path).fork.wait(timeout=300)
-    found = cells.within(tmp_path / "runs/sweeps/latest")
+    found = records.within(tmp_path / "runs/sweeps/latest")
     ends = {(*(text.partition("=")[2] for text in cell.varying),): cell for cell in found}
     assert {key: cell.status for key, cell in ends.items()} == {
         (devices, variance): status
@@ -151,7 +151,7 @@ def tortured(cwd, kills, seed):
     for seed in seeds:
         Fork("train.py", *settings, "evaluation.bits_per_dim.evaluations=50", f"seed={seed}", f"out=whole_{seed}",
              cwd=cwd).wait()  # fmt: skip
-        [cell] = [c for c in cells.within((cwd / "runs/sweeps/latest").resolve()) if c.name == f"seed={seed}"]
+        [cell] = [c for c in records.within((cwd / "runs/sweeps/latest").resolve()) if c.name == f"seed={seed}"]
         assert cell.status == "finished"
         assert_same_run(cell.folder, cwd / f"whole_{seed}")
         ours, theirs = (json.loads((f / "results.json").read_text()) for f in (cell.folder, cwd / f"whole_{seed}"))

@@ -14,7 +14,7 @@ from ddpm.diffusion import budget
 from ddpm.diffusion.likelihood import Bound, bound_terms, prior_term
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.evaluation.chunks import Chunk, Chunks
-from ddpm.metrics import InOrder
+from ddpm.metrics.statistics import InOrder
 from ddpm.progress import Bar
 
 BOUND, PILOT, ESTIMATE = 2, 3, 4  # what a chunk's generator is for

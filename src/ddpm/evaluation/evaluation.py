@@ -14,7 +14,6 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm import figures, runs
 from ddpm.data.dataset import SPLITS, Dataset, Split
 from ddpm.data.pixels import to_uint8, unit
 from ddpm.diffusion import budget
@@ -26,9 +25,12 @@ from ddpm.evaluation.chunks import Chunk, Chunks, Place
 from ddpm.evaluation.measure import OF_FEATURES, FeatureMetrics, FeatureSettings
 from ddpm.evaluation.reference import Reference
 from ddpm.evaluation.results import Results
-from ddpm.features import FeatureExtractor
+from ddpm.figures import drawing
 from ddpm.hardware import prepare_for_evaluation
+from ddpm.messages import say
+from ddpm.metrics.features import FeatureExtractor
 from ddpm.progress import Bar, duration
+from ddpm.runs import folders
 
 SAMPLES = 1  # what a chunk's generator is for
 OF_IMAGES = (*OF_FEATURES, "bits_per_dim")
@@ -124,7 +126,7 @@ class Evaluation:
         p = p.to(place.device)
         protocol, weights = self.protocol(p), _digest(p)
         prepare_for_evaluation(p.network, self.settings.precision == "bf16-mixed")
-        kept = folder / runs.UNFINISHED / f"{protocol['fingerprint']}-{weights[:10]}" if folder else None
+        kept = folder / folders.UNFINISHED / f"{protocol['fingerprint']}-{weights[:10]}" if folder else None
         chunks = Chunks(self.settings.chunk, self.settings.seed, place, kept)
         self.announce(p, chunks)
         results = Results({}, {}, protocol, {**about, "weights_sha256": weights})
@@ -157,7 +159,7 @@ class Evaluation:
         left = sum(len(c.indices) * each for _, n, each in work for c in chunks.of(n)) - done
         time_left = duration(left * self._seconds_per_evaluation(p, chunks))
         going_on = f"{done:,} of them are done already; " if done else ""
-        runs.say(*lines, f"{going_on}about {time_left} for {chunks.place.processes}")
+        say(*lines, f"{going_on}about {time_left} for {chunks.place.processes}")
 
     def _seconds_per_evaluation(self, p: ReverseProcess, chunks: Chunks) -> float:
         """Of the network, for one image; the first of two trials warms up."""
@@ -213,8 +215,8 @@ class Evaluation:
         results.metrics |= self._measure("samples", n, self.of_features, references, sampled, chunks)
         results.samples = lambda: chunks.finished("samples", n)
         if chunks.place.rank == 0:
-            results.pictures["samples"] = figures.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
-            results.pictures["reverse"] = figures.strip(self.chain(p, chunks))
+            results.pictures["samples"] = drawing.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
+            results.pictures["reverse"] = drawing.strip(self.chain(p, chunks))
         # What real images score: those that train beside those that test, and the other way round.
         for split in SPLITS:
             others = [known for known in references if known.split != split]
@@ -257,7 +259,7 @@ class Evaluation:
                 "chunk": chunks.size,
                 "features": json.dumps(extractor.protocol, sort_keys=True),
             }
-            folder = runs.ROOT / "statistics"
+            folder = folders.ROOT / "statistics"
             statistics = reference.statistics(examples, extractor, chunks, depends_on, folder)
             pool = None
             if {"kid", "precision_recall"} & {*self.of_features}:
@@ -315,7 +317,7 @@ class Evaluation:
             caption = f"Rate and distortion of {self._bound_count(splits[0]):,} {splits[0]} images"
             if settings.evaluations:
                 caption += f", outlined by a tenth of {settings.evaluations} evaluations of the network for each"
-            results.pictures["rate_distortion"] = figures.drawn(figures.rates(rate, rmse, caption))
+            results.pictures["rate_distortion"] = drawing.drawn(drawing.rates(rate, rmse, caption))
 
     def _bound_count(self, split: Split) -> int:
         whole = len(self.images.split(split))

@@ -9,8 +9,8 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ddpm.evaluation.reference import Reference
-from ddpm.features import Features
-from ddpm.metrics import FeatureMoments, InceptionScore, KernelDistance, PrecisionRecall, frechet_distance
+from ddpm.metrics.features import Features
+from ddpm.metrics.statistics import FeatureMoments, InceptionScore, KernelDistance, PrecisionRecall, frechet_distance
 
 Metric = dict[str, Any]  # value, its spread, counts: an entry of results.json
 

@@ -5,10 +5,10 @@ from collections.abc import Callable
 import torch
 from PIL.Image import Image
 
-from ddpm import figures
 from ddpm.data.dataset import Examples
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
+from ddpm.figures import drawing
 
 POINTS = 2000
 FRACTIONS = (0.0, 0.02, 0.1, 0.3, 1.0)  # of T: most happens near the data
@@ -43,4 +43,4 @@ def picture(
     axis = torch.linspace(-REACH, REACH, SIDE, device=draw.device)
     where = torch.cartesian_prod(axis, axis)
     drift = [p(where, at(max(t, 1), len(where))).step.mean - where for t in times]
-    return figures.plane(times, there, [states[t] for t in times], where, drift)
+    return drawing.plane(times, there, [states[t] for t in times], where, drift)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ddpm.data.dataset import Examples, Split
 from ddpm.evaluation.chunks import Chunks
-from ddpm.features import FeatureExtractor
-from ddpm.metrics import FeatureMoments, FeatureStatistics, InOrder
+from ddpm.metrics.features import FeatureExtractor
+from ddpm.metrics.statistics import FeatureMoments, FeatureStatistics, InOrder
 
 Protocol = dict[str, str | int]
 

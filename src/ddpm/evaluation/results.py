@@ -17,8 +17,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from ddpm import quantities, runs
-from ddpm.loggers import log_by_t, log_picture, means_by_t
+from ddpm.files import write_whole
+from ddpm.loggers.loggers import log_by_t, log_picture, means_by_t
+from ddpm.metrics import names
+from ddpm.runs import folders
 
 ABREAST = 5  # metrics side by side; more go below each other
 FEW = 2048  # fewer images than Inception has features: FID is then mostly bias
@@ -42,7 +44,7 @@ class Results:
         if keep and self.samples is not None:
             KEEPERS[keep](folder, self.samples(), self.protocol["num_samples"])
         self.write(folder)
-        shutil.rmtree(folder / runs.UNFINISHED, ignore_errors=True)
+        shutil.rmtree(folder / folders.UNFINISHED, ignore_errors=True)
         self.log(loggers, step)
         self.print()
 
@@ -68,7 +70,7 @@ class Results:
             "protocol": self.protocol,
             **self.about,
         }
-        runs.write_whole(folder / "results.json", json.dumps(content, indent=2, default=str))
+        write_whole(folder / "results.json", json.dumps(content, indent=2, default=str))
 
     def log(self, loggers: Sequence[Logger], step: int) -> None:
         """The same numbers, the bound's terms and the pictures, to a run's loggers."""
@@ -88,7 +90,7 @@ class Results:
 
     def print(self) -> None:
         """The table, and what to know before quoting it."""
-        shown = [name for name in self.metrics if quantities.of(name)]
+        shown = [name for name in self.metrics if names.of(name)]
         lines: list[list[str]] = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
         if self.real:
             lines.append(["real images", *(_cell(name, self.real) for name in shown)])
@@ -154,13 +156,13 @@ class Results:
 
 
 def _title(name: str) -> str:
-    quantity = quantities.of(name)
+    quantity = names.of(name)
     assert quantity is not None
     return quantity.title
 
 
 def _cell(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    quantity, found = quantities.of(name), metrics.get(name)
+    quantity, found = names.of(name), metrics.get(name)
     if not found or quantity is None:
         return ""
     error = f" ± {found[quantity.error]:.{quantity.digits}f}" if quantity.error else ""

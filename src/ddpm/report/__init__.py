@@ -6,8 +6,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ddpm import cells, runs
+from ddpm.files import write_whole
 from ddpm.report import collect, page, table, texts
+from ddpm.runs import records
 
 WIDTH = 400  # of what is printed where there is no terminal
 
@@ -20,14 +21,14 @@ def publish(folders: Sequence[Path], out: Path) -> None:
 def write(found: Sequence[collect.Run], folders: Sequence[Path], out: Path) -> None:
     """As `publish`, of runs that have been collected."""
     made = table.of(found)
-    kind = "Sweep " if cells.folders(folders[0]) else ""
+    kind = "Sweep " if records.folders(folders[0]) else ""
     title = f"{kind}{folders[0].resolve().name}" if len(folders) == 1 else f"{len(folders)} folders of runs"
     html = page.render(
         made, found, collect.shown(title), out
     )  # first: pictures that cannot be read are said in the rows
-    runs.write_whole(out / "report.html", html)
-    runs.write_whole(out / "report.md", texts.markdown(made, out))
-    runs.write_whole(out / "report.csv", texts.every_run(made, found, out))
+    write_whole(out / "report.html", html)
+    write_whole(out / "report.md", texts.markdown(made, out))
+    write_whole(out / "report.csv", texts.every_run(made, found, out))
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(texts.terminal(made))
     for note in made.notes:

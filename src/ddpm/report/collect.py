@@ -13,7 +13,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ddpm import cells, cli, published, runs
+from ddpm.config.errors import RequestError
+from ddpm.config.grammar import parse
+from ddpm.config.saved import read_config
+from ddpm.report import published
+from ddpm.runs import records
 
 SKIPPED = ("evaluations", "wandb")  # what lies in a run's folder beside the run
 LARGEST = 1 << 25  # bytes of a file; a metrics.csv of 800,000 steps has 3 MB
@@ -118,7 +122,7 @@ def _within(folder: Path, seen: set[Path]) -> Iterator[Run]:
     seen.add(folder)
     try:
         is_run = (folder / "config.yaml").is_file()
-        recorded = [] if is_run else cells.folders(folder)
+        recorded = [] if is_run else records.folders(folder)
         inside = [] if is_run else [path for path in folder.iterdir() if path.is_dir() and path not in recorded]
     except OSError:  # not ours to read
         return
@@ -142,7 +146,7 @@ def _read(folder: Path) -> Run:
     run.problems += [problem] if problem else []
     if bounded(run, folder / "config.yaml") is not None:
         try:
-            run.config = runs.saved_config(folder)
+            run.config = read_config(folder)
         except ValueError as error:
             run.problems.append(shown(str(error).replace(f"{folder}/", "")))
     _read_results(run)
@@ -152,12 +156,12 @@ def _read(folder: Path) -> Run:
     return run
 
 
-def _cell(folder: Path) -> tuple[cells.Cell | None, str]:
+def _cell(folder: Path) -> tuple[records.Cell | None, str]:
     """A sweep's record of a run, and what is wrong with it."""
     file = folder.with_name(f"{folder.name}.json")
     try:
         _check(file, folder.parent)
-        cell = cells.of(folder)
+        cell = records.of(folder)
         if cell:
             texts = [cell.status, cell.reason, *cell.overrides]
             if not all(isinstance(each, str) for each in texts) or _number(cell.seconds) is None:
@@ -172,9 +176,9 @@ def overrides(said: Sequence[str]) -> dict[str, str]:
     found = {}
     for override in said:
         try:
-            (parsed,) = cli.parse([override])
+            (parsed,) = parse([override])
             found[shown(parsed.key_or_group)] = text(parsed.value())
-        except cli.RequestError:
+        except RequestError:
             key, _, value = override.partition("=")
             found[shown(key)] = shown(value)
     return found

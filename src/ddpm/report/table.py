@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from ddpm import cli, quantities
-from ddpm.quantities import Quantity
+from ddpm.config.groups import group_names
+from ddpm.metrics import names
+from ddpm.metrics.names import Quantity
 from ddpm.report import protocols
 from ddpm.report.collect import Run, shown, text
 from ddpm.report.settings import varying
@@ -48,7 +49,7 @@ class Line:
     def name(self) -> str:
         """What tells it from the others; of a group, the chosen option says enough."""
         known = {key: value for key, value in self.settings.items() if value}
-        clear = [key for key in cli.groups() if known.get(key) != "none"]
+        clear = [key for key in group_names() if known.get(key) != "none"]
         return " ".join(value if key in clear else f"{key}={value}" for key, value in known.items()) or "unknown"
 
     @property
@@ -149,8 +150,8 @@ def of(runs: Sequence[Run]) -> Table:
     measured = {(name, part) for run in runs if run.finished for name, parts in run.metrics.items() for part in parts}
     columns = [
         Column(name, part, quantity)
-        for name in quantities.known()
-        if (quantity := quantities.of(name))
+        for name in names.known()
+        if (quantity := names.of(name))
         for part in ("value", "rate", "distortion")
         if (name, part) in measured
     ]

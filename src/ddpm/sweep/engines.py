@@ -7,7 +7,8 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ddpm import cli
+from ddpm.config.errors import RequestError
+from ddpm.config.grammar import nearest, parse
 
 PLUGINS = {  # option: the module that brings it
     "hydra/launcher": {
@@ -66,19 +67,19 @@ def of(overrides: Sequence[str]) -> tuple[Engines, list[str]]:
         RequestError: an engine that does not exist, is not installed, or cannot work on this machine.
     """
     own, rest, chosen = [], [], dict.fromkeys(PLUGINS, "basic")
-    for text, override in zip(overrides, cli.parse(overrides), strict=True):
+    for text, override in zip(overrides, parse(overrides), strict=True):
         key = override.key_or_group
         if not key.startswith("hydra"):
             rest.append(text)
             continue
         if override.is_sweep_override():
-            raise cli.RequestError(f"{text}: a sweep varies the settings of its runs, not its own")
+            raise RequestError(f"{text}: a sweep varies the settings of its runs, not its own")
         own.append(text)
         if key in PLUGINS:
             chosen[key] = str(override.value())
             _require(key, chosen[key])
     if chosen["hydra/launcher"] == "submitit_slurm" and shutil.which("srun") is None:
-        raise cli.RequestError(
+        raise RequestError(
             "hydra/launcher=submitit_slurm submits jobs to SLURM, and there is no srun here: start it on a login node, "
             "or use submitit_local or joblib"
         )
@@ -90,7 +91,7 @@ def of(overrides: Sequence[str]) -> tuple[Engines, list[str]]:
 def _require(group: str, option: str) -> None:
     known = PLUGINS[group]
     if option not in known:
-        raise cli.RequestError(f"{group}={option} does not exist{cli.nearest(option, list(known))}; options: "
+        raise RequestError(f"{group}={option} does not exist{nearest(option, list(known))}; options: "
                                f"{', '.join(known)}")  # fmt: skip
     module = known[option]
     try:
@@ -98,4 +99,4 @@ def _require(group: str, option: str) -> None:
     except ModuleNotFoundError:
         found = None
     if found is None:
-        raise cli.RequestError(f"{group}={option} needs a plugin that is not installed: pip install '.[sweep]'")
+        raise RequestError(f"{group}={option} needs a plugin that is not installed: pip install '.[sweep]'")

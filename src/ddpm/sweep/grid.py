@@ -7,7 +7,9 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from ddpm import cli
+from ddpm.config.errors import RequestError
+from ddpm.config.grammar import parse
+from ddpm.config.groups import hydra_context
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
@@ -19,12 +21,12 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     axes = _axes(overrides)
     for axis in axes:
         if axis.is_interval_sweep():
-            raise cli.RequestError(f"{axis.input_line} has no end of values: add hydra/sweeper=optuna to search it")
-    with cli.hydra_context():
+            raise RequestError(f"{axis.input_line} has no end of values: add hydra/sweeper=optuna to search it")
+    with hydra_context():
         [grid] = BasicSweeper.split_arguments(axes, max_batch_size=None)
     if len({tuple(run) for run in grid}) < len(grid):
         twice = next(axis for axis in axes if len(values := _values(axis)) > len(set(values)))
-        raise cli.RequestError(f"{twice.input_line} names the same run twice")
+        raise RequestError(f"{twice.input_line} names the same run twice")
     return [list(run) for run in grid]
 
 
@@ -37,24 +39,24 @@ def probes(overrides: Sequence[str]) -> list[list[str]]:
     axes = _axes(overrides)
     choices = [[f"{axis.get_key_element()}={value}" for value in _values(axis)] for axis in axes]
     if all(len(values) == 1 for values in choices):
-        raise cli.RequestError("there is nothing to search: give a setting several values, or interval(LOW,HIGH)")
+        raise RequestError("there is nothing to search: give a setting several values, or interval(LOW,HIGH)")
     first = [values[0] for values in choices]
     return [first, *([*first[:k], value, *first[k + 1 :]] for k, values in enumerate(choices) for value in values[1:])]
 
 
 def varying(overrides: Sequence[str]) -> list[str]:
     """The keys that differ between the runs."""
-    return [override.key_or_group for override in cli.parse(overrides) if override.is_sweep_override()]
+    return [override.key_or_group for override in parse(overrides) if override.is_sweep_override()]
 
 
 def _axes(overrides: Sequence[str]) -> list[Any]:
-    cli.parse(overrides)  # explains what Hydra's parser, asked for all at once, would not
-    with cli.hydra_context():
+    parse(overrides)  # explains what Hydra's parser, asked for all at once, would not
+    with hydra_context():
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         axes = parser.parse_overrides(list(overrides))
         for axis in axes:
             if axis.is_discrete_sweep() and not _values(axis):
-                raise cli.RequestError(f"{axis.input_line} matches nothing: there would be no run")
+                raise RequestError(f"{axis.input_line} matches nothing: there would be no run")
     return axes
 
 

@@ -15,7 +15,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ddpm import cells, cli, runs
+from ddpm.config.compose import compose
+from ddpm.config.errors import RefusedError
+from ddpm.config.grammar import as_typed
+from ddpm.config.groups import CONF
+from ddpm.processes import STARTED_BY
+from ddpm.runs import records
 from ddpm.sweep import gpus
 
 # What a launcher leaves in the environment, and what would make a run take itself for a rank of another job.
@@ -25,16 +30,16 @@ OF_RANKS = (
 )  # fmt: skip
 # What a run does unless told otherwise: without numbers there is no table, and a whole bound costs more than it tells.
 DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
-ENDS: dict[int, cells.Status] = {0: "finished", 2: "refused", 130: "interrupted", 143: "interrupted"}
+ENDS: dict[int, records.Status] = {0: "finished", 2: "refused", 130: "interrupted", 143: "interrupted"}
 
 
-def compose(overrides: Sequence[str]) -> DictConfig:
+def compose_cell(overrides: Sequence[str]) -> DictConfig:
     """A run's configuration.
 
     Raises:
         RequestError: as `cli.compose`.
     """
-    return cli.compose(_with_defaults(overrides))
+    return compose(_with_defaults(overrides))
 
 
 def metric(config: DictConfig) -> str | None:
@@ -45,14 +50,14 @@ def metric(config: DictConfig) -> str | None:
     return wish if wish in known else None
 
 
-def named(sweep: Path, number: int, overrides: list[str], varying: Sequence[str]) -> cells.Cell:
+def named(sweep: Path, number: int, overrides: list[str], varying: Sequence[str]) -> records.Cell:
     """A run's record, not yet written; its folder is numbered, and named after what varies."""
     own = [text for text in overrides if text.partition("=")[0].lstrip("+") in varying]
     slug = re.sub(r"[^\w.+-]+", "-", "_".join(own or overrides)).strip("-.")[:80]
-    return cells.Cell(sweep / f"{number:03d}_{slug or 'run'}", overrides, own)
+    return records.Cell(sweep / f"{number:03d}_{slug or 'run'}", overrides, own)
 
 
-def same(cell: cells.Cell, overrides: Sequence[str]) -> bool:
+def same(cell: records.Cell, overrides: Sequence[str]) -> bool:
     """Whether it is the run that these overrides ask for, in any order."""
     return sorted(cell.overrides) == sorted(overrides)
 
@@ -66,21 +71,21 @@ def run(_: DictConfig) -> float | None:
     overrides, sweep = list(job.overrides.task), Path(job.sweep.dir)
     launcher, sweeper = (job.runtime.choices[f"hydra/{engine}"] for engine in ("launcher", "sweeper"))
     worst = -math.inf if "maximize" in str(job.sweeper.get("direction")) else math.inf
-    cell = next((known for known in cells.within(sweep) if same(known, overrides)), None)
+    cell = next((known for known in records.within(sweep) if same(known, overrides)), None)
     if cell is None:  # of a search: grids are planned ahead
-        cell = named(sweep, int(job.job.num), overrides, cells.plan(sweep)["varying"])
+        cell = named(sweep, int(job.job.num), overrides, records.plan(sweep)["varying"])
     try:
-        config = compose(overrides)
-    except cli.RefusedError as error:
+        config = compose_cell(overrides)
+    except RefusedError as error:
         cell.status, cell.reason = "refused", str(error)
         cell.write()
         return worst if sweeper != "basic" else None
-    if cell.status not in cells.SETTLED:
+    if cell.status not in records.SETTLED:
         _execute(cell, config, alone=launcher == "basic", shares_gpus=launcher == "joblib")
     return _measured(cell, metric(config), worst) if sweeper != "basic" else None
 
 
-def _execute(cell: cells.Cell, config: DictConfig, *, alone: bool, shares_gpus: bool) -> None:
+def _execute(cell: records.Cell, config: DictConfig, *, alone: bool, shares_gpus: bool) -> None:
     """Run it to its end, however that comes, and record how it ended."""
     needed = gpus.needed(config) if shares_gpus and gpus.visible() else 0
     with gpus.borrowed(needed, cell.folder.parent / ".gpus") as own:
@@ -105,16 +110,16 @@ def _execute(cell: cells.Cell, config: DictConfig, *, alone: bool, shares_gpus: 
         print(f"{cell.folder.name}: {cell.status}: {cell.reason}", flush=True)
 
 
-def _command(cell: cells.Cell) -> list[str]:
+def _command(cell: records.Cell) -> list[str]:
     """The same for a first start and for going on."""
-    script = str(runs.CONF.parent / "train.py")
-    return [sys.executable, script, *cli.as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"]
+    script = str(CONF.parent / "train.py")
+    return [sys.executable, script, *as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"]
 
 
 def _watch(command: list[str], own_gpus: Sequence[str], log: Path | None) -> tuple[int, str]:
     """The exit code of a process and what it complained of; what it prints goes to the log, or on."""
     environment = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
-    environment[runs.STARTED_BY] = str(os.getpid())
+    environment[STARTED_BY] = str(os.getpid())
     if own_gpus:
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus)
     with log.open("a") if log else contextlib.nullcontext() as out:
@@ -149,7 +154,7 @@ def _death(code: int) -> str:
     return f"killed by {name}" + (": out of memory, perhaps" if -code == signal.SIGKILL else "")
 
 
-def _measured(cell: cells.Cell, metric: str | None, worst: float) -> float:
+def _measured(cell: records.Cell, metric: str | None, worst: float) -> float:
     try:
         value = json.loads((cell.folder / "results.json").read_text())["metrics"][metric]["value"]
         return float(value) if cell.status == "finished" and math.isfinite(value) else worst

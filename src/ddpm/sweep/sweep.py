@@ -8,7 +8,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ddpm import cells, cli, report, runs
+from ddpm import report
+from ddpm.config import command
+from ddpm.config.compose import compose
+from ddpm.config.errors import RefusedError, RequestError, request_errors
+from ddpm.config.grammar import quote, split_keys
+from ddpm.files import write_whole
+from ddpm.runs import folders, records
 from ddpm.sweep import engines, gpus, grid, job
 from ddpm.sweep.engines import Engines
 
@@ -35,11 +41,11 @@ def run(overrides: Sequence[str]) -> int:
     """
     request = _read(overrides)
     plan = _check(request)
-    with cli.request():
-        folder = request.earlier or runs.create(runs.ROOT / "sweeps")
-        runs.lock(folder)
+    with request_errors():
+        folder = request.earlier or folders.create(folders.ROOT / "sweeps")
+        folders.lock(folder)
         todo = _record(request, plan, folder)
-    runs.link_latest(folder, runs.ROOT / "sweeps" / "latest")
+    folders.link_latest(folder, folders.ROOT / "sweeps" / "latest")
     if request.engines.searching:
         print(f"search in {folder}", flush=True)
     else:
@@ -50,34 +56,34 @@ def run(overrides: Sequence[str]) -> int:
         print(f"it goes on with: python train.py -m resume={folder}", file=sys.stderr)
         raise
     finally:
-        for cell in cells.within(folder):
+        for cell in records.within(folder):
             if cell.status == "running":  # its watcher was ended, too
                 cell.status, cell.reason = "interrupted", "the sweep was stopped"
                 cell.write()
         report.publish([folder], folder)
         print(f"report: {folder / 'report.html'}", flush=True)
-    ends = {cell.status for cell in cells.within(folder)}
+    ends = {cell.status for cell in records.within(folder)}
     return 2 if ends == {"refused"} else int(not ends <= {"finished", "refused"})
 
 
 def _read(overrides: Sequence[str]) -> Request:
     """Of a command line; of `resume=SWEEP` alone, what that sweep was asked."""
-    wishes, rest = cli.split_keys(overrides, ("resume", "out"))
+    wishes, rest = split_keys(overrides, ("resume", "out"))
     if "out" in wishes:
-        raise cli.RequestError("out= names one run's folder: a sweep makes its own under runs/sweeps")
+        raise RequestError("out= names one run's folder: a sweep makes its own under runs/sweeps")
     own, of_runs = engines.of(rest)
     if "resume" not in wishes:
         return Request(of_runs, own)
     folder = Path(wishes["resume"]).absolute().resolve()
-    if not (folder / cells.PLAN).is_file():
+    if not (folder / records.PLAN).is_file():
         alone = (folder / "config.yaml").is_file()
         hint = "it is one run: leave -m away" if alone else "runs/sweeps/latest is the newest sweep"
-        raise cli.RequestError(f"resume={wishes['resume']} is not a sweep's folder (no {cells.PLAN}); {hint}")
+        raise RequestError(f"resume={wishes['resume']} is not a sweep's folder (no {records.PLAN}); {hint}")
     if not of_runs:
         try:
-            said = [str(text) for text in cells.plan(folder)["overrides"]]
+            said = [str(text) for text in records.plan(folder)["overrides"]]
         except (ValueError, KeyError, TypeError) as error:
-            raise cli.RequestError(f"{folder / cells.PLAN} is damaged: repeat the sweep's command") from error
+            raise RequestError(f"{folder / records.PLAN} is damaged: repeat the sweep's command") from error
         own, of_runs = engines.of([*said, *rest])
     return Request(of_runs, own, folder)
 
@@ -86,49 +92,49 @@ def _check(request: Request) -> list[tuple[list[str], str]]:
     """Every cell's overrides and the reason why it is refused, if it is. Composes them all, and the engines."""
     own = request.engines
     runs_ = grid.probes(request.overrides) if own.searching else grid.expand(request.overrides)
-    cli.compose(own.settings)
+    compose(own.settings)
     plan = []
     for overrides in runs_:
         reason = ""
         try:
-            config = job.compose(overrides)
-        except cli.RefusedError as error:
+            config = job.compose_cell(overrides)
+        except RefusedError as error:
             reason = str(error)
         else:
             if own.searching:
                 _check_metric(job.metric(config), config.evaluate_after, own)
             if own.launcher == "joblib" and (here := gpus.visible()) and gpus.needed(config) > len(here):
-                raise cli.RequestError(f"trainer.devices={config.trainer.devices}: there are {len(here)} GPUs here")
+                raise RequestError(f"trainer.devices={config.trainer.devices}: there are {len(here)} GPUs here")
         plan.append((overrides, reason))
     if all(reason for _, reason in plan):
-        raise cli.RequestError(f"every cell of this sweep is refused; the first: {plan[0][1]}")
+        raise RequestError(f"every cell of this sweep is refused; the first: {plan[0][1]}")
     return plan
 
 
 def _check_metric(metric: str | None, measured: bool, own: Engines) -> None:
     if metric is None or not measured:
-        raise cli.RequestError(
+        raise RequestError(
             "a search needs what it searches for: optimized_metric= one of evaluation.metrics, and evaluate_after=true"
         )
     if (metric in LARGER_IS_BETTER) != own.maximizing:
         direction = "maximize" if metric in LARGER_IS_BETTER else "minimize"
-        raise cli.RequestError(f"optimized_metric={metric} needs hydra.sweeper.direction={direction}")
+        raise RequestError(f"optimized_metric={metric} needs hydra.sweeper.direction={direction}")
 
 
 def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Path) -> int:
     """Write down what is planned, beside what is there of an earlier start. Returns how many cells are to run."""
     varying = grid.varying(request.overrides)
     said = {"overrides": [*request.overrides, *request.engines.settings], "varying": varying}
-    runs.write_whole(folder / cells.PLAN, json.dumps(said, indent=2))
+    write_whole(folder / records.PLAN, json.dumps(said, indent=2))
     if request.engines.searching:
         return len(plan)
-    known = cells.within(folder)
+    known = records.within(folder)
     number, todo = max((cell.number + 1 for cell in known), default=0), 0
     for overrides, reason in plan:
         cell = next((cell for cell in known if job.same(cell, overrides)), None)
         if cell is None:
             cell, number = job.named(folder, number, overrides, varying), number + 1
-        if cell.status not in cells.SETTLED:
+        if cell.status not in records.SETTLED:
             cell.status, cell.reason = ("refused", reason) if reason else ("waiting", "")
             cell.write()
             todo += not reason
@@ -141,8 +147,8 @@ def _launch(request: Request, folder: Path, todo: int) -> None:
     own.prepare(todo)
     try:
         with _followed(folder) if own.parallel else contextlib.nullcontext():
-            cli.hydra_main(
-                job.run, ["-m", *request.overrides, *own.settings, f"hydra.sweep.dir={cli.quote(str(folder))}"]
+            command.hydra_main(
+                job.run, ["-m", *request.overrides, *own.settings, f"hydra.sweep.dir={quote(str(folder))}"]
             )
     finally:
         (folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's: what it holds stands in sweep.json
@@ -154,7 +160,7 @@ def _followed(folder: Path) -> Iterator[None]:
     over, seen = threading.Event(), dict[str, str]()
 
     def look() -> None:
-        for cell in cells.within(folder):
+        for cell in records.within(folder):
             if seen.get(cell.folder.name, "waiting") != cell.status:
                 seen[cell.folder.name] = cell.status
                 about = (

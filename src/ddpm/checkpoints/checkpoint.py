@@ -1,0 +1,194 @@
+"""Checkpoints: from a file or folder to a configuration and weights, nothing in them executed; and writing them."""
+
+import io
+import json
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ddpm.checkpoints import converters, hub, safe_reading
+from ddpm.config.moved import translated
+
+EMA_PREFIX = "p_ema.network."
+EXPORTED = "model.safetensors"  # of `ddpm.checkpoints.export` in our own format
+LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What evaluation and resuming need of a training run."""
+
+    path: Path
+    config: dict[str, Any]  # resolved; of a foreign file: the layout ("foreign"), its overrides ("stated", "assumed")
+    weights: dict[str, Tensor]  # the averaged network's state_dict
+    step: int
+    pending: bool = False  # a signal came before the validation and pictures of this step
+    data: str | None = None  # the fingerprint of what it was trained on
+
+    @property
+    def run(self) -> Path | None:
+        """The run folder that the file lies in, if it lies in one."""
+        return self.path.parent.parent if self.path.parent.name == "checkpoints" else None
+
+    @property
+    def name(self) -> str:
+        """For folders and cards: the file's, the folder's, or that of the Hub's repository."""
+        if self.path.parent.name == "snapshots":  # of the Hub's cache
+            return self.path.parents[1].name.removeprefix("models--")
+        if self.path.name == EXPORTED:
+            return self.path.parent.name
+        return self.path.name if self.path.is_dir() else self.path.stem
+
+    @property
+    def evaluated(self) -> bool:
+        """Whether its run folder holds results that are newer."""
+        results = self.run / "results.json" if self.run else None
+        return results is not None and results.is_file() and results.stat().st_mtime >= self.path.stat().st_mtime
+
+
+def locate(path: str | Path) -> Path:
+    """The checkpoint that is meant: a file, the file that a run folder stands for, or a folder of another kind.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(path)
+    if path.is_dir():
+        for file in (path / "checkpoints" / LAST, path / EXPORTED):
+            if file.is_file():
+                return file.resolve()
+        if not converters.is_folder(path):
+            raise FileNotFoundError(
+                f"{path} is not a run folder with a checkpoint (checkpoints/last.ckpt), nor one of diffusers "
+                "(config.json) or of ddpm.export (model.safetensors)"
+            )
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give a run folder or a checkpoint file")
+    return path.resolve()
+
+
+def load(path: str | Path) -> Checkpoint:
+    """Read a checkpoint of ours or of another codebase without executing anything in it.
+
+    Raises:
+        FileNotFoundError: nothing there.
+        ImportError: an `hf://` address without huggingface_hub.
+        ValueError: not a checkpoint of a known layout, damaged, one that holds more than tensors and plain containers,
+            or of a model that conf/ cannot describe.
+    """
+    file = locate(hub.fetch(str(path)) if str(path).startswith(hub.SCHEME) else path)
+    if file.is_dir():
+        return _foreign(file, converters.from_folder(file))
+    if file.suffix == ".safetensors":
+        weights, metadata = safe_reading.read_safetensors(file)
+        if {"config", "global_step"} <= metadata.keys():
+            return Checkpoint(file, translated(json.loads(metadata["config"])), weights, int(metadata["global_step"]))
+        return _foreign(file, converters.from_content(weights, file))
+    content = safe_reading.read(file)
+    if not (isinstance(content, dict) and {"state_dict", "config", "global_step"} <= content.keys()):
+        return _foreign(file, converters.from_content(content, file))
+    state, saved, step = content["state_dict"], content["config"], content["global_step"]
+    if not (isinstance(state, dict) and isinstance(saved, dict) and isinstance(step, int)):
+        raise ValueError(f"{file} is not a checkpoint of this framework: its parts are of the wrong kind")
+    weights = {
+        str(key).removeprefix(EMA_PREFIX): value for key, value in state.items() if str(key).startswith(EMA_PREFIX)
+    }
+    return Checkpoint(file, translated(saved), weights, step, bool(content.get("pending")), content.get("data"))
+
+
+def newest(run: Path) -> Checkpoint | None:
+    """The checkpoint to continue from: the last, the one before where that is damaged, None where there is none yet.
+
+    Raises:
+        ValueError: neither can be read, or `run` is a file and cannot be.
+    """
+    if run.is_file():
+        return load(run)
+    files = [file for name in (LAST, PREVIOUS) if (file := run / "checkpoints" / name).exists()]
+    complaint = None
+    for file in files:
+        try:
+            found = load(file)
+        except ValueError as error:
+            complaint = complaint or error
+            continue
+        if complaint:
+            print(f"warning: {complaint}; going on from {file.name}, step {found.step}", file=sys.stderr, flush=True)
+        return found
+    if complaint:
+        raise complaint
+    return None
+
+
+def read(file: Path) -> dict[str, Any]:
+    """All of a checkpoint of ours.
+
+    Raises:
+        ValueError: it is none.
+    """
+    content = safe_reading.read(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is not a checkpoint of this framework: it has no state_dict, config and global_step")
+    return content
+
+
+def write(content: dict[str, Any], file: Path) -> None:
+    """Write `file`, on the disk when this returns; the one before stays as previous.ckpt. At any moment one is whole.
+
+    Raises:
+        OSError: it cannot be written; what was there is as it was.
+    """
+    buffer = io.BytesIO()  # torch's own writer would not say that the disk is full
+    torch.save(content, buffer)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name("new.ckpt")
+    new.unlink(missing_ok=True)
+    try:
+        with new.open("xb") as out:
+            out.write(buffer.getbuffer())
+            out.flush()
+            os.fsync(out.fileno())
+    except OSError:
+        new.unlink(missing_ok=True)
+        raise
+    if file.exists():
+        previous = file.with_name(PREVIOUS)
+        previous.unlink(missing_ok=True)
+        os.link(file, previous)  # a move would leave a moment without a last.ckpt
+    new.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
+    """How weights differ in names and shapes from a network's own: the first few, and how many; None if they do not."""
+    shared = weights.keys() & expected.keys()
+    differing = {
+        "missing": [key for key in expected if key not in weights],
+        "unexpected": [key for key in weights if key not in expected],
+        "of another shape": [
+            f"{key} {list(weights[key].shape)} for {list(value.shape)}"
+            for key, value in expected.items()
+            if key in shared and weights[key].shape != value.shape
+        ],
+    }
+    parts = [
+        f"{len(found)} {how} ({', '.join(found[:3])}{', ...' if len(found) > 3 else ''})"
+        for how, found in differing.items()
+        if found
+    ]
+    return "; ".join(parts) or None
+
+
+def _foreign(path: Path, found: converters.Converted) -> Checkpoint:
+    config = {"foreign": found.layout, "stated": found.stated, "assumed": found.assumed}
+    return Checkpoint(path, config, found.weights, found.step)

@@ -1,0 +1,68 @@
+"""Weights that other codebases saved, under our names, and what their files say of the model in the words of conf/.
+
+One module per layout. Key names and conventions are facts about these formats; no code of theirs is used or run.
+"""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from ddpm.checkpoints.converters import diffusers, improved_diffusion, pytorch_ddpm, pytorch_diffusion
+from ddpm.checkpoints.converters.converted import Converted as Converted
+from ddpm.checkpoints.converters.improved_diffusion import split_qkv
+
+__all__ = ["Converted", "from_content", "from_folder", "is_folder", "split_qkv"]
+
+
+class Layout(Protocol):
+    """What each module here is, but `diffusers`, whose layout is a folder."""
+
+    NAME: str
+
+    def recognises(self, content: Any) -> bool: ...
+
+    def read(self, content: Any) -> Converted:
+        """What the content of such a file says; a ValueError completes "it is NAME's, but"."""
+
+
+LAYOUTS: tuple[Layout, ...] = (pytorch_diffusion, improved_diffusion, pytorch_ddpm)
+
+
+def is_folder(folder: Path) -> bool:
+    """Whether this is a folder of another codebase's."""
+    return diffusers.recognises(folder)
+
+
+def from_folder(folder: Path) -> Converted:
+    """What such a folder holds.
+
+    Raises:
+        ValueError: it is incomplete, or its model none that conf/ can describe.
+    """
+    return diffusers.read(folder)
+
+
+def from_content(content: Any, file: Path) -> Converted:
+    """What a file holds, from its content.
+
+    Raises:
+        ValueError: an unknown layout, or a model that conf/ cannot describe.
+    """
+    for layout in LAYOUTS:
+        if layout.recognises(content):
+            try:
+                return layout.read(content)
+            except ValueError as error:
+                raise ValueError(f"{file} is {layout.NAME}'s, but {error}") from error
+    if isinstance(content, dict) and "time_embedding.linear_1.weight" in content:
+        raise ValueError(f"{file} holds the weights of a diffusers folder without its config.json: give the folder")
+    known = ", ".join(["our own (state_dict, config, global_step)", diffusers.NAME, *(each.NAME for each in LAYOUTS)])
+    raise ValueError(f"{file} is a checkpoint of no known layout: it holds {_described(content)}; known are {known}")
+
+
+def _described(content: Any) -> str:
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    if not content:
+        return "nothing"
+    few = ", ".join(map(str, list(content)[:3]))
+    return f"{len(content)} keys: {few}" + ", ..." * (len(content) > 3)

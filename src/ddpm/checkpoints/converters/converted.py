@@ -1,0 +1,99 @@
+"""What every foreign layout comes down to, and the architecture that weights under our names imply."""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+ATTENTION_HEIGHT = 16  # the feature height at which every published network of this family has its first attention
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A foreign file's weights under our names, and its model as overrides of conf/.
+
+    What is `stated` is a fact of the file. What is `assumed` the file leaves open: a user's override goes before it.
+    """
+
+    layout: str
+    weights: dict[str, Tensor]
+    stated: list[str]
+    assumed: list[str] = field(default_factory=list)
+    step: int = 0
+
+
+def architecture(weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Stated and assumed overrides for weights of a U-Net under our names: the tensors tell all but the image size.
+
+    Raises:
+        ValueError: the tensors are not those of such a network.
+    """
+    try:
+        channels, images = weights["conv_in.weight"].shape[:2]
+        widths = [
+            weights[f"down.{level}.block.0.conv1.weight"].shape[0] for level in range(count(weights, r"down\.(\d+)\."))
+        ]
+        outputs, out = weights["conv_out.weight"].shape[0], weights["down.0.block.0.conv1.weight"].shape[0]
+        blocks = count(weights, r"down\.0\.block\.(\d+)\.")
+        scale_shift = weights["down.0.block.0.temb_proj.weight"].shape[0] == 2 * out
+    except KeyError as error:
+        raise ValueError(f"it lacks the tensor that we call {error.args[0]}") from None
+    attending = [level for level in range(len(widths)) if f"down.{level}.attn.0.proj_out.weight" in weights]
+    stated = [
+        *network_shape(channels, widths, blocks),
+        *([flag("scale_shift", True)] if scale_shift else []),
+    ]
+    if outputs not in (images, 2 * images):
+        raise ValueError(f"its network makes {outputs} channels out of {images}, not as many or twice as many")
+    if not attending:
+        return stated, ["network.attention_resolutions=[]"]
+    height = ATTENTION_HEIGHT << attending[0]
+    resolutions = ",".join(str(height >> level) for level in attending)
+    return stated, [*recipe(images, height, height), f"network.attention_resolutions=[{resolutions}]"]
+
+
+def learned(weights: Mapping[str, Tensor]) -> bool:
+    """Whether the network has a second output per channel, for the variance."""
+    return weights["conv_out.weight"].shape[0] == 2 * weights["conv_in.weight"].shape[1]
+
+
+def network_shape(channels: int, widths: list[int], blocks: int) -> list[str]:
+    """Overrides for these widths of the levels and so many blocks on each.
+
+    Raises:
+        ValueError: widths that are not multiples of `channels`.
+    """
+    if any(width % channels for width in widths):
+        raise ValueError(f"the widths {widths} of its levels are not multiples of {channels}, which our networks need")
+    mult = ",".join(str(width // channels) for width in widths)
+    return [f"network.channels={channels}", f"network.channel_mult=[{mult}]", f"network.num_res_blocks={blocks}"]
+
+
+def flag(name: str, value: int | float | None) -> str:
+    """An override of an option of the U-Net that no file of conf/ need name."""
+    return f"++network.{name}={str(value).lower() if isinstance(value, bool) else 'null' if value is None else value}"
+
+
+def recipe(channels: int, height: int, width: int) -> list[str]:
+    """The recipe for images of this shape, where there is only one."""
+    name = {(3, 32, 32): "cifar10", (1, 8, 8): "digits"}.get((channels, height, width))
+    return [f"recipe={name}"] if name else []
+
+
+def count(keys: Iterable[str], pattern: str) -> int:
+    """One more than the largest number that `pattern` finds at the beginning of a key."""
+    return 1 + max((int(match[1]) for key in keys if (match := re.match(pattern, key))), default=-1)
+
+
+def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    """A state_dict in float32.
+
+    Raises:
+        ValueError: it holds something other than tensors.
+    """
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{key} is a {type(value).__name__}, not a tensor")
+    return {key: value.float() for key, value in state.items()}

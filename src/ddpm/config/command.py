@@ -1,0 +1,102 @@
+"""TODO"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import hydra
+from omegaconf import DictConfig
+
+from ddpm.config.errors import RequestError
+from ddpm.config.grammar import parse, quote_paths
+from ddpm.config.groups import CONF
+from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
+
+INFORMATIONAL = (
+    "-h",
+    "--help",
+    "--hydra-help",
+    "--version",
+    "-c",
+    "--cfg",
+    "-i",
+    "--info",
+    "-sc",
+    "--shell-completion",
+)
+
+
+def guarded(main: Callable[[], int]) -> NoReturn:
+    """Run `main` and exit with the code that its end deserves; no traceback for what a user can mend."""
+    for signum in (signal.SIGTERM, signal.SIGUSR1):  # while nothing is trained, there is nothing to save
+        signal.signal(signum, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a script starts in the background
+    try:
+        code = main()
+    except RequestError as error:
+        if "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        if is_rank_zero():
+            print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except RunFailedError as error:
+        if is_rank_zero():
+            print(f"error: {error}", file=sys.stderr)
+        code = 1
+    except StoppedError as stop:
+        if is_rank_zero():
+            print(stop, file=sys.stderr)
+        code = stop.code if is_rank_zero() else 0  # a rank that fails makes Lightning's launcher kill the others
+    except KeyboardInterrupt:
+        if is_rank_zero():
+            print("interrupted", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def run(task: Callable[[list[str]], None], sweep: Callable[[Sequence[str]], int]) -> NoReturn:
+    """The command line of train.py: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`."""
+    argv = quote_paths(sys.argv[1:])
+
+    def main() -> int:
+        if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
+            return hydra_main(lambda _: None, argv)
+        flags = [argument for argument in argv if argument.startswith("-")]
+        overrides = [argument for argument in argv if not argument.startswith("-")]
+        if unknown := [flag for flag in flags if flag not in ("-m", "--multirun")]:
+            raise RequestError(f"unknown flag {unknown[0]}; settings are written KEY=VALUE, and --help lists them")
+        if flags:
+            return sweep(overrides)
+        if swept := [o for o in parse(overrides) if o.is_sweep_override()]:
+            raise RequestError(f"{swept[0].input_line} names several values: add -m to sweep over them")
+        task(overrides)
+        return 0
+
+    guarded(main)
+
+
+def run_evaluation(task: Callable[[list[str]], None]) -> NoReturn:
+    """The command line of evaluate.py, which starts from a checkpoint's configuration."""
+    argv = quote_paths(sys.argv[1:])
+
+    def main() -> int:
+        if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
+            return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], "evaluate")
+        if flags := [argument for argument in argv if argument.startswith("-")]:
+            raise RequestError(f"unknown flag {flags[0]}: evaluate.py takes ckpt=PATH and KEY=VALUE settings")
+        if swept := [o for o in parse(argv) if o.is_sweep_override()]:
+            raise RequestError(f"{swept[0].input_line} names several values: evaluate.py takes one")
+        task(argv)
+        return 0
+
+    guarded(main)
+
+
+def hydra_main(task: Callable[[DictConfig], Any], argv: Sequence[str], config_name: str = "train") -> int:
+    """Hydra's own command line over conf/."""
+    sys.argv = [sys.argv[0], *argv]
+    hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)()
+    return 0

@@ -1,0 +1,97 @@
+"""TODO"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ddpm.config import checks
+from ddpm.config.errors import RefusedError, RequestError, root_message
+from ddpm.config.grammar import nearest, parse
+from ddpm.config.groups import SEVERAL, group_names, hydra_context, options_of
+
+
+def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+    """The job's configuration, resolved and checked; `choices` records which option of each group it is made of.
+
+    Raises:
+        RequestError: an unknown key, group or option (with the nearest names), a bad value, a refused combination.
+    """
+    with hydra_context(), _explained(overrides, config_name):
+        composed = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        choices = dict(composed.get("choices", {}))
+        choices |= {
+            group: option for group, option in composed.hydra.runtime.choices.items() if "/" not in group and option
+        }
+        given = {override.key_or_group: override.value() for override in parse(overrides)}
+        choices |= {group: given[group] for group in SEVERAL if isinstance(given.get(group), list)}
+        config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
+        OmegaConf.set_struct(config, False)
+        config.choices = choices
+        OmegaConf.resolve(config)
+        if any(override.startswith("+") for override in overrides):
+            _refuse_unknown(config, known_keys(config_name, overrides))
+        if problem := checks.wrong_value(config):
+            raise RequestError(problem)
+        if reason := checks.refuse(config):
+            raise RefusedError(reason)
+    return config
+
+
+def known_keys(config_name: str, overrides: Sequence[str]) -> set[str]:
+    """Every dotted key of the configuration that the overrides' choice of groups makes."""
+    chosen = [override for override in overrides if override.partition("=")[0] in group_names()]
+    with hydra_context():
+        config = hydra.compose(config_name, overrides=chosen)
+    return set(_dotted(OmegaConf.to_container(config)))
+
+
+@contextlib.contextmanager
+def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
+    """Turn Hydra's and OmegaConf's errors into one line that names what was wrong and what is near it."""
+    parsed = parse(overrides)
+    for override in parsed:
+        if override.is_sweep_override():
+            continue
+        if (group := override.key_or_group) in group_names() and not override.is_delete():
+            _require_options(group, override.value())
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        known = known_keys(config_name, overrides)
+        for override in parsed:
+            key = override.key_or_group
+            added = override.is_add() or override.is_force_add()
+            if key not in group_names() and not added and not key.startswith("hydra") and key not in known:
+                candidates = sorted({*known, *group_names()})
+                raise RequestError(f"there is no setting {key!r}{nearest(key, candidates)}") from error
+        raise RequestError(root_message(error)) from error
+
+
+def _require_options(group: str, value: Any) -> None:
+    if isinstance(value, list) and group not in SEVERAL:
+        raise RequestError(f"{group} takes one option, not a list: {', '.join(options_of(group))}")
+    for option in value if isinstance(value, list) and value else [value]:
+        if option not in options_of(group):
+            near = nearest(str(option), options_of(group))
+            shown = "null" if option is None else option
+            raise RequestError(f"{group}={shown} does not exist{near}; options: {', '.join(options_of(group))}")
+
+
+def _refuse_unknown(config: DictConfig, known: set[str]) -> None:
+    """`+key=value` appends; a plain section (one without a `_target_`) takes nothing that nobody reads."""
+    for key in _dotted(OmegaConf.to_container(config)):
+        section = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
+        if key not in known and "_target_" not in section and key.partition(".")[0] not in ("choices", "logger"):
+            raise RequestError(f"there is no setting {key!r}{nearest(key, sorted(known))}")
+
+
+def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")

@@ -1,0 +1,91 @@
+"""TODO"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.config.compose import compose
+from ddpm.config.errors import RefusedError, RequestError
+from ddpm.config.grammar import parse
+from ddpm.config.groups import CONF, options_of
+from ddpm.config.saved import _section, compose_saved
+from ddpm.messages import say
+
+EVALUATION_GROUPS = ("sampler", "features", "trainer", "logger")
+EVALUATION_KEYS = (
+    *("ckpt", "out", "keep", "figures", "figure", "debug", "data.split", "data.path", "evaluation"),
+    *EVALUATION_GROUPS,
+)
+MODEL_KEYS = ("recipe", "data", "network", "schedule", "prediction", "variance")  # what a foreign file may leave open
+
+
+def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """A checkpoint's configuration under overrides that leave the model what it is.
+
+    A chosen group replaces the checkpoint's; `debug=smoke` takes only what that file says of the evaluation. Overrides
+    also complete what another codebase's file says of its model.
+
+    Raises:
+        RequestError: an override that would change the model, or one that `compose` would refuse.
+    """
+    if "stated" in base:
+        base, overrides = compose_converted(base, overrides)
+    parsed = parse(overrides)
+    for override in parsed:
+        key = override.key_or_group
+        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EVALUATION_KEYS):
+            raise RequestError(
+                f"{key} is the checkpoint's and cannot change after training; "
+                f"evaluate.py takes {', '.join(EVALUATION_KEYS)}"
+            )
+    if "debug=smoke" in overrides:
+        smoke = OmegaConf.load(CONF / "debug" / "smoke.yaml")
+        base = {
+            **base,
+            "evaluation": OmegaConf.to_container(OmegaConf.merge(_section(base, "evaluation"), smoke.evaluation)),
+        }
+        overrides = [override for override in overrides if override != "debug=smoke"]
+    own: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "evaluate.yaml"))  # type: ignore[assignment]
+    base = {**base, "ckpt": None, **{key: own[key] for key in ("keep", "figures", "figure")}}
+    return compose_saved(base, overrides, EVALUATION_GROUPS)
+
+
+def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The configuration of another codebase's model, and the overrides that are for its evaluation.
+
+    It is the recipe's, under what the file states and, where it is silent, what it is assumed or the user says to be.
+
+    Raises:
+        RequestError: an override of what the file states, or no recipe.
+    """
+    layout, stated, assumed = base["foreign"], base["stated"], base["assumed"]
+    facts = {parsed.key_or_group: override.lstrip("+") for override, parsed in zip(stated, parse(stated), strict=True)}
+    given, rest = [], []
+    for override, parsed in zip(overrides, parse(overrides), strict=True):
+        key = parsed.key_or_group
+        if key in EVALUATION_KEYS or key.partition(".")[0] not in MODEL_KEYS:
+            rest.append(override)
+            continue
+        if against := [fact for fact in facts if _within(fact, key) or _within(key, fact)]:
+            raise RequestError(f"{key} cannot change: the file ({layout}) states {facts[max(against, key=len)]}")
+        given.append(override)
+    open_to = {override.key_or_group for override in parse(given)}
+    said = [override for override in assumed if parse([override])[0].key_or_group not in open_to] + stated + given
+    if "recipe" not in {override.key_or_group for override in parse(said)}:
+        raise RequestError(
+            f"the file ({layout}) does not say whose images it makes: add recipe=NAME, one of "
+            f"{', '.join(options_of('recipe'))}"
+        )
+    whole = [*said, *(override for override in rest if override != "debug=smoke")]
+    try:
+        config = compose(whole, "evaluate")
+    except RefusedError:  # a learned variance does not go with the recipe's objective, which only training needs
+        config = compose([*whole, "objective=vlb"], "evaluate")
+    say(f"read as {layout}: {' '.join(override.lstrip('+') for override in said)}")
+    composed: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    return {**composed, "foreign": layout}, rest
+
+
+def _within(key: str, other: str) -> bool:
+    return f"{key}.".startswith(f"{other}.")

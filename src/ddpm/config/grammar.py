@@ -1,0 +1,94 @@
+"""TODO"""
+
+import difflib
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from ddpm.config.errors import RequestError, first_line
+
+PATH_KEYS = ("ckpt", "resume", "out", "to", "data.path", "features.weights")
+
+
+def quote_paths(argv: Sequence[str]) -> list[str]:
+    """Quote the values of path keys, so that Hydra's grammar passes any path through unread; `~` is expanded."""
+    keys = "|".join(map(re.escape, PATH_KEYS))
+
+    def quoted(argument: str) -> str:
+        match = re.fullmatch(rf"(\+{{0,2}}(?:{keys})=)(.*)", argument, re.DOTALL)
+        if match is None or match[2] in ("", "null", "auto"):
+            return argument
+        return f"{match[1]}{quote(os.path.expanduser(match[2]))}"
+
+    return [quoted(argument) for argument in argv]
+
+
+def quote(text: str) -> str:
+    """The text as a value in Hydra's grammar, neither interpreted nor interpolated."""
+    text = re.sub(r"(\\*)\$\{", r"\1\1\\${", text)
+    text = re.sub(r"(\\*)('|\Z)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text)
+    return f"'{text}'"
+
+
+def as_typed(overrides: Sequence[str]) -> list[str]:
+    """What `quote_paths` made of these, for another command line, which quotes paths again."""
+
+    def typed(text: str, override: Any) -> str:
+        if override.key_or_group not in PATH_KEYS or not isinstance(override.value(), str):
+            return text
+        value = re.sub(r"(\\+)\$\{", lambda m: m[1][: len(m[1]) // 2] + "${", override.value())
+        return f"{text.partition('=')[0]}={value}"
+
+    return [typed(text, override) for text, override in zip(overrides, parse(overrides), strict=True)]
+
+
+def path_of(key: str, overrides: Sequence[str]) -> str:
+    """The value of a path key that the request_errors must have.
+
+    Raises:
+        RequestError: it has none.
+    """
+    values = [override.value() for override in parse(overrides) if override.key_or_group == key]
+    if not values or not values[-1]:
+        raise RequestError(
+            f"{key}= is missing: {key}=PATH, a run folder (runs/latest is the newest) or a checkpoint file"
+        )
+    return str(values[-1])
+
+
+def split_keys(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The values of settings that are no part of a configuration, and the other overrides."""
+    parsed = list(zip(overrides, parse(overrides), strict=True))
+    values = {each.key_or_group: str(each.value()) for _, each in parsed if each.key_or_group in keys}
+    return values, [override for override, each in parsed if each.key_or_group not in keys]
+
+
+def parse(overrides: Sequence[str]) -> list[Any]:
+    """Hydra's overrides, parsed.
+
+    Raises:
+        RequestError: an override that is not in Hydra's grammar.
+    """
+    parser = OverridesParser.create()
+    parsed = []
+    for override in overrides:
+        try:
+            parsed.append(parser.parse_override(override))
+        except HydraException as error:
+            hint = "" if "=" in override else " (settings are written KEY=VALUE)"
+            raise RequestError(f"cannot read {override!r}{hint}: {first_line(error)}") from None
+        if not parsed[-1].key_or_group:
+            raise RequestError(f"cannot read {override!r}: settings are written KEY=VALUE")
+    return parsed
+
+
+def nearest(name: str, candidates: Sequence[str]) -> str:
+    leaves = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
+    near = difflib.get_close_matches(name, candidates, 3) or [
+        leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], list(leaves), 3)
+    ]
+    return f"; did you mean {' or '.join(near)}?" if near else ""

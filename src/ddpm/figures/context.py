@@ -1,0 +1,160 @@
+"""What every figure is made from, and what a figure is."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+from jaxtyping import Float, Shaped
+from torch import Tensor
+
+from ddpm.data.dataset import Dataset, Examples, Split
+from ddpm.data.pixels import to_uint8, unit
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import Sampler, State
+from ddpm.figures import drawing
+from ddpm.metrics.features import FeatureExtractor
+from ddpm.progress import Bar
+from ddpm.randomness import generator
+
+CHAIN, FORWARD, LATENT, ENCODE, DECODE, BOUND, NOISED = range(1, 8)  # what a generator is for
+
+Event = Float[Tensor, "n *event"]
+Products: TypeAlias = tuple[drawing.Product, ...]
+Settings: TypeAlias = dict[str, dict[str, Any]]  # of each figure
+
+
+@dataclass(eq=False)
+class Scene:
+    """A reverse process, the data that it learned, and the way to sample from it.
+
+    Attributes:
+        split: where real examples come from.
+        features: made on demand, since few figures need them.
+        points: how many are shown of data that are points in the plane, in the place of each figure's count.
+        chunk: how many samples are drawn together, at most.
+        about: what the captions say of the model.
+    """
+
+    p: ReverseProcess
+    images: Dataset
+    sampler: Sampler
+    features: Callable[[], FeatureExtractor]
+    split: Split
+    points: int
+    chunk: int
+    seed: int
+    about: Sequence[str]
+
+    @property
+    def T(self) -> int:
+        return self.p.q.T
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.p.parameters()).device
+
+    def draw(self, *what: int) -> torch.Generator:
+        return generator(self.device, self.seed, *what)
+
+    def noise(self, count: int, draw: torch.Generator) -> Event:
+        return torch.randn((count, *self.images.shape), generator=draw, device=self.device)
+
+    def at(self, t: int, count: int) -> Tensor:
+        return torch.full((count,), t, device=self.device)
+
+    def shown(self, count: int) -> int:
+        return count if self.images.discrete else self.points
+
+    def real(self, count: int) -> Event:
+        """The first real examples."""
+        examples = self.images.split(self.split)
+        return self.read(examples, range(min(count, len(examples))))
+
+    def read(self, examples: Examples, indices: Sequence[int]) -> Event:
+        return unit(examples.__getitems__(list(indices)).to(self.device))
+
+    def times(self, wanted: Sequence[int] | None, fractions: Sequence[float]) -> list[int]:
+        """The t that are wanted; by default, fractions of T."""
+        return list(wanted or dict.fromkeys(max(1, round(fraction * self.T)) for fraction in fractions))
+
+    def visited(self, wanted: Sequence[int]) -> list[int]:
+        """The nearest t that the sampler visits, descending."""
+        there = self.sampler.steps(self.T)
+        return sorted({min(there, key=lambda t, near=near: abs(t - near)) for near in wanted}, reverse=True)  # type: ignore[misc]
+
+    def walk(
+        self, title: str, x_t: Event, draw: torch.Generator, start: int | None = None, *, repeat_noise: bool = False
+    ) -> Iterator[State]:
+        """The sampler's states below x_t, while a bar moves."""
+        with Bar(title, len(self.sampler.steps_from(self.T, start))) as bar:
+            yield from bar.watch(self.sampler(self.p, x_t, draw, start=start, repeat_noise=repeat_noise))
+
+    def decode(
+        self, title: str, x_t: Event, draw: torch.Generator, start: int | None = None, *, repeat_noise: bool = False
+    ) -> Event:
+        """x_0 at the end of the walk."""
+        *_, last = self.walk(title, x_t, draw, start, repeat_noise=repeat_noise)
+        return last.x_t
+
+    def samples(self, count: int) -> Shaped[Tensor, "n *event"]:
+        """Samples as the data is: bytes of images, or points. Chunk k has a generator of its own."""
+        made = []
+        for k in range(-(-count // self.chunk)):
+            draw, size = self.draw(CHAIN, k), min(self.chunk, count - k * self.chunk)
+            made.append(self.show(self.decode("samples", self.noise(size, draw), draw)))
+        return torch.cat(made)
+
+    def chain(self, title: str, count: int) -> Iterator[tuple[int, State]]:
+        """States with the t of the estimate they hold; the first is x_T itself, without one."""
+        draw = self.draw(CHAIN, 0)
+        x_T = self.noise(count, draw)
+        yield 0, State(self.T, x_T, x_T)
+        yield from zip(self.sampler.steps(self.T), self.walk(title, x_T, draw), strict=True)
+
+    def show(self, x: Event) -> Shaped[Tensor, "n *event"]:
+        return (to_uint8(x) if self.images.discrete else x).cpu()
+
+    def caption(self, what: str, *, sampled: bool = True) -> str:
+        """What was done, to which model, with which settings."""
+        how = [*self.about, f"T = {self.T}"]
+        if sampled:
+            name = type(self.sampler).__name__
+            eta = f" η = {self.sampler.eta:g}" if hasattr(self.sampler, "eta") else ""
+            how += [f"{name}{eta}", f"{self.sampler.num_evaluations(self.T)} steps"]
+        whole = (part.replace(" ", "\u00a0") for part in (*how, f"seed {self.seed}"))  # lines break between, not within
+        return f"{what}. {'; '.join(whole)}."
+
+    def panels(self, states: Sequence[Shaped[Tensor, "n *event"]], times: Sequence[int], caption: str) -> Products:
+        """The states of a few examples, from left to right: a row for each image, or a panel for each cloud."""
+        if not self.images.discrete:
+            return (drawing.scatters(states, [f"t = {t}" for t in times], caption),)
+        rows = torch.stack(list(states), 1).flatten(0, 1)
+        return (drawing.labelled(rows, len(states), caption=caption, above=[*map(str, times)], corner="t"),)
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure by name: `make(scene, **settings)`, whose settings are its section of conf/evaluate.yaml.
+
+    Attributes:
+        points: it makes sense for points in the plane.
+        data: it shows real examples.
+        check: raises ValueError where the settings do not go with the scene, before anything is computed.
+    """
+
+    make: Callable[..., Products]
+    points: bool
+    data: bool
+    check: Callable[..., None]
+
+    @property
+    def name(self) -> str:
+        return self.make.__name__
+
+
+def figure(
+    *, points: bool = False, data: bool = False, check: Callable[..., None] = lambda scene, **settings: None
+) -> Callable[[Callable[..., Products]], Figure]:
+    """Makes a figure of a function."""
+    return lambda make: Figure(make, points, data, check)

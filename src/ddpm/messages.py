@@ -1,0 +1,9 @@
+"""TODO"""
+
+from ddpm.processes import is_rank_zero
+
+
+def say(*lines: str) -> None:
+    """Print on rank 0."""
+    if is_rank_zero():
+        print("\n".join(lines), flush=True)

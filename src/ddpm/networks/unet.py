@@ -1,0 +1,310 @@
+"""The U-Net of Ho et al. 2020 (appendix B and its code), detail for detail.
+
+Names of modules, and so of the state's keys, are those of the original: level i of `down` and of `up` works at
+1 / 2^i of the resolution.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from ddpm.networks.dropout import Dropout
+
+Features = Float[Tensor, "b c h w"]
+Embedding = Float[Tensor, "b d"]
+Norm = Callable[[int], nn.GroupNorm]  # of so many channels
+
+NEAR_ZERO = (
+    1e-5  # gain of the last layer of each residual branch and of the net: at first each is (nearly) the identity
+)
+
+
+@final
+class UNet(nn.Module):
+    """network(x, t) with t counted from 0, for images [b, in_channels, height, width].
+
+    Level i has channels * channel_mult[i] channels and `num_res_blocks` blocks on the way down, one more on the way up.
+    Attention follows every block of the levels whose feature height is in `attention_resolutions` (the height decides
+    for images that are not square, too), and stands once in the middle.
+
+    The arguments after `groups` are at the paper's values. Others are those of Nichol & Dhariwal 2021 and of further
+    networks whose weights can be read; none changes a name in the state.
+
+    Args:
+        heads: of every attention.
+        head_channels: channels of a head, for as many heads as they make; instead of `heads`.
+        scale_shift: the time scales and shifts the second norm of a block, instead of being added before it.
+        symmetric_padding: of the downsampling, instead of right and below only.
+        frequency_shift: frequencies of the time embedding end at 10000^-1 for 1, one step before it for 0.
+        time_scale: what t is multiplied by; 1000 / T for Nichol & Dhariwal 2021.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        channels: int = 128,
+        channel_mult: Sequence[int] = (1, 2, 2, 2),
+        num_res_blocks: int = 2,
+        attention_resolutions: Sequence[int] = (16,),
+        dropout: float = 0.1,
+        image_size: Sequence[int] = (32, 32),
+        groups: int = 32,
+        heads: int = 1,
+        head_channels: int | None = None,
+        scale_shift: bool = False,
+        norm_eps: float = 1e-6,
+        symmetric_padding: bool = False,
+        frequency_shift: int = 1,
+        time_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        height, width = image_size
+        _check_channels(channels, groups)
+        _check_size(height, width, len(channel_mult))
+        norm = partial(nn.GroupNorm, groups, eps=norm_eps)
+
+        def block(ins: int, out: int) -> ResBlock:
+            return ResBlock(ins, out, 4 * channels, dropout, norm, scale_shift)
+
+        def attention(out: int) -> Attention:
+            return Attention(out, norm, out // head_channels if head_channels else heads)
+
+        def attention_at(level: int, out: int) -> nn.Module:
+            return attention(out) if height >> level in attention_resolutions else nn.Identity()
+
+        self.channels = channels
+        self.frequency_shift, self.time_scale = frequency_shift, time_scale
+        self.temb = TimeEmbedding(channels, 4 * channels)
+        self.conv_in = conv(in_channels, channels, 3)
+        widths = [channels * mult for mult in channel_mult]
+        lowest = len(widths) - 1
+        h, skips = channels, [channels]  # channel counts that follow the forward pass
+
+        self.down = nn.ModuleList()
+        for level, out in enumerate(widths):
+            blocks = [block(h if i == 0 else out, out) for i in range(num_res_blocks)]
+            attentions = [attention_at(level, out) for _ in blocks]
+            self.down.append(Down(blocks, attentions, Downsample(out, symmetric_padding) if level < lowest else None))
+            h, skips = out, skips + [out] * (num_res_blocks + (level < lowest))
+
+        self.mid = Middle(block(h, h), attention(h), block(h, h))
+
+        up = []
+        for level, out in reversed(list(enumerate(widths))):
+            blocks = [block((h if i == 0 else out) + skips.pop(), out) for i in range(num_res_blocks + 1)]
+            attentions = [attention_at(level, out) for _ in blocks]
+            up.append(Up(blocks, attentions, Upsample(out) if level > 0 else None))
+            h = out
+        self.up = nn.ModuleList(reversed(up))
+
+        self.norm_out = norm(h)
+        self.conv_out = conv(h, out_channels, 3, gain=NEAR_ZERO)
+
+    def forward(self, x: Features, t: Int[Tensor, " b"]) -> Float[Tensor, "b out h w"]:
+        embedding = time_embedding(t, self.channels, self.frequency_shift, self.time_scale)
+        temb = F.silu(self.temb(embedding))  # the silu with which every block begins
+        h = self.conv_in(x)
+        skips = [h]
+        for down in self.down:
+            h = down(h, temb, skips)
+        h = self.mid(h, temb)
+        for up in reversed(self.up):
+            h = up(h, temb, skips)
+        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        return out
+
+
+def time_embedding(t: Int[Tensor, " b"], dim: int, shift: int = 1, scale: float = 1.0) -> Embedding:
+    """[sin(t f), cos(t f)] with frequencies f from `scale` down to 1e-4 of it, both included; dim / 2 of them.
+
+    With `shift` 0 they take steps that would come to 1e-4 after the last one.
+    """
+    half = dim // 2
+    frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - shift)))
+    angles = t[:, None] * (scale * frequencies)
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class TimeEmbedding(nn.Module):
+    def __init__(self, dim: int, out: int) -> None:
+        super().__init__()
+        self.dense = nn.ModuleList([dense(dim, out), dense(out, out)])
+
+    def forward(self, embedding: Embedding) -> Float[Tensor, "b out"]:
+        out: Tensor = self.dense[1](F.silu(self.dense[0](embedding)))
+        return out
+
+
+class Down(nn.Module):
+    """A level on the way down; pushes the outputs of its blocks and of the downsampling on `skips`."""
+
+    def __init__(
+        self, blocks: Iterable[nn.Module], attentions: Iterable[nn.Module], downsample: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.block, self.attn = nn.ModuleList(blocks), nn.ModuleList(attentions)
+        self.downsample = downsample
+
+    def forward(self, h: Features, temb: Embedding, skips: list[Tensor]) -> Tensor:
+        for block, attn in zip(self.block, self.attn, strict=True):
+            h = attn(block(h, temb))
+            skips.append(h)
+        if self.downsample is not None:
+            h = self.downsample(h)
+            skips.append(h)
+        return h
+
+
+class Middle(nn.Module):
+    def __init__(self, block_1: nn.Module, attn_1: nn.Module, block_2: nn.Module) -> None:
+        super().__init__()
+        self.block_1, self.attn_1, self.block_2 = block_1, attn_1, block_2
+
+    def forward(self, h: Features, temb: Embedding) -> Features:
+        out: Tensor = self.block_2(self.attn_1(self.block_1(h, temb)), temb)
+        return out
+
+
+class Up(nn.Module):
+    """A level on the way up; each of its blocks takes one of `skips`."""
+
+    def __init__(
+        self, blocks: Iterable[nn.Module], attentions: Iterable[nn.Module], upsample: nn.Module | None
+    ) -> None:
+        super().__init__()
+        self.block, self.attn = nn.ModuleList(blocks), nn.ModuleList(attentions)
+        self.upsample = upsample
+
+    def forward(self, h: Tensor, temb: Embedding, skips: list[Tensor]) -> Tensor:
+        for block, attn in zip(self.block, self.attn, strict=True):
+            h = attn(block(torch.cat([h, skips.pop()], dim=1), temb))
+        return h if self.upsample is None else self.upsample(h)
+
+
+class ResBlock(nn.Module):
+    def __init__(
+        self, channels: int, out: int, embedding: int, dropout: float, norm: Norm, scale_shift: bool = False
+    ) -> None:
+        super().__init__()
+        self.scale_shift = scale_shift
+        self.norm1 = norm(channels)
+        self.conv1 = conv(channels, out, 3)
+        self.temb_proj = dense(embedding, 2 * out if scale_shift else out)
+        self.norm2 = norm(out)
+        self.dropout = Dropout(dropout)
+        self.conv2 = conv(out, out, 3, gain=NEAR_ZERO)
+        self.nin_shortcut = nn.Identity() if channels == out else conv(channels, out, 1)
+
+    def forward(self, x: Features, temb: Embedding) -> Float[Tensor, "b out h w"]:
+        h = self.conv1(F.silu(self.norm1(x)))
+        from_time = self.temb_proj(temb)[:, :, None, None]
+        if self.scale_shift:
+            scale, shift = from_time.chunk(2, dim=1)
+            h = self.norm2(h) * (1 + scale) + shift
+        else:
+            h = self.norm2(h + from_time)
+        h = self.conv2(self.dropout(F.silu(h)))
+        out: Tensor = self.nin_shortcut(x) + h
+        return out
+
+
+class Attention(nn.Module):
+    """Self-attention over all positions, scaled by (channels of a head)^-1/2; one head in the paper."""
+
+    def __init__(self, channels: int, norm: Norm, heads: int = 1) -> None:
+        super().__init__()
+        if heads < 1 or channels % heads != 0:
+            raise ValueError(f"{channels} channels of an attention do not divide into {heads} heads")
+        self.heads = heads
+        self.norm = norm(channels)
+        self.q, self.k, self.v = (conv(channels, channels, 1) for _ in range(3))
+        self.proj_out = conv(channels, channels, 1, gain=NEAR_ZERO)
+
+    def forward(self, x: Features) -> Features:
+        h = self.norm(x)
+        q, k, v = (
+            layer(h).flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3) for layer in (self.q, self.k, self.v)
+        )
+        h = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).reshape(x.shape)
+        out: Tensor = x + self.proj_out(h)
+        return out
+
+
+class Downsample(nn.Module):
+    """Convolution of stride 2 that pads right and below only, as TensorFlow's SAME does, unless `symmetric`."""
+
+    def __init__(self, channels: int, symmetric: bool = False) -> None:
+        super().__init__()
+        self.padding = (1, 1, 1, 1) if symmetric else (0, 1, 0, 1)
+        self.conv = conv(channels, channels, 3, stride=2, padding=0)
+
+    def forward(self, x: Features) -> Float[Tensor, "b c h//2 w//2"]:
+        out: Tensor = self.conv(F.pad(x, self.padding))
+        return out
+
+
+class Upsample(nn.Module):
+    """Convolution of what nearest neighbours make twice as large.
+
+    Doubling is a transposed convolution with 2x2 ones, and both together are one with a kernel of 4x4: 4 products in
+    place of 9 for each output and channel.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv(channels, channels, 3)
+        twice = (torch.eye(4)[:3] + torch.eye(4)[1:]).flip(1)  # where a weight goes on one axis, back to front
+        self.register_buffer("spread", torch.einsum("uy,vx->uvyx", twice, twice), persistent=False)
+
+    def forward(self, x: Features) -> Float[Tensor, "b c 2*h 2*w"]:
+        kernel = torch.einsum("oiuv,uvyx->ioyx", self.conv.weight, self.spread)
+        return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
+
+
+def conv(
+    channels: int, out: int, size: int, *, stride: int = 1, padding: int | None = None, gain: float = 1.0
+) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, out, size, stride, size // 2 if padding is None else padding)
+    _initialise(layer, gain)
+    return layer
+
+
+def dense(channels: int, out: int) -> nn.Linear:
+    layer = nn.Linear(channels, out)
+    _initialise(layer, 1.0)
+    return layer
+
+
+def _initialise(layer: nn.Conv2d | nn.Linear, gain: float) -> None:
+    """Xavier-uniform weights and zero biases, for every layer alike."""
+    nn.init.xavier_uniform_(layer.weight, gain)
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+
+
+def _check_channels(channels: int, groups: int) -> None:
+    if channels % groups != 0 or channels % 2 != 0 or channels < 4:
+        unit = math.lcm(groups, 4)
+        raise ValueError(
+            f"channels={channels} must be even, at least 4 and divisible by groups={groups}: "
+            f"use channels={max(1, round(channels / unit)) * unit}, or other groups"
+        )
+
+
+def _check_size(height: int, width: int, levels: int) -> None:
+    unit = 2 ** (levels - 1)
+    if height % unit != 0 or width % unit != 0:
+        smaller = "x".join(str(max(1, side // unit) * unit) for side in (height, width))
+        larger = "x".join(str(-(-side // unit) * unit) for side in (height, width))
+        nearest = larger if smaller == larger else f"{smaller} or {larger}"
+        raise ValueError(
+            f"image size {height}x{width} does not halve {levels - 1} times, as {levels} levels need: "
+            f"use {nearest}, or fewer levels (channel_mult)"
+        )

@@ -1,0 +1,50 @@
+"""TODO"""
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+
+STARTED_BY = "DDPM_STARTED_BY"  # in the environment of a sweep's run: the process that watches it
+
+
+class RunFailedError(Exception):
+    """A run that began cannot go on: one readable line, exit code 1."""
+
+
+class StoppedError(Exception):
+    """A signal ended the run, which is saved: one readable line, exit code 130 (Ctrl-C) or 143."""
+
+    def __init__(self, signum: int, message: str) -> None:
+        super().__init__(message)
+        self.code = 128 + (signum if signum == signal.SIGINT else signal.SIGTERM)
+
+
+def is_rank_zero() -> bool:
+    """Whether this process speaks for the job, from the launcher's environment; before any process group exists."""
+    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
+    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0) == 0
+
+
+def end_with_launcher() -> None:
+    """Let a rank, or a sweep's run, end with the process that started it; the run saves first.
+
+    Left alone, the rank would work on or wait for half an hour, and the run stand in the way of resuming the sweep.
+    """
+    launcher = int(os.environ.get(STARTED_BY, "0")) if is_rank_zero() else os.getppid()
+    if not launcher:
+        return
+
+    def watch() -> None:
+        while os.getppid() == launcher:
+            time.sleep(1)
+        if is_rank_zero():
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        with contextlib.suppress(OSError):  # what it printed to may be gone as well
+            print("the process that started this rank is gone: ending, too", file=sys.stderr, flush=True)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True, name="end with launcher").start()

@@ -1,0 +1,53 @@
+"""The report on runs that are there.
+
+    python -m ddpm report FOLDER... [out=DIR]
+
+FOLDER is a sweep's folder, a run's, or any that holds such, at any depth. report.html, report.md and report.csv go to
+DIR: by default the folder itself where it is one sweep's, else a new one under runs/reports/.
+"""
+
+from pathlib import Path
+
+from ddpm import report
+from ddpm.config.errors import RequestError, request_errors
+from ddpm.report import collect
+from ddpm.runs import folders, records
+
+
+def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+        return 0
+    where, out = request(arguments)
+    found = collect.within(where)
+    if not found:
+        raise RequestError(f"there is no run in {', '.join(map(str, where))}: a run's folder has a config.yaml")
+    with request_errors():
+        if out is None and len(where) == 1 and records.folders(where[0]):
+            out = where[0].resolve()
+        out = folders.writable(out) if out else folders.create(folders.ROOT / "reports")
+    report.write(found, where, out)
+    print(f"report: {out / 'report.html'}")
+    return 0
+
+
+def request(arguments: list[str]) -> tuple[list[Path], Path | None]:
+    """The folders, which exist, and where the report goes.
+
+    Raises:
+        RequestError: there is none, or it is no folder.
+    """
+    where: list[Path] = []
+    out = None
+    for argument in arguments:
+        if argument.startswith("out="):
+            out = Path(argument.removeprefix("out=") or ".").expanduser().absolute()
+        elif argument.startswith("-"):
+            raise RequestError(f"unknown flag {argument}: python -m ddpm report takes FOLDER... [out=DIR]")
+        elif not Path(argument).expanduser().is_dir():
+            raise RequestError(f"{argument} is not a folder: python -m ddpm report takes FOLDER... [out=DIR]")
+        else:
+            where.append(Path(argument).expanduser())
+    if not where:
+        raise RequestError("which runs? python -m ddpm report FOLDER..., a sweep's, a run's, or one that holds such")
+    return where, out

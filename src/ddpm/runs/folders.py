@@ -1,0 +1,130 @@
+"""TODO"""
+
+import os
+import time
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.files import write_whole
+from ddpm.processes import is_rank_zero
+
+ROOT = Path("runs")
+UNFINISHED = ".unfinished"  # inside an evaluation's folder: what it has done so far
+PATIENCE = 10.0  # seconds for a killed predecessor to leave the folder
+_held: list[FileLock] = []  # for as long as this process lives
+
+
+def create(parent: Path) -> Path:
+    """A new folder `parent/<when>`, absolute; a suffix keeps two runs of the same second apart.
+
+    Raises:
+        OSError: the folder cannot be made.
+    """
+    when = time.strftime("%Y-%m-%d_%H-%M-%S")
+    for number in range(1, 1000):
+        folder = (parent / (when if number == 1 else f"{when}_{number}")).absolute()
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            continue
+        return folder
+    raise FileExistsError(f"{parent} holds a thousand folders of this second")
+
+
+def claim(folder: Path, key: str = "out") -> Path:
+    """The folder that the user named with the setting `key`, absolute, new or empty (but for hidden files).
+
+    Raises:
+        FileExistsError: it holds something already.
+        OSError: it cannot be made or written.
+    """
+    folder = folder.absolute()
+    if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
+        raise FileExistsError(f"{folder} is not empty, and nothing is overwritten: choose another folder with {key}=")
+    return writable(folder)
+
+
+def link_latest(folder: Path, link: Path) -> None:
+    """Point `link` at `folder`, atomically; where the file system has no links, do without."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    try:
+        temporary.symlink_to(os.path.relpath(folder, link.parent.absolute()))
+        temporary.replace(link)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+
+
+def start(config: DictConfig, *, again: bool = False) -> Path:
+    """This run's folder with its configuration in it; on other ranks a name that nothing is written under.
+
+    `again`: `out` holds an earlier start of this run.
+
+    Raises:
+        OSError: it cannot be made, or `out` names one that holds something.
+    """
+    parent = ROOT / str(config.name)
+    if not is_rank_zero():
+        return Path(config.out) if again else parent
+    folder = Path(config.out) if again else claim(Path(config.out)) if config.out else create(parent)
+    lock(folder)
+    write_whole(folder / "config.yaml", OmegaConf.to_yaml(config))
+    if folder.parent.parent != (ROOT / "sweeps").absolute():
+        link_latest(folder, ROOT / "latest")
+    return folder
+
+
+def lock(folder: Path) -> None:
+    """Keep other processes out of the folder until this one ends, however it ends.
+
+    Raises:
+        OSError: another process is at work in it.
+    """
+    if not is_rank_zero() or any(Path(held.lock_file).parent == folder for held in _held):
+        return
+    held = FileLock(folder / ".lock")
+    try:
+        held.acquire(PATIENCE)
+    except Timeout:
+        raise BlockingIOError(f"another process is at work in {folder}: wait for its end, or end it") from None
+    except (NotImplementedError, OSError):
+        return  # a file system without locks
+    _held.append(held)
+
+
+def evaluation_folder(run: Path | None, name: str, out: str | None, fingerprint: str) -> Path:
+    """Where an evaluation goes: `out`, or the run's evaluations/<fingerprint>, or runs/evaluations/<name>.
+
+    Raises:
+        OSError: `out` holds something, or the folder cannot be made.
+    """
+    if out:
+        return claim(Path(out)) if is_rank_zero() else Path(out)
+    folder = (run / "evaluations" / fingerprint) if run else (ROOT / "evaluations" / name).absolute()
+    if is_rank_zero():
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def figures_folder(run: Path | None, name: str, out: str | None) -> Path:
+    """Where figures go, in place of those of the same name: `out`, the run's figures/, or runs/figures/<name>.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder = (Path(out) if out else run / "figures" if run else ROOT / "figures" / name).absolute()
+    return writable(folder) if is_rank_zero() else folder
+
+
+def writable(folder: Path) -> Path:
+    """The folder, there and open to new files.
+
+    Raises:
+        OSError: it cannot be made or written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(f"{folder} cannot be written")
+    return folder

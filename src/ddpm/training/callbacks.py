@@ -1,0 +1,165 @@
+"""What happens beside the training step; one class per job."""
+
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback, ProgressBar
+from PIL.Image import Image
+from torch import Tensor
+
+from ddpm.data.module import DataModule
+from ddpm.data.pixels import to_uint8
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import Sampler
+from ddpm.figures import drawing
+from ddpm.loggers.loggers import log_picture
+from ddpm.messages import say
+from ddpm.progress import Bar
+from ddpm.randomness import generator
+from ddpm.training.module import DiffusionModule
+
+GRID_SIDE = 8
+CHAINS, STATES = 6, 13  # of the grid's samples, and estimates of each
+TOLERABLE_WAIT = 0.2  # of the time of a step
+
+
+class TrainingBar(ProgressBar):
+    """Steps, loss, images/s, time left. One bar over all steps: an epoch means little to a diffusion model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._bar: Bar | None = None
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._bar = Bar("training", trainer.max_steps, enabled=trainer.is_global_zero, start=trainer.global_step)
+        self._bar.__enter__()
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert self._bar is not None
+        assert isinstance(module, DiffusionModule)
+        if (steps := trainer.global_step - self._bar.done) > 0:
+            latest = module.latest
+            shown = [f"loss {latest['train/loss']:.4f}"] if "train/loss" in latest else []
+            shown += (
+                [f"{latest['train/images_per_second']:.0f} images/s"] if "train/images_per_second" in latest else []
+            )
+            self._bar.advance(steps, "  ".join(shown))
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._close()
+
+    def on_exception(self, trainer: L.Trainer, module: L.LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(None, None, None)
+
+    def disable(self) -> None:
+        """Lightning's wish on ranks above 0; the bar asks the trainer itself."""
+
+    def enable(self) -> None: ...
+
+
+class Throughput(Callback):
+    """images/s of the training steps, validations and pictures aside, and the share of it spent waiting for data.
+
+    Must be the first callback: what others do at the end of a batch is no part of the step; nor is it waiting, which
+    begins when they have done (`module.batch_ended`).
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
+        self._images, self._busy, self._waited = 0, 0.0, 0.0
+        self._then: float | None = None  # the start of this batch; None where something else came before the next
+        self._advised = False
+
+    def on_train_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, DiffusionModule)
+        now = time.perf_counter()
+        self._waited += 0.0 if self._then is None else now - module.batch_ended
+        self._then = now
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+    ) -> None:
+        assert isinstance(module, DiffusionModule)
+        assert self._then is not None
+        self._busy += time.perf_counter() - self._then
+        self._images += len(batch) * trainer.world_size
+        if trainer.global_step % self.every == 0 and not trainer.fit_loop._should_accumulate():
+            total = self._busy + self._waited
+            share = self._waited / total
+            module.log_now({"train/images_per_second": self._images / total, "train/data_wait": share})
+            self._advise(trainer, share)
+            self._images, self._busy, self._waited = 0, 0.0, 0.0
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self._then = None
+
+    def _advise(self, trainer: L.Trainer, share: float) -> None:
+        data = getattr(trainer, "datamodule", None)
+        warm = trainer.global_step > self.every  # the first batches start the workers
+        if share > TOLERABLE_WAIT and warm and not self._advised and isinstance(data, DataModule):
+            self._advised = True
+            say(f"warning: {share:.0%} of the training time is waiting for data: {data.advice}")
+
+
+Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], Mapping[str, Image]]
+
+
+class Pictures(Callback):
+    """What the EMA weights make, every `every` steps and at the end, always from the same noise.
+
+    `draw` makes the pictures, by name, in the run's precision, and calls its last argument after every step of the
+    sampler; `between` is called then, and may raise. They go to FOLDER/NAME/step_*.png and to the loggers.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sampler: Sampler,
+        draw: Draw,
+        *,
+        every: int,
+        seed: int,
+        between: Callable[[L.Trainer], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.sampler, self.make, self.every, self.seed = folder, sampler, draw, every, seed
+        self.between = between
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        if not trainer.fit_loop._should_accumulate():
+            self.draw(trainer, module, trainer.global_step)
+
+    def draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
+        """The pictures of this step, if they are due."""
+        assert isinstance(module, DiffusionModule)
+        if step % self.every and step != trainer.max_steps:
+            return
+        noise = generator(module.device, self.seed)
+        with trainer.precision_plugin.val_step_context():
+            pictures = self.make(module.p_ema, self.sampler, noise, lambda: self.between(trainer))
+        if trainer.is_global_zero:
+            for name, picture in pictures.items():
+                drawing.save(picture, self.folder / name / f"step_{step:07d}.png")
+                log_picture(trainer.loggers, name, picture, step)
+
+
+def sample_pictures(
+    p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Callable[[], None], *, shape: tuple[int, ...]
+) -> dict[str, Image]:
+    """`samples` in rows; `progressive`: of the first few, x_0 estimates at even steps of their chains (Figure 6)."""
+    x_T = torch.randn((GRID_SIDE**2, *shape), generator=noise, device=noise.device)
+    last = sampler.num_evaluations(p.q.T) - 1
+    shown = {round(i * last / (STATES - 1)) for i in range(STATES)}
+    estimates = []
+    for k, state in enumerate(sampler(p, x_T, noise)):
+        if k in shown:
+            estimates.append(to_uint8(state.x_0[:CHAINS]).cpu())
+        between()
+    return {"samples": drawing.grid(to_uint8(state.x_t).cpu(), GRID_SIDE), "progressive": drawing.strip(estimates)}

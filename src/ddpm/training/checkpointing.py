@@ -1,0 +1,189 @@
+"""What lets a run be stopped anywhere and go on: whole checkpoints, the position in the data, signals, debts."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from ddpm.checkpoints import checkpoint
+from ddpm.data.dataset import DataError
+from ddpm.data.module import DataModule
+from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
+from ddpm.training.callbacks import Pictures
+from ddpm.training.module import DiffusionModule
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class CheckpointIO(TorchCheckpointIO):
+    """Lightning's way to the disk, by our reader and writer."""
+
+    def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        checkpoint.write(checkpoint_, Path(path))
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        return checkpoint.read(Path(path))
+
+
+class Checkpoint(Callback):
+    """checkpoints/last.ckpt every `every` steps and at the end; where a validation is due as well, after it.
+
+    `pending` marks one that a signal forced before the validation and the pictures of its step.
+    """
+
+    def __init__(self, folder: Path, every: int, validation_every: int) -> None:
+        self.file, self.every, self.validation_every = folder / checkpoint.LAST, every, validation_every
+        self.step, self.pending = -1, False  # of the newest checkpoint
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        validation_follows = trainer.global_step % self.validation_every == 0
+        if trainer.global_step % self.every == 0 and not validation_follows:
+            self.save(trainer)
+
+    def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.global_step % self.every == 0:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.save(trainer)
+
+    def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.pending:  # there was nothing left to train, and `Debts` has paid
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer, pending: bool = False) -> None:
+        module = trainer.lightning_module
+        assert isinstance(module, DiffusionModule)
+        if (trainer.global_step, pending) == (self.step, self.pending) or trainer.fit_loop._should_accumulate():
+            return
+        module.check_now()
+        self.step, self.pending = trainer.global_step, pending
+        trainer.save_checkpoint(self.file)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, content: dict[str, Any]) -> None:
+        content["pending"] = self.pending
+
+    def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, content: dict[str, Any]) -> None:
+        self.step, self.pending = content["global_step"], content["pending"]
+        # Lightning's own record depends on the hook that saved it and on the number of micro-batches.
+        content["loops"] = {"fit_loop": _position(self.step, trainer.accumulate_grad_batches)}
+
+
+class Debts(Callback):
+    """On resuming from a pending checkpoint: first the pictures and the validation that its step still owes."""
+
+    def __init__(self, saved: Checkpoint, pictures: Pictures) -> None:
+        self.saved, self.pictures = saved, pictures
+
+    def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if not self.saved.pending:
+            return
+        data, step = getattr(trainer, "datamodule", None), self.saved.step
+        assert isinstance(module, DiffusionModule)
+        assert isinstance(data, DataModule)
+        self.pictures.draw(trainer, module, step)
+        if step % self.saved.validation_every == 0:
+            module.validate(data.val_dataloader(), step)
+
+
+class Signals(Callback):
+    """SIGTERM, SIGUSR1 and Ctrl-C save and end the run, on all ranks together; a second Ctrl-C ends it at once.
+
+    Must come before the callbacks that take time at the end of a step.
+    """
+
+    def __init__(self, saved: Checkpoint) -> None:
+        self.saved, self.received, self._process = saved, 0, os.getpid()
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        for signum in SIGNALS:  # after Lightning's own, whose handler waits for the other ranks wherever it is called
+            signal.signal(signum, self._note)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        if not trainer.fit_loop._should_accumulate():
+            self.check(trainer)
+
+    def on_validation_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        if trainer.world_size == 1:  # ranks may have different numbers of batches, and would wait for each other
+            self.check(trainer)
+
+    def check(self, trainer: L.Trainer) -> None:
+        """Where the weights are those of a whole step: end here if any rank was told to.
+
+        Raises:
+            StoppedError: one was.
+        """
+        if trainer.strategy.reduce_boolean_decision(self.received != 0, all=False):
+            self.saved.save(trainer, pending=True)
+            raise StoppedError(
+                self.received or signal.SIGTERM,
+                f"stopped and saved at step {trainer.global_step}; it goes on with: "
+                f"python train.py resume={trainer.default_root_dir}",
+            )
+
+    def _note(self, signum: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a worker that reads data: the training process will end it
+        if signum == signal.SIGINT:
+            if self.received:
+                raise KeyboardInterrupt
+            if is_rank_zero():
+                print("saving; Ctrl-C again stops at once, without", file=sys.stderr, flush=True)
+        self.received = signum
+
+
+def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Path | None = None) -> None:
+    """Train to the end, from the checkpoint file `start` if there is one.
+
+    Raises:
+        KeyboardInterrupt: a second Ctrl-C, which Lightning would turn into exit code 1.
+        StoppedError: a signal; the run is saved.
+        RunFailedError: numbers that are not finite, or a file that cannot be written or read.
+    """
+    try:
+        trainer.fit(module, data, ckpt_path=start, weights_only=True)
+    except SystemExit as end:
+        _end_waiting_ranks(trainer)
+        if end.code == 1:
+            raise KeyboardInterrupt from None
+        raise
+    except (OSError, DataError) as error:
+        _end_waiting_ranks(trainer)
+        what = (
+            f"{error.strerror}: {error.filename or trainer.default_root_dir}" if isinstance(error, OSError) else error
+        )
+        raise RunFailedError(
+            f"{what}; what was saved is intact, and goes on with: python train.py resume={trainer.default_root_dir}"
+        ) from error
+
+
+def _end_waiting_ranks(trainer: L.Trainer) -> None:
+    """Of those that this process launched: they wait for it, deaf to anything milder."""
+    if (launcher := trainer.strategy.launcher) is not None:
+        launcher.kill(signal.SIGKILL)
+
+
+def _position(step: int, accumulate: int) -> dict[str, Any]:
+    """The state of Lightning's loops between two optimizer steps of the one long epoch that a run is."""
+
+    def counted(n: int, *names: str) -> dict[str, dict[str, int]]:
+        return {scope: dict.fromkeys(names, n) for scope in ("total", "current")}
+
+    stages = ("ready", "started", "processed", "completed")
+    begun = {scope: {"ready": 1, "started": 1, "processed": 0, "completed": 0} for scope in ("total", "current")}
+    return {
+        "epoch_progress": begun,
+        "epoch_loop.batch_progress": {**counted(step * accumulate, *stages), "is_last_batch": False},
+        "epoch_loop.automatic_optimization.optim_progress": {
+            "optimizer": {
+                "step": counted(step, "ready", "completed"),
+                "zero_grad": counted(step, "ready", "started", "completed"),
+            }
+        },
+    }

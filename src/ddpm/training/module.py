@@ -1,0 +1,228 @@
+"""The LightningModule: training and validation steps, optimizer, EMA. No mathematics of its own."""
+
+import copy
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from ddpm.data.module import DataModule
+from ddpm.data.pixels import flip, unit
+from ddpm.diffusion.budget import estimate_bound
+from ddpm.diffusion.objective import Objective
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.timesteps import Timesteps
+from ddpm.loggers.loggers import BINS, log_by_t, means_by_t
+from ddpm.randomness import generator, seed_dropout
+from ddpm.training.divergence import Step, raise_diverged
+
+VALIDATION_TIMESTEPS = 16
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Adam with linear warm-up from 0 and a bound on the gradient's global norm; Ho et al. 2020, appendix B.
+
+    `anneal` takes the learning rate linearly to 0 at the last step (Nichol & Dhariwal 2021); the original keeps it.
+    """
+
+    lr: float
+    warmup: int
+    grad_clip: float
+    anneal: bool = False
+
+    def factor(self, step: int, max_steps: int) -> float:
+        """Of the learning rate, `step` updates after the start: the original's first update has learning rate 0."""
+        warm = min(step / self.warmup, 1.0) if self.warmup else 1.0
+        return warm * (1 - step / max_steps if self.anneal else 1.0)
+
+
+class DiffusionModule(L.LightningModule):
+    """Trains `p.network` and keeps `p_ema`, the same process with exponentially averaged weights.
+
+    Every random draw of a step is a function of (seed, step): t and noise are drawn for the global batch and cut by
+    micro-batch and rank, so that neither number changes anything but dropout and the order of float additions.
+    """
+
+    def __init__(
+        self,
+        p: ReverseProcess,
+        objective: Objective,
+        timesteps: Timesteps,
+        optimizer: OptimizerSettings,
+        *,
+        ema_decay: float,
+        seed: int,
+        horizontal_flip: bool,
+        log_every: int,
+        config: dict[str, Any],
+    ) -> None:
+        super().__init__()
+        self.p, self.objective, self.timesteps = p, objective, timesteps
+        ema_network = copy.deepcopy(p.network).requires_grad_(False).eval()
+        self.p_ema = ReverseProcess(ema_network, p.q, p.prediction, p.variance, p.decoder)
+        self._average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
+        # Lists: a walk through all modules takes a small network a good part of its step.
+        self._weights, self._averages = list(p.parameters()), list(self.p_ema.parameters())
+        self.optimizer_settings, self.seed, self.horizontal_flip = optimizer, seed, horizontal_flip
+        self.log_every, self.config = log_every, config
+        self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
+        self.batch_ended = 0.0  # when the callbacks were done with the last one
+        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # (batch, t, loss) of this step's micro-batches
+        self._unchecked: Step | None = None
+        self._validation: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
+
+    def train(self, mode: bool = True) -> "DiffusionModule":
+        super().train(mode)
+        self.p_ema.eval()  # the averaged network is only ever evaluated
+        return self
+
+    # --- training ----------------------------------------------------------------------------------------------------
+
+    def on_train_start(self) -> None:
+        """A checkpoint's moments take on the layout of the weights, which the fused optimizer relies on."""
+        for weights, moments in self.trainer.optimizers[0].state.items():
+            for name, moment in moments.items():
+                if moment.shape == weights.shape:
+                    moments[name] = torch.empty_like(weights).copy_(moment)
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+        n, rank, processes = len(batch), self.global_rank, self.trainer.world_size
+        micro = batch_idx % self.trainer.accumulate_grad_batches
+        part = micro * processes + rank  # as data.order cuts the global batch
+        mine, whole = slice(part * n, (part + 1) * n), n * processes * self.trainer.accumulate_grad_batches
+
+        draw = generator(self.device, self.seed, self.global_step)
+        t, weight = self.timesteps.sample(whole, draw)
+        noise = torch.randn((whole, *batch.shape[1:]), generator=draw, device=self.device)
+        x_0 = unit(batch)
+        if self.horizontal_flip:
+            x_0 = flip(x_0, torch.rand(whole, generator=draw, device=self.device)[mine] < 0.5)
+        seed_dropout(self.device, self.seed, self.global_step, part + 1)  # + 1: not the stream of t and noise
+
+        losses = self.objective(self.p, x_0, t[mine], noise[mine])
+        self._seen.append((batch, t[mine], losses.detach()))
+        return (weight[mine] * losses).mean()
+
+    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+        norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
+        seen, self._seen = self._seen, []
+        batch, t, loss = (torch.cat(parts) for parts in zip(*seen, strict=True))
+        self._watch(Step(self.global_step + 1, norm, batch, t, loss))
+        if self.timesteps.adaptive:
+            micros = [(self._gathered(t), self._gathered(loss)) for _, t, loss in seen]
+            self.timesteps.update(*(torch.cat(parts) for parts in zip(*micros, strict=True)))
+        if (self.global_step + 1) % self.log_every == 0:
+            self._log_step(norm, self._gathered(t), self._gathered(loss))
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self._average(self._averages, self._weights, None)
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        self.batch_ended = time.perf_counter()
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        settings = self.optimizer_settings
+        optimizer = torch.optim.Adam(self._weights, settings.lr, fused=True)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: settings.factor(step, self.trainer.max_steps)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _watch(self, step: Step) -> None:
+        """Stop where numbers are not finite. A device is asked about the step before, lest the CPU wait for it."""
+        if self.device.type != "cpu":
+            self.check_now()
+            self._unchecked = step
+        else:
+            self._require_finite(step)
+
+    def check_now(self) -> None:
+        """Wait for the step that is still unchecked; before its weights are saved it must be sound."""
+        step, self._unchecked = self._unchecked, None
+        if step is not None:
+            self._require_finite(step)
+
+    def _require_finite(self, step: Step) -> None:
+        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+            finite = math.isfinite(float(step.gradient_norm))  # the same on all ranks; a loss that is not makes it so
+        else:
+            finite = bool(self._gathered(step.loss).isfinite().all())  # 16-mixed tries out infinite gradients
+        if not finite:
+            batch, t, loss = (self._gathered(part) for part in (step.batch, step.t, step.loss))
+            raise_diverged(Step(step.number, step.gradient_norm, batch, t, loss), Path(self.trainer.default_root_dir))
+
+    def _log_step(self, gradient_norm: Tensor, t: Tensor, loss: Tensor) -> None:
+        """Losses and the gradient's norm of the step that is about to be taken."""
+        quarter = (t - 1) * 4 // self.p.q.T
+        metrics = {"train/loss": float(loss.mean())}
+        for k in range(4):
+            if (inside := loss[quarter == k]).numel():
+                metrics[f"train/loss_quarter_{k + 1}"] = float(inside.mean())
+        metrics["train/gradient_norm"] = float(gradient_norm)
+        metrics["train/learning_rate"] = self.trainer.optimizers[0].param_groups[0]["lr"]
+        self.log_now(metrics, self.global_step + 1)
+
+    def log_now(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Send metrics to every logger under the number of optimizer steps taken."""
+        self.latest |= metrics
+        for logger in self.trainer.loggers:
+            logger.log_metrics(metrics, self.global_step if step is None else step)
+
+    def _gathered(self, values: Tensor) -> Tensor:
+        """The values of all ranks, in rank order."""
+        if self.trainer.world_size == 1:
+            return values
+        gathered = [torch.empty_like(values) for _ in range(self.trainer.world_size)]
+        torch.distributed.all_gather(gathered, values.contiguous())
+        return torch.cat(gathered)
+
+    # --- validation --------------------------------------------------------------------------------------------------
+
+    def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
+        chunk, images = batch
+        x_0 = unit(images)
+        draw = generator(self.device, self.seed, chunk)
+        steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
+        found = estimate_bound(self.p_ema, x_0, draw, num_timesteps=steps)
+        scale = x_0[0].numel() * math.log(2)
+        by_t = means_by_t(found.t.cpu(), (found.shares / scale).cpu(), self.p.q.T)
+        self._validation.append((found.nats / scale, by_t))
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_validation(self.global_step)
+
+    @torch.no_grad()
+    def validate(self, batches: Iterable[tuple[int, Tensor]], step: int) -> None:
+        """The validation that step `step` still owes, outside of the Trainer's loop."""
+        with self.trainer.precision_plugin.val_step_context():
+            for index, (chunk, images) in enumerate(batches):
+                self.validation_step((chunk, images.to(self.device)), index)
+        self._log_validation(step)
+
+    def _log_validation(self, step: int) -> None:
+        seen, self._validation = self._validation, []
+        bits = torch.cat([part for part, _ in seen]) if seen else torch.zeros(0, device=self.device)
+        by_t = torch.tensor([[0.0] * min(BINS, self.p.q.T), *(part for _, part in seen)], dtype=torch.float64).sum(0)
+        own = [float(bits.double().sum()), len(bits), *by_t.tolist()]
+        sums = torch.tensor(own, dtype=torch.float64, device=self.device)
+        total, count, *terms = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
+        self.log_now({f"validation/bits_per_dim_{steps}_timesteps": total / count}, step)
+        log_by_t(self.trainer.loggers, "validation/terms_by_t", [term / count for term in terms], self.p.q.T, step)
+
+    # --- checkpoint --------------------------------------------------------------------------------------------------
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["config"] = self.config
+        if isinstance(data := getattr(self.trainer, "datamodule", None), DataModule):
+            checkpoint["data"] = data.dataset.fingerprint

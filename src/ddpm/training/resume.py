@@ -1,0 +1,146 @@
+"""`resume=`: which run goes on, under which configuration, and what may differ from its first start. Without torch."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError, request_errors
+from ddpm.config.evaluation import EVALUATION_GROUPS
+from ddpm.config.grammar import parse
+from ddpm.config.groups import group_names
+from ddpm.config.saved import compose_saved, keep_precision, read_config
+from ddpm.messages import say
+from ddpm.runs import folders, records
+
+# What does not change which function is learned, nor from which examples and draws. Everything else does.
+CHANGEABLE = (
+    "max_steps", "every", "trainer", "logger", "sampler", "features", "evaluation", "evaluate_after", "expected",
+    "optimized_metric", "name", "data.num_workers", "data.root", "data.path", "data.array_gib", "data.split", "out",
+    "resume",
+)  # fmt: skip
+FIXED = ("trainer.precision", "evaluation.decoder")  # the exceptions; the decoder is part of objective=vlb
+PRESETS = ("recipe", "experiment", "debug", "base")  # of the other settings, which are compared one by one
+WRITTEN = ("checkpoints", "samples", "progressive", "wandb", "tensorboard")  # folders of a run folder
+
+
+def compose_resumable(overrides: Sequence[str]) -> tuple[DictConfig, Path | None]:
+    """The configuration, and what to go on from: a run folder or a checkpoint file in one, or None for a new run.
+
+    Raises:
+        RequestError: also where the configuration would change what the run means.
+    """
+    parsed = parse(overrides)
+    wish = next((override.value() for override in reversed(parsed) if override.key_or_group == "resume"), None)
+    if not wish:
+        return compose(overrides), None
+    rest = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group != "resume"]
+    if wish == "auto":
+        config = compose(rest)
+        if not config.out:
+            raise RequestError("resume=auto goes on with what out= holds: add out=FOLDER, the same every time")
+        start = folder = Path(config.out).absolute()
+        if not (folder / "config.yaml").is_file():
+            return config, None
+        base = saved_config(folder)
+        keep_precision(config, base)
+    else:
+        start = Path(str(wish)).absolute()
+        folder = run_folder(start)
+        base = saved_config(folder)
+        config = compose_saved(base, _without_settled_groups(rest, base), EVALUATION_GROUPS)
+        if config.out and Path(config.out).absolute().resolve() != folder.resolve():
+            raise RequestError(f"resume={wish} goes on in its own folder: leave out={config.out} away")
+    changed = check(base, config, folder)
+    config.out, config.resume = str(folder), None
+    with request_errors():
+        folders.lock(folder)
+    if changed:
+        say(f"changed since the run began: {', '.join(changed)}")
+    return config, start
+
+
+def run_folder(path: Path) -> Path:
+    """The run folder that `resume=` names, itself or by a checkpoint in it.
+
+    Raises:
+        RequestError: there is none, or something in it leads out of it.
+    """
+    if not path.exists():
+        raise RequestError(f"resume={path} does not exist: give a run folder (runs/latest is the newest)")
+    folder = (path if path.is_dir() else path.resolve().parent.parent).resolve()
+    if (folder / records.PLAN).is_file():
+        raise RequestError(f"resume={path} is a sweep: add -m to go on with it")
+    if not (folder / "config.yaml").is_file():
+        raise RequestError(f"resume={path} is not a run folder or a checkpoint in one: {folder} has no config.yaml")
+    for link in (file for name in ("*", *(f"{part}/*" for part in WRITTEN)) for file in folder.glob(name)):
+        if link.is_symlink() and not link.resolve().is_relative_to(folder):
+            raise RequestError(f"{link} leads out of the run folder: what is written there could overwrite anything")
+    return folder
+
+
+def saved_config(folder: Path) -> dict[str, Any]:
+    """A run's config.yaml, as `runs.saved_config`.
+
+    Raises:
+        RequestError: it is not a configuration.
+    """
+    with request_errors():
+        return read_config(folder)
+
+
+def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) -> list[str]:
+    """The settings that differ from the run's and may, each with both values.
+
+    Raises:
+        RequestError: one differs that may not, or the run is past max_steps.
+    """
+    if step > config.max_steps:
+        raise RequestError(f"max_steps={config.max_steps}: {where} is at step {step} already")
+    now = OmegaConf.to_container(config)
+    allowed: list[str] = []
+    refused: list[str] = []
+    for key, old, new in differences(base, now):
+        settled = key in FIXED or not any(key == free or key.startswith(f"{free}.") for free in CHANGEABLE)
+        (refused if settled else allowed).append(f"{key}={new} (was {old})")
+    if refused:
+        raise RequestError(
+            f"{', '.join(refused)}: that would be another run than {where}; leave it as it was, or start a new run"
+        )
+    if config.optimizer.get("anneal") and base.get("max_steps") != config.max_steps:
+        raise RequestError(
+            f"max_steps={config.max_steps} (was {base.get('max_steps')}): optimizer.anneal=true takes the learning "
+            "rate to 0 at max_steps, so the run would be neither the shorter nor the longer one; start a new run"
+        )
+    return [line for line in allowed if not line.startswith(("out=", "resume="))]
+
+
+def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(key, old value, new value) of the leaves that differ; of a group, once, where another option was chosen."""
+    if prefix == "" and isinstance(old, dict) and isinstance(new, dict):
+        before, after = (tree.get("choices") or {} for tree in (old, new))
+        groups = {g for g in {*before, *after} - set(PRESETS) if before.get(g) != after.get(g)}
+        yield from ((group, before.get(group), after.get(group)) for group in sorted(groups))
+        old, new = ({k: v for k, v in tree.items() if k not in groups | {"choices"}} for tree in (old, new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in dict.fromkeys([*old, *new]):
+            yield from differences(old.get(key), new.get(key), f"{prefix}{key}.")
+    elif old != new or isinstance(old, bool) != isinstance(new, bool):
+        yield prefix.rstrip("."), old, new
+
+
+def _without_settled_groups(overrides: list[str], base: dict[str, Any]) -> list[str]:
+    """A run keeps its options of all but the changeable groups; naming them once more says nothing new."""
+    choices = base.get("choices") or {}
+    kept, refused = [], []
+    for text, override in zip(overrides, parse(overrides), strict=True):
+        group = override.key_or_group
+        if group not in group_names() or group in CHANGEABLE:
+            kept.append(text)
+        elif override.value() != choices.get(group):
+            refused.append(f"{text} (was {choices.get(group)})")
+    if refused:
+        raise RequestError(f"{', '.join(refused)}: a run keeps what it began with; start a new run")
+    return kept

@@ -1,0 +1,383 @@
+"""Checkpoints of other codebases: the same function after reading as before saving, every key used; else one line."""
+
+import json
+import sys
+import types
+
+import peer_networks
+import pytest
+import torch
+from commands import run
+from diffusers import DDIMScheduler, DDPMPipeline, DDPMScheduler, UNet2DModel
+from peer_networks import randomise
+from safetensors.torch import save_file
+
+import ddpm
+from ddpm import build
+from ddpm.checkpoints import checkpoint
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.config.evaluation import compose_evaluation
+from ddpm.networks.unet import UNet
+
+# As google/ddpm-cifar10-32, but for the widths and the depth.
+CIFAR10 = {
+    "sample_size": 32,
+    "block_out_channels": (32, 64, 64, 64),
+    "down_block_types": ("DownBlock2D", "AttnDownBlock2D", "DownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 1,
+    "downsample_padding": 0,
+    "flip_sin_to_cos": False,
+    "freq_shift": 1,
+    "norm_eps": 1e-6,
+    "attention_head_dim": None,
+}
+LIBRARY_DEFAULTS = {
+    "downsample_padding": 1,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "norm_eps": 1e-5,
+    "attention_head_dim": 8,
+}
+GOOGLE = {"variance_type": "fixed_large"}
+
+
+def batch(channels=3, height=32, width=32):
+    g = torch.Generator().manual_seed(1)
+    return torch.randn(2, channels, height, width, generator=g), torch.tensor([3, 999])
+
+
+def assert_same_function(p, theirs, x, t):
+    with torch.no_grad():
+        want = theirs(x, t)
+        want = getattr(want, "sample", want)
+        assert want.std() > 0.1
+        assert (p.network(x, t) - want).norm() < 1e-5 * want.norm()
+
+
+def resolved(path, *overrides):
+    return compose_evaluation(checkpoint.load(path).config, overrides)
+
+
+@pytest.fixture(scope="module")
+def unet():
+    return randomise(UNet2DModel(**CIFAR10), seed=0)
+
+
+@pytest.fixture
+def folder(unet, tmp_path):
+    """In google's layout: everything at the root."""
+    unet.save_pretrained(tmp_path)
+    DDPMScheduler(**GOOGLE).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def edit(file, **changes):
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps({key: value for key, value in {**content, **changes}.items() if value != "absent"}))
+
+
+# --- diffusers -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("safe", [True, False])
+@pytest.mark.parametrize("pipeline", [True, False])
+def test_a_diffusers_folder_in_either_layout(unet, tmp_path, pipeline, safe):
+    scheduler = DDPMScheduler(**GOOGLE, num_train_timesteps=500, beta_end=0.03)
+    if pipeline:
+        DDPMPipeline(unet, scheduler).save_pretrained(tmp_path, safe_serialization=safe)
+    else:
+        unet.save_pretrained(tmp_path, safe_serialization=safe)
+        scheduler.save_pretrained(tmp_path)
+    assert_same_function(ddpm.load(tmp_path), unet, *batch())
+    config = resolved(tmp_path)
+    assert config.choices.recipe == "cifar10"
+    assert (config.choices.variance, config.schedule.T, config.schedule.beta_T) == ("fixed_large", 500, 0.03)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        LIBRARY_DEFAULTS,
+        {"resnet_time_scale_shift": "scale_shift", "attn_norm_num_groups": 32},
+        {"sample_size": (32, 16), "norm_num_groups": 8, "out_channels": 6},
+    ],
+)
+def test_what_other_diffusers_networks_have(options, tmp_path):
+    theirs = randomise(UNet2DModel(**{**CIFAR10, **options}), seed=2)
+    variance = "learned_range" if "out_channels" in options else "fixed_small"
+    DDPMPipeline(theirs, DDPMScheduler(variance_type=variance)).save_pretrained(tmp_path)
+    size = (32, 16) if "sample_size" in options else (32, 32)
+    data = f"data.size=[{size[0]},{size[1]}]"
+    p = ddpm.load(tmp_path, "recipe=lsun_church", data)
+    assert_same_function(p, theirs, *batch(3, *size))
+    assert resolved(tmp_path, "recipe=lsun_church").choices.variance == variance
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "name"),
+    [
+        ({"beta_schedule": "scaled_linear"}, "quadratic"),
+        ({"beta_schedule": "squaredcos_cap_v2", "prediction_type": "v_prediction"}, "cosine"),
+        ({"beta_schedule": "sigmoid", "prediction_type": "sample"}, "sigmoid"),
+    ],
+)
+def test_schedules_and_predictions_of_diffusers(folder, scheduler, name):
+    theirs = DDPMScheduler(**scheduler)
+    theirs.save_pretrained(folder)
+    config, q = resolved(folder), ddpm.load(folder).q
+    assert config.choices.schedule == name
+    assert config.choices.variance == "fixed_small"
+    assert config.choices.prediction == {"v_prediction": "v", "sample": "x0"}.get(theirs.config.prediction_type, "eps")
+    torch.testing.assert_close(q.alpha_bar[1:].float(), theirs.alphas_cumprod, rtol=1e-4, atol=1e-8)
+
+
+def test_a_ddim_scheduler_states_no_variance(folder):
+    DDIMScheduler().save_pretrained(folder)
+    assert resolved(folder, "variance=fixed_small").choices.variance == "fixed_small"
+
+
+def test_former_names_of_attention(unet, folder):
+    formerly = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = {}
+    for key, value in unet.state_dict().items():
+        for now, then in formerly.items():
+            key = key.replace(f".{now}.", f".{then}.")
+        weights[key] = value
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    assert_same_function(ddpm.load(folder), unet, *batch())
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("config.json", {"act_fn": "gelu"}, "act_fn='gelu', and we have silu only"),
+        ("config.json", {"_class_name": "UNet2DConditionModel"}, "a UNet2DConditionModel, and only a UNet2DModel"),
+        ("config.json", {"mid_block_scale_factor": 2}, "mid_block_scale_factor=2"),
+        ("config.json", {"attention_head_dim": "absent"}, "does not state attention_head_dim"),
+        ("config.json", {"down_block_types": ["ResnetDownsampleBlock2D"] * 4}, "has a ResnetDownsampleBlock2D"),
+        ("config.json", {"up_block_types": ["UpBlock2D"] * 4}, "other levels on the way up"),
+        ("config.json", {"block_out_channels": [32, 48, 64, 64]}, "not multiples of 32"),
+        ("config.json", {"block_out_channels": "absent"}, "block_out_channels"),
+        ("config.json", {"num_class_embeds": 10}, "num_class_embeds=10"),
+        ("scheduler_config.json", {"_class_name": "PNDMScheduler"}, "a PNDMScheduler"),
+        ("scheduler_config.json", {"variance_type": "fixed_large_log"}, "variance_type is fixed_large_log"),
+        ("scheduler_config.json", {"variance_type": "learned"}, "variance_type is learned"),
+        ("scheduler_config.json", {"clip_sample": False}, "clip_sample=False"),
+        ("scheduler_config.json", {"trained_betas": [0.1] * 1000}, "trained_betas="),
+        ("scheduler_config.json", {"beta_schedule": "laplace"}, "beta_schedule is laplace"),
+        ("scheduler_config.json", {"prediction_type": "flow"}, "prediction_type is flow"),
+    ],
+)
+def test_what_is_not_ours_is_refused_by_name(folder, file, changes, message):
+    edit(folder / file, **changes)
+    with pytest.raises(ValueError, match="is a diffusers folder") as refusal:
+        checkpoint.load(folder)
+    assert message in str(refusal.value)
+    assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize("missing", ["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"])
+def test_an_incomplete_folder_is_refused(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(ValueError, match=missing):
+        checkpoint.load(folder)
+
+
+def test_weights_that_do_not_fit_are_counted(unet, folder):
+    weights = unet.state_dict()
+    weights["extra.weight"] = weights.pop("conv_in.bias")
+    weights["conv_out.weight"] = torch.zeros(1, 32, 3, 3)
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match=r"1 missing \(conv_in.bias\); 1 unexpected \(extra.weight\)") as refusal:
+        ddpm.load(folder)
+    assert "1 of another shape (conv_out.weight [1, 32, 3, 3] for [3, 32, 3, 3])" in str(refusal.value)
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
+
+
+def ours(**options):
+    return randomise(UNet(3, 3, 32, (1, 2, 2, 2), 1, **options), seed=3)
+
+
+def test_a_file_of_pesser_s(tmp_path):
+    theirs = ours()
+    torch.save(theirs.state_dict(), tmp_path / "ema_diffusion_cifar10.ckpt")
+    assert_same_function(ddpm.load(tmp_path / "ema_diffusion_cifar10.ckpt"), theirs, *batch())
+    config = resolved(tmp_path / "ema_diffusion_cifar10.ckpt", "variance=fixed_small")
+    assert (config.choices.recipe, config.choices.variance) == ("cifar10", "fixed_small")
+
+
+def test_a_training_checkpoint_of_ddim_s_gives_the_average(tmp_path):
+    theirs, raw = ours(), randomise(UNet(3, 3, 32, (1, 2, 2, 2), 1), seed=4)
+    states = [{f"module.{key}": value for key, value in raw.state_dict().items()}, {"state": {}}, 5, 1234]
+    torch.save([*states, theirs.state_dict()], tmp_path / "ckpt.pth")
+    assert_same_function(ddpm.load(tmp_path / "ckpt.pth"), theirs, *batch())
+    assert checkpoint.load(tmp_path / "ckpt.pth").step == 1234
+
+
+@pytest.mark.parametrize(
+    ("options", "overrides"),
+    [
+        ({"heads": 1}, ["network.heads=1"]),
+        ({"heads": 4, "scale_shift": True, "learn_sigma": True}, []),
+        (
+            {"heads": 2},
+            ["network.heads=2", "prediction=x0", "schedule=cosine", "schedule.T=4000", "network.dropout=0.3"],
+        ),
+    ],
+)
+def test_a_file_of_improved_diffusion_s(tmp_path, options, overrides):
+    theirs = randomise(peer_networks.Improved(32, (1, 2, 2, 2), 2, (1, 2), **options), seed=5)
+    file = tmp_path / "ema_0.9999_500000.pt"
+    torch.save(theirs.state_dict(), file)
+    assert_same_function(ddpm.load(file, *overrides), theirs, *batch())
+    config = resolved(file, *overrides)
+    assert config.network.attention_resolutions == [16, 8]
+    assert config.choices.variance == ("learned_range" if "learn_sigma" in options else "fixed_large")
+
+
+def test_timesteps_that_were_rescaled(tmp_path):
+    theirs = randomise(peer_networks.Improved(32, (1, 2, 2, 2), 1, (1,)), seed=5)
+    torch.save(theirs.state_dict(), tmp_path / "model.pt")
+    p = ddpm.load(tmp_path / "model.pt", "network.heads=1", "schedule.T=4000", "network.time_scale=0.25")
+    x, _ = batch()
+    t = torch.tensor([12, 3996])
+    with torch.no_grad():
+        torch.testing.assert_close(p.network(x, t), theirs(x, t * 0.25), rtol=1e-4, atol=1e-4)
+
+
+def test_heads_of_a_given_size(tmp_path):
+    theirs = randomise(peer_networks.Improved(32, (1, 1), 1, (1,), heads=2), seed=6)
+    torch.save(theirs.state_dict(), tmp_path / "model.pt")
+    assert_same_function(ddpm.load(tmp_path / "model.pt", "network.head_channels=16"), theirs, *batch())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_emb.weight": torch.zeros(10, 128)}, "class_cond=True"),
+        ({"input_blocks.2.0.op.weight": None, "input_blocks.2.0.op.bias": None}, "resblock_updown=True"),
+        ({"out.2.weight": None}, "lacks the tensor that we call conv_out.weight"),
+        ({"out.2.weight": torch.zeros(4, 32, 3, 3)}, "4 channels out of 3"),
+        ({"out.2.weight": "text"}, "out.2.weight is a str"),
+    ],
+)
+def test_networks_of_guided_diffusion_s_that_are_not_ours(tmp_path, changes, message):
+    state = peer_networks.Improved(32, (1, 1), 1, (1,)).state_dict()
+    state = {key: value for key, value in (state | changes).items() if value is not None}
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(ValueError, match=r"guided-diffusion.*, but") as refusal:
+        checkpoint.load(tmp_path / "model.pt")
+    assert message in str(refusal.value)
+
+
+def test_a_file_of_w86763777_s(tmp_path):
+    theirs = randomise(peer_networks.W86763777(1000, 32, (1, 2, 2, 2), 2, (1,)), seed=7)
+    raw = peer_networks.W86763777(1000, 32, (1, 2, 2, 2), 2, (1,))
+    optim = torch.optim.Adam(raw.parameters())
+    states = {"net_model": raw.state_dict(), "ema_model": theirs.state_dict(), "optim": optim.state_dict()}
+    torch.save({**states, "sched": {"last_epoch": 9}, "step": 800_000, "x_T": torch.randn(4)}, tmp_path / "ckpt.pt")
+    assert_same_function(ddpm.load(tmp_path / "ckpt.pt"), theirs, *batch())
+    assert checkpoint.load(tmp_path / "ckpt.pt").step == 800_000
+    with pytest.raises(RequestError, match=r"schedule.T cannot change.*states schedule.T=1000"):
+        resolved(tmp_path / "ckpt.pt", "schedule.T=500")
+
+
+def test_the_published_numbers_of_tensors():
+    """328 of pesser's, 329 with w86763777's table, 304 where q, k and v are one."""
+    assert len(peer_networks.W86763777(10, 32, (1, 2, 2, 2), 2, (1,)).state_dict()) == 329
+    assert len(peer_networks.Improved(32, (1, 2, 2, 2), 2, (1,)).state_dict()) == 304
+
+
+def test_a_file_of_no_known_layout_is_described(tmp_path):
+    for content, what in (({"model": {}}, "1 keys: model"), ([1, 2], "a list"), ({}, "nothing")):
+        torch.save(content, tmp_path / "x.pt")
+        with pytest.raises(ValueError, match=f"no known layout: it holds {what}; known are our own"):
+            checkpoint.load(tmp_path / "x.pt")
+    save_file({"time_embedding.linear_1.weight": torch.zeros(1)}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match="give the folder"):
+        checkpoint.load(tmp_path / "x.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"no")
+    with pytest.raises(ValueError, match="cut short"):
+        checkpoint.load(tmp_path / "x.safetensors")
+
+
+# --- on the command line ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["network.channels=64"], "network.channels cannot change: the file (diffusers) states network.channels=32"),
+        (["network=iddpm"], "network cannot change"),
+        (["network.heads=2"], "there is no setting 'network.heads'"),
+        (["schedule.beta_1=1e-3"], "the file (diffusers) states schedule.beta_1=0.0001"),
+        (["objective=vlb"], "objective is the checkpoint's"),
+        (["recipe=cifar"], "did you mean cifar10"),
+    ],
+)
+def test_what_a_foreign_file_states_cannot_change(folder, overrides, message):
+    with pytest.raises(RequestError) as refusal:
+        resolved(folder, *overrides)
+    assert message in str(refusal.value)
+
+
+def test_a_recipe_is_asked_for_where_several_would_do(folder):
+    edit(folder / "config.json", sample_size=256)
+    with pytest.raises(RequestError, match="add recipe=NAME, one of celeba_hq"):
+        resolved(folder)
+    assert resolved(folder, "recipe=lsun_cat").choices.data == "lsun_cat"
+
+
+def test_a_foreign_folder_is_evaluated(workspace):
+    options = {**CIFAR10, "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (32, 32)}
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    network = randomise(UNet2DModel(**{**options, **blocks}), seed=8)
+    DDPMPipeline(network, DDPMScheduler(num_train_timesteps=20)).save_pretrained("theirs")
+    asked = ["ckpt=theirs", "debug=smoke", "sampler.steps=5", "logger=csv"]
+    done = run("evaluate.py", *asked, cwd=workspace)
+    assert "read as diffusers: recipe=digits" in done.stdout
+    results = json.loads((workspace / "runs/evaluations/theirs/results.json").read_text())
+    assert results["config"]["foreign"] == "diffusers"
+    refusal = run("evaluate.py", *asked, "schedule.T=10", cwd=workspace, code=2)
+    assert refusal.stderr == "error: schedule.T cannot change: the file (diffusers) states schedule.T=20\n"
+
+
+# --- the Hub ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_name_on_the_hub(folder, unet, monkeypatch):
+    asked = []
+
+    def snapshot_download(name, revision, allow_patterns):
+        asked.append((name, revision, "unet/*.json" in allow_patterns))
+        return str(folder)
+
+    fake = types.SimpleNamespace(snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", fake)
+    assert_same_function(ddpm.load("hf://google/ddpm-cifar10-32@main"), unet, *batch())
+    assert asked == [("google/ddpm-cifar10-32", "main", True)]
+
+
+def test_the_hub_out_of_reach(monkeypatch):
+    def snapshot_download(*_, **__):
+        raise ConnectionError("no route\nto host")
+
+    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(snapshot_download=snapshot_download))
+    with pytest.raises(ValueError, match="cannot be fetched: no route"):
+        checkpoint.load("hf://google/ddpm-cifar10-32")
+    with pytest.raises(ValueError, match="not of the form hf://OWNER/NAME"):
+        checkpoint.load("hf://ddpm")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ImportError, match="pip install"):
+        checkpoint.load("hf://google/ddpm-cifar10-32")
+
+
+def test_a_foreign_network_can_be_built_and_trained():
+    config = compose(["network=iddpm"])
+    network = build.network(config, build.dataset(config))
+    assert network.mid.attn_1.heads == 4
+    assert network(torch.randn(2, 1, 8, 8), torch.tensor([0, 999])).shape == (2, 1, 8, 8)

@@ -1,0 +1,165 @@
+"""What is exported is what was trained: the same function, the same samples, in diffusers and back."""
+
+import json
+
+import pytest
+import torch
+from commands import run
+from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+from random_checkpoint import saved
+from safetensors.torch import load_file
+
+import ddpm
+from ddpm import build
+from ddpm.checkpoints import checkpoint, export
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.config.grammar import quote_paths
+from ddpm.config.groups import options_of
+
+SMALL = [
+    "recipe=cifar10",
+    "network.channels=32",
+    "network.num_res_blocks=1",
+    "schedule.T=20",
+]
+RESCALED = ["schedule.T=40", "schedule.rescale=true"]
+
+
+def exported(*overrides):
+    """What diffusers makes of the folder `out`, without its progress bar."""
+    export.export(list(overrides))
+    pipeline = DDPMPipeline.from_pretrained("out")
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        SMALL,
+        [*SMALL, "variance=fixed_small", "prediction=v", "schedule=cosine", "schedule.T=30"],
+        [*SMALL, "variance=learned_range", "objective=hybrid", "prediction=x0", "schedule=constant"],
+        [*SMALL, "network=iddpm", "network.channel_mult=[1,1]", "schedule=quadratic", *RESCALED],
+        ["recipe=digits", "sampler.steps=5", "schedule.T=20", "schedule=sigmoid"],
+    ],
+)
+def test_diffusers_draws_our_samples_from_the_same_noise(workspace, overrides):
+    saved("run.ckpt", *overrides, gain=0.3)
+    pipeline = exported("ckpt=run.ckpt", "to=out")
+    p = ddpm.load("run.ckpt")
+    shape = (2, 1, 8, 8) if overrides[0] == "recipe=digits" else (2, 3, 32, 32)
+    arguments = {"batch_size": 2, "num_inference_steps": p.q.T, "output_type": "np"}
+    theirs = torch.from_numpy(pipeline(generator=torch.Generator().manual_seed(3), **arguments).images)
+    g = torch.Generator().manual_seed(3)
+    *_, last = ddpm.Ancestral()(p, torch.randn(shape, generator=g), g)
+    ours = (last.x_t / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    assert ours.std() > 0.1
+    assert (ours - theirs).abs().max() < 1e-3  # theirs computes its coefficients in float32
+    if "schedule=constant" not in overrides:
+        back = ddpm.load("out", "sampler.steps=5")
+        for key, value in p.network.state_dict().items():
+            assert torch.equal(value, back.network.state_dict()[key])
+        torch.testing.assert_close(back.q.alpha_bar, p.q.alpha_bar)
+
+
+def test_the_round_trip_at_full_size(workspace):
+    saved("run.ckpt", "recipe=cifar10")
+    theirs, p = exported("ckpt=run.ckpt", "to=out").unet, ddpm.load("run.ckpt")
+    fresh = UNet2DModel.from_config(theirs.config)
+    fresh.load_state_dict(load_file("out/unet/diffusion_pytorch_model.safetensors"), strict=True)
+    assert len(fresh.state_dict()) == 328
+    x, t = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([7, 999])
+    with torch.no_grad():
+        want = theirs(x, t).sample
+        assert want.std() > 0.1
+        for ours in (p, ddpm.load("out")):
+            assert (ours.network(x, t) - want).norm() < 1e-5 * want.norm()
+
+
+@pytest.mark.parametrize("schedule", options_of("schedule"))
+def test_every_schedule_is_theirs(schedule):
+    config = compose([f"schedule={schedule}", "schedule.T=50", "sampler.steps=5"])
+    p = build.reverse_process(config, build.dataset(config))
+    theirs = DDPMScheduler.from_config(export.scheduler_config(p, config))
+    torch.testing.assert_close(theirs.alphas_cumprod, p.q.alpha_bar[1:].float(), rtol=1e-4, atol=1e-7)
+
+
+def test_safetensors_are_a_checkpoint(workspace):
+    saved("run.ckpt", *SMALL)
+    export.export(["ckpt=run.ckpt", "to=out", "format=safetensors"])
+    ours, back = ddpm.load("run.ckpt"), ddpm.load("out")
+    for key, value in ours.network.state_dict().items():
+        assert torch.equal(value, back.network.state_dict()[key])
+    content = checkpoint.load("out/model.safetensors")
+    assert (content.step, content.name, content.config["schedule"]["T"]) == (7, "out", 20)
+    assert "run.ckpt" not in json.dumps(content.config)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["prediction=mu"], "diffusers has no prediction=mu"),
+        (["variance=learned", "objective=vlb"], "diffusers has no variance=learned"),
+        (["network=iddpm", "network.attention_resolutions=[32,16]"], "heads of one size, and these have 8 and 16"),
+        (["network.channel_mult=[2,2]"], "no network with channel_mult=[2, 2]"),
+        (["network=iddpm", "network.time_scale=0.25"], "no network with time_scale=0.25"),
+    ],
+)
+def test_what_diffusers_does_not_have_is_refused(workspace, overrides, message):
+    saved("run.ckpt", *SMALL, *overrides)
+    with pytest.raises(RequestError, match="use format=safetensors") as refusal:
+        export.export(["ckpt=run.ckpt", "to=out"])
+    assert message in str(refusal.value)
+    assert not (workspace / "out").exists()
+
+
+def test_the_card_holds_the_measurements_of_this_checkpoint(workspace):
+    run_folder = workspace / "run"
+    (run_folder / "checkpoints").mkdir(parents=True)
+    saved(run_folder / "checkpoints" / "last.ckpt", "recipe=digits")
+    export.export(["ckpt=run", "to=before"])
+    assert "Not evaluated." in (workspace / "before" / "README.md").read_text()
+    metrics = {"fid": {"value": 12.5, "n": 1500, "reference": "test", "reference_n": 297}}
+    results = {"metrics": metrics, "protocol": {"fingerprint": "abc"}, "ckpt": "/elsewhere/last.ckpt"}
+    (run_folder / "results.json").write_text(json.dumps(results))
+    export.export(["ckpt=run", "to=after"])
+    card = (workspace / "after" / "README.md").read_text()
+    assert "| fid | 12.5000 | 1,500 images against 297 of test |" in card
+    assert '"fingerprint": "abc"' in card
+    (run_folder / "results.json").write_text(json.dumps({**results, "ckpt": "previous.ckpt"}))
+    export.export(["ckpt=run", "to=other"])
+    assert "Not evaluated." in (workspace / "other" / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["to=out"], "ckpt= is missing"),
+        (["ckpt=run.ckpt"], "to= is missing"),
+        (["ckpt=run.ckpt", "to=full"], "choose another folder with to="),
+        (["ckpt=run.ckpt", "to=out", "format=onnx"], "format=onnx is not one of diffusers, safetensors"),
+        (["ckpt=run.ckpt", "to=out", "network.channels=64"], "cannot change"),
+        (["ckpt=run.ckpt", "to=out", "objective"], "KEY=VALUE"),
+    ],
+)
+def test_a_wrong_request_writes_nothing(workspace, arguments, message):
+    saved("run.ckpt", *SMALL)
+    (workspace / "full").mkdir()
+    (workspace / "full" / "file").touch()
+    before = sorted(workspace.rglob("*"))
+    with pytest.raises(RequestError, match=message):
+        export.export(quote_paths(arguments))
+    assert sorted(workspace.rglob("*")) == before
+
+
+def test_the_command(workspace):
+    saved("run.ckpt", *SMALL)
+    done = run("-m", "ddpm", "export", "ckpt=run.ckpt", "to=a folder, of = mine", cwd=workspace)
+    assert done.stdout == f"exported: {workspace / 'a folder, of = mine'}\n"
+    assert done.stderr == ""
+
+
+def test_help_is_the_module_s(capsys):
+    assert export.main(["--help"]) == 0
+    assert "format=diffusers|safetensors" in capsys.readouterr().out

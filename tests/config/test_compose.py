@@ -1,0 +1,139 @@
+"""Paths survive Hydra's grammar, wrong requests get one line, and no question imports torch."""
+
+import subprocess
+import sys
+
+import pytest
+from commands import ROOT
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
+from omegaconf import OmegaConf
+
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.config.evaluation import compose_evaluation
+from ddpm.config.grammar import as_typed, quote_paths
+
+PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(
+    lambda path: path not in ("null", "auto") and not path.startswith("~")
+)
+
+
+@given(PATHS)
+@example("runs/a=b, c [d] {e} 'f' \"g\" \\")
+@example("${oc.env:HOME}")
+@example("\\'")
+@example("\\\\${x}")
+@example("C:\\dir\\")
+@example("\\\n")
+@example("über/日本.ckpt")
+def test_any_path_reaches_the_configuration_as_it_was_typed(path):
+    (quoted,) = quote_paths([f"ckpt={path}"])
+    override = OverridesParser.create().parse_override(quoted)
+    assert not override.is_sweep_override()
+    assert OmegaConf.create({"ckpt": override.value()}).ckpt == path
+    assert as_typed([quoted, "seed=1"]) == [f"ckpt={path}", "seed=1"]  # for the command line of a sweep's run
+
+
+def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/ada")
+    assert quote_paths(["out=~/runs", "seed=1,2", "resume=null"]) == [
+        "out='/home/ada/runs'",
+        "seed=1,2",
+        "resume=null",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["objectiv=vlb"], "did you mean objective"),
+        (["max_step=3"], "did you mean max_steps"),
+        (["optimizer.lrr=1"], "did you mean optimizer.lr"),
+        (["network.chanels=64"], "did you mean network.channels"),
+        (["objective=vbl"], "did you mean vlb"),
+        (["objective=foo"], "options: hybrid, simple, vlb"),
+        (["experiment=nothing"], "options:"),
+        (["max_steps"], "KEY=VALUE"),
+        (["optimizer.lr=[1"], "cannot read"),
+        (["max_steps=0"], "at least 1"),
+        (["max_steps=-5"], "at least 1"),
+        (["max_steps=many"], "whole number"),
+        (["max_steps=true"], "whole number"),
+        (["max_steps=1.5"], "whole number"),
+        (["~max_steps"], "whole number"),
+        (["data.batch_size=0"], "at least 1"),
+        (["schedule.T=1"], "at least 2"),
+        (["optimizer.lr=0"], "positive"),
+        (["optimizer.lr=.inf"], "positive"),
+        (["optimizer.grad_clip=-1"], "positive"),
+        (["ema.decay=1"], "[0, 1)"),
+        (["data.split=dev"], "train, test or both"),
+        (["evaluation.num_samples=1"], "at least 2"),
+        (["sampler.steps=1001"], "use at most"),
+        (["trainer.precision=bf16-true"], "bf16-mixed"),
+        (["trainer.compile=fast"], "reduce-overhead"),
+        (["trainer.channels_last=maybe"], "true, false or auto"),
+        (["trainer.resident=1"], "true, false or auto"),
+        (["variance=learned"], "objective=hybrid"),
+        (["objective=hybrid"], "variance=learned_range"),
+        (["objective=vlb", "weighting=min_snr"], "weighting=none"),
+        (["data=swiss_roll"], "network=mlp"),
+        (["network=mlp"], "network=unet"),
+        (["+extra=1"], "no setting 'extra'"),
+        (["+optimizer.beta=1"], "no setting 'optimizer.beta'"),
+    ],
+)
+def test_a_wrong_request_is_one_line(overrides, message):
+    with pytest.raises(RequestError) as refusal:
+        compose(overrides)
+    assert message in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_the_command_line_wins_over_debug_over_experiment_over_recipe():
+    assert compose([]).max_steps > compose(["debug=smoke"]).max_steps
+    assert compose(["debug=smoke", "max_steps=3"]).max_steps == 3
+
+
+def test_choices_name_the_option_of_every_group():
+    choices = compose(["objective=vlb"]).choices
+    assert choices.objective == "vlb"
+    assert choices.prediction == "eps"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("objective=vlb", "checkpoint's"),
+        ("schedule.T=10", "checkpoint's"),
+        ("network.channels=64", "checkpoint's"),
+        ("evaluation.samples=3", "did you mean"),
+        ("sampler=dim", "did you mean ddim"),
+        ("sampler.steps=5000", "use at most"),
+    ],
+)
+def test_an_evaluation_leaves_the_model_what_it_is(override, message):
+    base = OmegaConf.to_container(compose(["debug=smoke"]))
+    with pytest.raises(RequestError, match=message):
+        compose_evaluation(base, [override])
+
+
+def test_an_evaluation_starts_from_the_checkpoints_own_configuration():
+    base = OmegaConf.to_container(compose(["sampler=ddim", "sampler.eta=0.5", "sampler.steps=9", "schedule.T=77"]))
+    config = compose_evaluation(base, ["sampler.steps=7", "ckpt='a b'"])
+    assert (config.sampler.eta, config.sampler.steps, config.schedule.T, config.ckpt) == (0.5, 7, 77, "a b")
+    assert "eta" not in compose_evaluation(base, ["sampler=ancestral"]).sampler
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_questions_are_answered_without_torch(script, arguments, workspace):
+    code = f"import sys, runpy; sys.argv = {[script, *arguments]!r}; sys.path.insert(0, {str(ROOT)!r})\n"
+    code += f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+    code += "finally: assert 'torch' not in sys.modules, 'torch was imported'"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=workspace)
+    assert answer.returncode == 0, answer.stderr
+    assert "sampler" in answer.stdout
+    assert not list(workspace.iterdir())

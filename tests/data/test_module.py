@@ -1,0 +1,244 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import lightning.pytorch as L
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+from PIL import Image
+
+from ddpm.data.dataset import DataError, Dataset, InMemory
+from ddpm.data.digits import Digits
+from ddpm.data.folder import Folder
+from ddpm.data.module import DataModule
+from ddpm.data.order import Order
+
+
+class Numbered(Dataset):
+    """Image k is of level k throughout."""
+
+    name = "numbered"
+    shape = (1, 2, 2)
+    fingerprint = "numbered"
+
+    def __init__(self, train: int = 48, test: int = 11) -> None:
+        self.sizes = {"train": train, "test": test}
+
+    def prepare(self) -> None: ...
+
+    def split(self, name):
+        return InMemory(torch.arange(self.sizes[name], dtype=torch.uint8)[:, None, None, None].expand(-1, *self.shape))
+
+
+def placed(module: DataModule, rank: int, world_size: int, step: int = 0) -> DataModule:
+    """As if a Trainer of `world_size` processes had it at `step`."""
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    module.trainer = SimpleNamespace(global_rank=rank, world_size=world_size, global_step=step, strategy=strategy)
+    return module
+
+
+def numbers(batch: torch.Tensor) -> list[int]:
+    return batch[:, 0, 0, 0].tolist()
+
+
+def ready(dataset: Dataset, batch_size: int = 12, max_steps: int = 9, **how) -> DataModule:
+    module = DataModule(dataset, batch_size, 3, max_steps, **how)
+    module.prepare_data()
+    module.setup()
+    return module
+
+
+def test_batches_are_those_of_the_order():
+    module = ready(Numbered())
+    assert [numbers(batch) for batch in module.train_dataloader()] == list(Order(48, 12, 3, 9))
+    assert all(batch.dtype == torch.uint8 for batch in module.train_dataloader())
+
+
+def test_two_processes_share_each_batch_and_every_chunk():
+    parts = [placed(ready(Numbered(), chunk=2), rank, 2, step=4) for rank in range(2)]
+    train = [[numbers(batch) for batch in part.train_dataloader()] for part in parts]
+    assert [a + b for a, b in zip(*train, strict=True)] == list(Order(48, 12, 3, 9, start=4))
+    chunks = [{k: numbers(batch) for k, batch in part.val_dataloader()} for part in parts]
+    assert list(chunks[0]) == [0, 2, 4]
+    assert list(chunks[1]) == [1, 3, 5]
+    assert [i for k in range(6) for i in (chunks[0] | chunks[1])[k]] == list(range(11))
+
+
+def test_chunks_do_not_depend_on_the_number_of_processes():
+    alone = dict(ready(Numbered(), chunk=3).val_dataloader())
+    for world_size in (2, 3, 4):
+        shared = {}
+        for rank in range(world_size):
+            shared |= dict(placed(ready(Numbered(), chunk=3), rank, world_size).val_dataloader())
+        assert {k: numbers(v) for k, v in shared.items()} == {k: numbers(v) for k, v in alone.items()}
+
+
+def test_too_few_chunks_for_the_processes():
+    with pytest.raises(DataError, match=r"11 examples, 2 chunks of 6, .* 4 processes: use a chunk of 2"):
+        placed(ready(Numbered(), chunk=6), 0, 4).val_dataloader()
+
+
+def test_requests_that_cannot_be():
+    with pytest.raises(DataError, match=r"does not divide over 5 processes x 1 .*: use 10 or 15"):
+        placed(ready(Numbered()), 0, 5).train_dataloader()
+    with pytest.raises(DataError, match="does not divide over 1 processes x 5"):
+        ready(Numbered(), accumulate=5)
+    with pytest.raises(DataError, match="more than the 48 training examples"):
+        ready(Numbered(), batch_size=60)
+    with pytest.raises(DataError, match="num_workers=-1"):
+        ready(Numbered(), num_workers=-1)
+    with pytest.raises(DataError, match="chunk=0"):
+        ready(Numbered(), chunk=0)
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    for k in range(40):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 4), k, np.uint8)).save(tmp_path / "pictures" / f"{k:02}.png")
+    return tmp_path / "pictures"
+
+
+def test_workers_decode_the_same_batches(pictures):
+    def batches(array_gib, num_workers):
+        dataset = Folder(4, str(pictures), channels=1, array_gib=array_gib, root=str(pictures.parent / "root"))
+        module = ready(dataset, num_workers=num_workers)
+        return [numbers(b) for b in module.train_dataloader()], [numbers(b) for _, b in module.val_dataloader()], module
+
+    train, val, module = batches(1.0, 2)
+    assert module.train_dataloader().loader.num_workers == 0  # nothing to decode
+    assert "data.root" in module.advice
+    *streamed, module = batches(0.0, 2)
+    assert streamed == [train, val]
+    assert "data.num_workers (now 2;" in module.advice
+    assert "data.array_gib=1" in module.advice
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_an_error_is_one_line_from_a_worker_too(pictures, num_workers):
+    (pictures / "07.png").write_bytes(b"")
+    dataset = Folder(4, str(pictures), array_gib=0.0, root=str(pictures.parent / "root"))
+    with pytest.raises(DataError) as error:
+        list(ready(dataset, num_workers=num_workers).train_dataloader())
+    assert str(error.value).startswith(f"cannot read {pictures / '07.png'}: it is empty; repair")
+    assert "\n" not in str(error.value)
+
+
+class Watcher(L.LightningModule):
+    """Trains nothing and remembers what it was shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.trained: list[tuple[int, int, list[int]]] = []
+        self.validated: list[int] = []
+
+    def training_step(self, batch, batch_idx):
+        self.trained.append((self.global_step, batch_idx, numbers(batch)))
+        return self.weight * batch.float().mean()
+
+    def validation_step(self, batch, batch_idx):
+        self.validated += numbers(batch[1])
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 1e-3)
+
+
+def fit(folder: Path, max_steps: int, accumulate: int, checkpoint: Path | None = None, **how) -> Watcher:
+    watcher = Watcher()
+    folder.mkdir(exist_ok=True)
+    trainer = L.Trainer(
+        max_steps=max_steps,
+        accelerator="cpu",
+        accumulate_grad_batches=accumulate,
+        val_check_interval=4 * accumulate,
+        check_val_every_n_epoch=None,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        callbacks=[ModelCheckpoint(folder, "{step}", save_top_k=-1, every_n_train_steps=1)],
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **how,
+    )
+    trainer.fit(watcher, DataModule(Numbered(), 12, 3, max_steps, accumulate, chunk=4), ckpt_path=checkpoint)
+    return watcher
+
+
+quiet = pytest.mark.filterwarnings(
+    "ignore:`isinstance.treespec, LeafSpec.` is deprecated:FutureWarning",
+    "ignore:Checkpoint directory:UserWarning",
+    "ignore:The dirpath has changed:UserWarning",
+)
+
+
+@quiet
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_a_resumed_run_goes_on_where_it_was(tmp_path, accumulate):
+    whole = fit(tmp_path / "whole", 9, accumulate)
+    assert len(whole.trained) == 9 * accumulate
+    assert sorted(whole.validated) == sorted(2 * list(range(11)))  # after steps 4 and 8
+    for step in (2, 7):
+        rest = fit(tmp_path / "rest", 9, accumulate, tmp_path / "whole" / f"step={step}.ckpt")
+        assert rest.trained == whole.trained[step * accumulate :]
+
+
+@quiet
+def test_a_run_that_ended_can_be_prolonged(tmp_path):
+    whole = fit(tmp_path / "whole", 9, 1)
+    first = fit(tmp_path / "first", 5, 1)
+    second = fit(tmp_path / "second", 9, 1, tmp_path / "first" / "step=5.ckpt")
+    assert first.trained + second.trained == whole.trained
+
+
+TWO_PROCESSES = """
+import json, os, sys, warnings
+warnings.simplefilter("ignore")
+from pathlib import Path
+sys.path.insert(0, str(Path(sys.argv[1])))
+from test_module import fit
+watcher = fit(Path(sys.argv[2]), 5, 2, devices=2, strategy="ddp")
+rank = int(os.environ.get("LOCAL_RANK", 0))
+Path(sys.argv[2], f"{rank}.json").write_text(json.dumps([watcher.trained, watcher.validated]))
+"""
+
+
+def test_two_real_processes_see_disjoint_halves_that_make_up_the_whole(tmp_path):
+    script = tmp_path / "two.py"
+    script.write_text(TWO_PROCESSES)
+    subprocess.run(
+        [sys.executable, script, Path(__file__).parent, tmp_path / "run"], check=True, capture_output=True, timeout=300
+    )
+    (trained_0, validated_0), (trained_1, validated_1) = (
+        json.loads((tmp_path / "run" / f"{rank}.json").read_text()) for rank in range(2)
+    )
+    joined = [a + b for (*_, a), (*_, b) in zip(trained_0, trained_1, strict=True)]
+    assert joined == list(Order(48, 12, 3, 5, accumulate=2))
+    # Chunks of 4 of 11 examples: 0 and 2 here, 1 there.
+    assert validated_0 == [0, 1, 2, 3, 8, 9, 10]
+    assert validated_1 == [4, 5, 6, 7]
+
+
+def test_digits_through_the_module():
+    module = ready(Digits(), batch_size=128, max_steps=3)
+    assert [batch.shape for batch in module.train_dataloader()] == [(128, 1, 8, 8)] * 3
+    assert sum(len(images) for _, images in module.val_dataloader()) == 297
+
+
+def test_examples_on_the_device_make_the_same_batches():
+    plain, resident = ready(Numbered()), placed(ready(Numbered(), resident=True), 0, 1)
+    resident.setup()
+    for a, b in zip(plain.train_dataloader(), resident.train_dataloader(), strict=True):
+        assert a.dtype == b.dtype
+        assert torch.equal(a, b)
+    assert [numbers(images) for _, images in plain.val_dataloader()] == [
+        numbers(images) for _, images in resident.val_dataloader()
+    ]
+
+
+def test_examples_stay_in_host_memory_unless_there_is_a_gpu():
+    assert isinstance(ready(Numbered(), resident="auto").train, InMemory)

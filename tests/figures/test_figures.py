@@ -1,0 +1,268 @@
+"""Figures: each on a small random model, what they show held against its definition, and what is refused."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+from commands import ROOT, Fork
+from matplotlib.figure import Figure
+from omegaconf import OmegaConf
+from PIL import Image
+
+from ddpm import build
+from ddpm.checkpoints import checkpoint
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.config.evaluation import compose_evaluation
+from ddpm.data.dataset import InMemory
+from ddpm.data.pixels import to_uint8, to_unit
+from ddpm.diffusion.sampler import DDIM, DPMSolver
+from ddpm.figures import chains, drawing, interpolation, neighbours
+from ddpm.figures.bound import losses
+from ddpm.figures.gallery import FIGURES, Gallery
+from ddpm.randomness import generator
+
+DEFAULTS = OmegaConf.load(ROOT / "conf/evaluate.yaml").figure
+DIGITS = ["schedule.T=20", "sampler.steps=5", "network.channels=16"]
+ROLL = ["recipe=swiss_roll", "schedule.T=20", "sampler.steps=5", "network.channels=16", "figure.points=50"]
+SMALL = [
+    "figure.samples.count=7",
+    "figure.rate_distortion.count=3",
+    "figure.loss_by_t.count=3",
+    "figure.nearest_neighbours.count=2",
+    "figure.film={count: 2, frames: 4}",
+    "figure.interpolation.lambdas=3",
+]
+OF_POINTS = [name for name, each in FIGURES.items() if each.points]
+
+
+def gallery(names, *overrides) -> Gallery:
+    return of(compose([f"figures=[{','.join(names)}]", *SMALL, *overrides], "evaluate"))
+
+
+def of(config) -> Gallery:
+    """With random weights."""
+    images = build.dataset(config)
+    p = build.reverse_process(config, images).requires_grad_(False).eval()
+    return build.gallery(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return gallery(["samples"], *DIGITS)
+
+
+@pytest.fixture(scope="module")
+def scene(digits):
+    return digits.scene
+
+
+def test_settings_are_the_arguments():
+    sections = {name: set(section) for name, section in DEFAULTS.items() if OmegaConf.is_config(section)}
+    assert sections == {name: set(inspect.signature(f.make).parameters) - {"scene"} for name, f in FIGURES.items()}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_figure_of_images_is_made(name, tmp_path, capsys):
+    gallery([name], *DIGITS).draw(tmp_path, torch.device("cpu"))
+    made = {path.name for path in tmp_path.iterdir()}
+    expected = {"film": {"gif"}, "samples": {"png", "npz"}}
+    vector = {"svg", "pdf"} if name in ("rate_distortion", "loss_by_t") else set()
+    assert made == {f"{name}.{suffix}" for suffix in expected.get(name, {"png"}) | vector}
+    assert {line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()} == made
+
+
+def test_the_same_request_draws_the_same_files_again(tmp_path):
+    made = []
+    for _ in range(2):
+        gallery(["shared_latents", "rate_distortion"], *DIGITS).draw(tmp_path, torch.device("cpu"))
+        made.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
+    assert made[0] == made[1]
+    assert len(made[0]) == 4
+
+
+@pytest.mark.parametrize("name", OF_POINTS)
+def test_every_figure_of_points_is_made(name, tmp_path):
+    gallery([name], *ROLL).draw(tmp_path, torch.device("cpu"))
+    assert any(tmp_path.iterdir())
+
+
+def test_samples_are_those_of_the_sampler_in_any_chunks(scene, digits, tmp_path):
+    digits.draw(tmp_path, torch.device("cpu"))
+    draw = generator("cpu", 0, 1, 0)
+    *_, last = scene.sampler(scene.p, torch.randn(7, 1, 8, 8, generator=draw), draw)
+    found = np.load(tmp_path / "samples.npz")["arr_0"]
+    assert found.dtype == np.uint8
+    assert np.array_equal(found, to_uint8(last.x_t).permute(0, 2, 3, 1))
+    assert len(gallery(["samples"], *DIGITS, "evaluation.chunk=3").scene.samples(7)) == 7
+
+
+def test_sorting_is_by_class_and_loses_no_sample(scene, digits, tmp_path):
+    gallery(["samples"], *DIGITS, "figure.samples.sort=true").draw(tmp_path, torch.device("cpu"))
+    found = torch.from_numpy(np.load(tmp_path / "samples.npz")["arr_0"]).permute(0, 3, 1, 2)
+    classes = scene.features()(found).logits.argmax(1)
+    assert (classes.diff() >= 0).all()
+    assert sorted(map(bytes, found.numpy())) == sorted(map(bytes, scene.samples(7).numpy()))
+
+
+@pytest.mark.parametrize("sampler", [DDIM(5, eta=1.0), DPMSolver(6)])
+def test_the_last_estimate_of_progressive_generation_is_the_sample(sampler):
+    made = gallery(["progressive"], *DIGITS).scene
+    made.sampler = sampler
+    *_, (t, last) = made.chain("", 3)
+    assert (t, last.t) == (1, 0)
+    assert torch.equal(to_uint8(last.x_0), to_uint8(last.x_t))
+
+
+def test_groups_of_shared_latents_share_x_t_and_nothing_else(scene):
+    seen = {}
+    hook = scene.p.network.register_forward_pre_hook(
+        lambda _, inputs: seen.update({(len(inputs[0]), int(inputs[1][0]) + 1): inputs[0]})
+    )
+    times = scene.visited([20, 10])
+    FIGURES["shared_latents"].make(scene, count=4, t=[20, 10])
+    hook.remove()
+    states = chains.latents(scene, times)
+    assert list(states) == times
+    for t in times:
+        assert torch.equal(seen[4, t], states[t].expand(4, -1, -1, -1))
+    (later,) = scene.visited([1])
+    assert not torch.equal(seen[4, later][0], seen[4, later][1])
+
+
+def test_the_ends_of_an_interpolation_are_the_reconstructions(scene):
+    """By hand: each image alone, encoded and decoded with the noise of the row."""
+    pair = interpolation.ends(scene, [0, 1])
+    assert torch.equal(to_uint8(pair), scene.images.split("test").__getitems__([0, 1]))
+    row = interpolation.mixtures(scene, pair, 13, 5)
+    noise = torch.randn(2, 1, 8, 8, generator=generator("cpu", 0, 4, 13))
+    for k, end in ((0, 0), (1, -1)):
+        x_t = scene.p.q.diffuse(pair[k : k + 1], torch.tensor([13]), noise[k : k + 1])
+        *_, last = scene.sampler(scene.p, x_t, generator("cpu", 0, 5, 13), start=13)
+        torch.testing.assert_close(row[end : end + 1 or None], last.x_t, rtol=0, atol=1e-4)
+    same = interpolation.mixtures(scene, pair[:1].expand(2, -1, -1, -1), 1, 3)
+    assert (same - pair[0]).abs().mean() < 0.2  # at t = 1 hardly any noise
+
+
+def test_a_walk_from_the_middle_visits_the_times_below(scene):
+    x_t = torch.zeros(3, 1, 8, 8)
+    states = list(scene.sampler(scene.p, x_t, generator("cpu", 0), start=13, repeat_noise=True))
+    assert [s.t for s in states] == [t for t in [*scene.sampler.steps(20), 0] if t < 13]
+    assert all(torch.allclose(s.x_t[0], s.x_t[2], atol=1e-5) for s in states)
+
+
+def test_the_forward_chain_has_the_marginals_of_q():
+    scene = gallery(["forward"], *ROLL).scene
+    x_0 = torch.zeros(4000, 2)
+    scene.points, scene.images.split = 4000, lambda name: InMemory(x_0)
+    clouds = {}
+    scene.panels = lambda states, times, caption: clouds.update(zip(times, states, strict=True)) or ()
+    FIGURES["forward"].make(scene, count=1, t=[3, 9, 20])
+    for t in (3, 9, 20):
+        assert clouds[t].var() == pytest.approx(float(1 - scene.p.q.alpha_bar[t]), rel=0.05)
+
+
+@pytest.mark.parametrize("space", ["pixels", "features"])
+def test_a_training_image_is_its_own_nearest_neighbour(scene, space):
+    train = scene.images.split("train")
+    images = train.__getitems__([3, 700, 1499])
+    embed = neighbours.embedding(scene, space)
+    found = neighbours.nearest(images, train, 4, embed, chunk=400)
+    assert found.which[:, 0].tolist() == [3, 700, 1499]
+    assert found.distance[:, 0].max() < 1e-4
+    all_at_once = torch.cdist(embed(images), embed(train.values)).sort(1)
+    torch.testing.assert_close(found.distance[:, 1:], all_at_once.values[:, 1:4], rtol=1e-4, atol=1e-4)
+
+
+def test_losses_are_those_of_the_bound(scene):
+    found = losses(scene, 3)
+    assert found.bound.terms.shape == found.simple.shape == (3, 20)
+    x_0 = to_unit(scene.images.split("test").__getitems__([0, 1, 2]))
+    at_T = scene.p.q.diffuse(x_0, torch.full((3,), 20), noise := scene.noise(3, scene.draw(6)))
+    output = scene.p(at_T, torch.full((3,), 20)).output
+    torch.testing.assert_close(found.simple[:, -1], (noise - output).square().mean((1, 2, 3)))
+
+
+def test_a_film_has_its_frames(scene, tmp_path):
+    (film,) = FIGURES["film"].make(scene, count=2, frames=4)
+    assert len(film.frames) == 4
+    (path,) = drawing.write(tmp_path, "film", film)
+    with Image.open(path) as image:
+        assert image.n_frames == 4
+
+
+def test_a_labelled_grid_holds_the_pixels():
+    images = torch.arange(6 * 64, dtype=torch.int64).remainder(256).byte().reshape(6, 1, 8, 8)
+    picture = np.asarray(drawing.labelled(images, 3, caption="c" * 90, above="abc", beside="de", corner="t", width=96))
+    tiles = np.asarray(drawing._tiled(images, 3, 4))
+    high, wide, _ = tiles.shape
+    windows = np.lib.stride_tricks.sliding_window_view(picture[..., 0], (high, wide))[:, :40]
+    assert (windows == tiles[..., 0]).all((2, 3)).any()
+
+
+def test_plots_name_their_axes(scene):
+    for name in ("rate_distortion", "loss_by_t"):
+        (plot,) = FIGURES[name].make(scene, count=3)
+        assert isinstance(plot, Figure)
+        assert all(axes.get_xlabel() and axes.get_ylabel() for axes in plot.axes)
+
+
+REFUSED = {
+    "figures=[sampels]": "sampels unknown; known are samples, forward",
+    "figures=samples": r"must be a list, figures=\[samples\]",
+    "figures=[]": "choose from samples",
+    "figures=[reverse] figure.reverse.t=[0]": r"1\.\.T, and T=20",
+    "figures=[reverse] figure.reverse.t=[21]": r"1\.\.T, and T=20",
+    "figures=[reverse] figure.reverse.t=5": "must be a list",
+    "figures=[samples] figure=null": "figure.NAME.KEY",
+    "figures=[samples] figure.samples.count=0": "at least 1",
+    "figures=[samples] figure.samples.sort=maybe": "true or false",
+    "figures=[film] figure.film.frames=1": "at least 2",
+    "figures=[film] figure.film.frame=1": "did you mean figure.film.frames",
+    "figures=[interpolation] figure.interpolation.images=[0]": "two images",
+    "figures=[interpolation] figure.interpolation.images=[0,297]": r"0\.\.296, and no 297",
+    "figures=[interpolation] figure.interpolation.images=[0,nowhere.png]": "nowhere.png",
+    "figures=[interpolation] figure.interpolation.images=[0,wide.png]": "wide.png is 9x8, and the model's",
+    "figures=[interpolation] figure.interpolation.images=[0,text.png]": "text.png: it is not a picture",
+    "figures=[nearest_neighbours] figure.nearest_neighbours.spaces=[colours]": "pixels, features",
+    "figures=[shared_latents] sampler.eta=0.0": "sampler=ancestral",
+}
+
+
+@pytest.mark.parametrize("words", REFUSED)
+def test_what_cannot_be_shown_is_refused(words, workspace):
+    Image.new("L", (9, 8)).save("wide.png")
+    (workspace / "text.png").write_text("not a picture")
+    config = compose(DIGITS)
+    with pytest.raises((RequestError, ValueError, OSError), match=REFUSED[words]):
+        of(compose_evaluation(build.plain(config), words.split()))
+
+
+def test_points_have_no_figures_of_images():
+    with pytest.raises(ValueError, match="interpolation shows images, and swiss_roll is points in the plane: choose"):
+        gallery(["samples", "interpolation"], *ROLL)
+
+
+def test_pictures_of_files(scene, workspace):
+    Image.fromarray(scene.images.split("train")[0][0].numpy()).save("a b.png")
+    pair = interpolation.ends(scene, ["a b.png", 0])
+    assert torch.equal(to_uint8(pair[0]), scene.images.split("train")[0])
+
+
+def test_the_command_draws_into_the_run_folder(workspace):
+    Fork.train("debug=smoke", "logger=csv", cwd=workspace).wait()
+    asked = ["ckpt=runs/latest", "figures=[reverse,rate_distortion]", "figure.rate_distortion.count=2"]
+    printed = Fork("evaluate.py", *asked, cwd=workspace).wait().splitlines()
+    drawn = sorted((workspace / "runs/latest/figures").resolve().iterdir())
+    assert [line for line in sorted(printed) if line.startswith("/")] == [str(path) for path in drawn]
+    assert [path.name for path in drawn] == [
+        "rate_distortion.pdf",
+        "rate_distortion.png",
+        "rate_distortion.svg",
+        "reverse.png",
+    ]
+    assert not (workspace / "runs/latest/results.json").exists()
+    refused = Fork("evaluate.py", "ckpt=runs/latest", "figures=[raw]", "out=nothing", cwd=workspace).wait(code=2)
+    assert "known are samples" in refused
+    assert not (workspace / "nothing").exists()
