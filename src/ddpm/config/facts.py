@@ -1,7 +1,7 @@
 """Facts that classes state about themselves, read from their source, so that a refusal need not wait for torch.
 
-A fact is a class attribute with a literal value: `learned = True` in a variance. Rules of refusal, tables and reports ask
-for the fact of the class that a configuration names, never for the name of an option; so a copy of an option under
+A fact is a class attribute with a literal value: `learned = True` in a variance. Rules of refusal, tables and reports
+ask for the fact of the class that a configuration names, never for the name of an option; so a copy of an option under
 another name, or a user's own, is judged as the class that it builds.
 """
 
@@ -17,8 +17,8 @@ from typing import Any
 def fact(target: str, name: str) -> Any:
     """The value of the class attribute `name` of the class at the dotted path `target`; None if it states none.
 
-    The source is read where it says so in plain sight; elsewhere (an inherited fact of another file, a computed one) the
-    class is imported.
+    The source is read where it says so in plain sight; elsewhere (a fact inherited from another file, a computed one)
+    the class is imported.
     """
     module, _, cls = target.rpartition(".")
     if module not in sys.modules:
