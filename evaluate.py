@@ -7,6 +7,7 @@ from ddpm.config import command
 from ddpm.config.errors import request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of
+from ddpm.config.saved import plain
 from ddpm.messages import say
 from ddpm.report import published
 from ddpm.runs import folders
@@ -14,14 +15,14 @@ from ddpm.runs import folders
 
 def evaluate(overrides: list[str]) -> None:
     with request_errors():  # a wrong request ends here, before anything is written
-        from ddpm import build
+        from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
         from ddpm.loggers import loggers
 
         saved = checkpoint.load(path_of("ckpt", overrides))
         config = compose_evaluation(saved.config, overrides)
         loggers.check(config)
-        build.check_devices(config.trainer)
+        launch.check_devices(config.trainer)
         images = build.dataset(config)
         p = build.trained(saved, config, images)
         if config.figures:
@@ -30,15 +31,15 @@ def evaluate(overrides: list[str]) -> None:
         else:
             evaluation = build.evaluation(config, images)
             folder = folders.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
-    place = build.place(config.trainer)
+    place = launch.launch(config.trainer)
     if config.figures:
         if place.rank == 0:
             gallery.draw(folder, place.device)
         return
-    results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": build.plain(config)}, folder)
+    results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": plain(config)}, folder)
     if place.rank == 0:
         results.published = published.compare(config, results.metrics, saved.step)
-        shown = loggers.of_evaluation(folder, build.plain(config), saved)
+        shown = loggers.of_evaluation(folder, plain(config), saved)
         with loggers.closing(shown):
             results.publish(folder, shown, saved.step, config.keep)
         if saved.run and not config.out:

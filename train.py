@@ -2,6 +2,7 @@
 
 from ddpm.config import command
 from ddpm.config.errors import request_errors
+from ddpm.config.saved import plain
 from ddpm.messages import say
 from ddpm.report import published
 from ddpm.runs import folders
@@ -12,13 +13,14 @@ from ddpm.training import resume
 def train(overrides: list[str]) -> None:
     with request_errors():  # a wrong request ends here, before anything is written
         config, run = resume.compose_resumable(overrides)
-        from ddpm import build
+        from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
         from ddpm.loggers import loggers
         from ddpm.training.checkpointing import fit
+        from ddpm.training.trainer import trainer_of
 
-        build.settle(config)
-        build.check_devices(config.trainer)
+        launch.resolve_precision(config)
+        launch.check_devices(config.trainer)
         saved = checkpoint.newest(run) if run else None
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
@@ -36,13 +38,13 @@ def train(overrides: list[str]) -> None:
     say(f"run folder: {folder}", build.summary(module, config))
     if run:
         say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
-    trainer = build.trainer(config, folder, images, sampler, saved)
+    trainer = trainer_of(config, folder, images, sampler, saved)
     with loggers.closing(trainer.loggers):
         fit(trainer, module, data, saved.path if saved else None)
         if evaluation:
-            about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": build.plain(config)}
+            about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": plain(config)}
             folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
-            results = evaluation.run(module.p_ema, build.place_of(trainer), about, folder)
+            results = evaluation.run(module.p_ema, launch.rank_of(trainer), about, folder)
             if trainer.is_global_zero:
                 results.published = published.compare(config, results.metrics, trainer.global_step)
                 results.publish(folder, trainer.loggers, trainer.global_step)

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from ddpm import build
 from ddpm.config.compose import compose
-from ddpm.evaluation.chunks import Place
+from ddpm.launch import Place
 
 CPU = torch.device("cpu")
 SMALL = [

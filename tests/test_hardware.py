@@ -11,9 +11,8 @@ import torch
 from commands import Fork
 from omegaconf import OmegaConf
 
-from ddpm import build, hardware
+from ddpm import build, hardware, launch
 from ddpm.config.compose import compose
-from ddpm.config.evaluation import EVALUATION_GROUPS
 from ddpm.config.saved import compose_saved
 from ddpm.networks.unet import UNet
 from ddpm.training import resume
@@ -38,7 +37,7 @@ def machine(monkeypatch):
 
 def settled(*overrides):
     config = compose(overrides)
-    build.settle(config)
+    launch.resolve_precision(config)
     return config.trainer.precision
 
 
@@ -67,7 +66,7 @@ def test_a_cpu_without_the_instructions_multiplies_no_bfloat16(monkeypatch, capa
 def test_a_run_says_and_keeps_its_precision(machine):
     machine(True)
     config = compose(["recipe=cifar10", "data=digits", "network.channel_mult=[1]", "network.channels=32"])
-    build.settle(config)
+    launch.resolve_precision(config)
     module = build.module(config, build.dataset(config))
     assert build.summary(module, config).endswith("bf16-mixed")
     assert module.config["trainer"]["precision"] == "bf16-mixed"
@@ -77,20 +76,20 @@ def test_a_run_says_and_keeps_its_precision(machine):
 def test_a_run_goes_on_in_its_precision_on_another_machine(workspace, machine, words):
     machine(True)
     config = compose(["recipe=cifar10", f"out={workspace / 'run'}"])
-    build.settle(config)
+    launch.resolve_precision(config)
     (workspace / "run").mkdir()
     OmegaConf.save(config, workspace / "run" / "config.yaml")
     machine(False)
     for start in (["resume=run"], ["resume=auto", "recipe=cifar10", f"out={workspace / 'run'}"]):
         again, _ = resume.compose_resumable([*start, *words])
-        build.settle(again)
+        launch.resolve_precision(again)
         assert again.trainer.precision == "bf16-mixed"
 
 
 def test_a_configuration_from_before_a_switch_was_there_takes_its_default():
     base = build.plain(compose([]))
     del base["trainer"]["compile"], base["trainer"]["resident"]
-    config = compose_saved(base, [], EVALUATION_GROUPS)
+    config = compose_saved(base, [])
     assert (config.trainer.compile, config.trainer.resident) == (None, "auto")
 
 

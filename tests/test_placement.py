@@ -13,8 +13,8 @@ from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.config.compose import compose
 from ddpm.data.dataset import Resident
-from ddpm.evaluation.chunks import Place
 from ddpm.figures.gallery import FIGURES
+from ddpm.launch import Place
 from ddpm.training import callbacks
 
 SMALL = [

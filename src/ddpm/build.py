@@ -2,71 +2,33 @@
 
 import functools
 import inspect
-import logging
-import warnings
-from pathlib import Path
 from typing import Any
 
 import hydra
-import lightning as L
 import torch
 from hydra.errors import InstantiationException
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm import hardware
 from ddpm.checkpoints import converters
 from ddpm.checkpoints.checkpoint import Checkpoint, misfit
-from ddpm.config.groups import CONF
+from ddpm.config.saved import plain
+from ddpm.config.targets import check_targets
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
 from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
-from ddpm.evaluation import plane
-from ddpm.evaluation.chunks import Place
 from ddpm.evaluation.evaluation import Evaluation, Settings
 from ddpm.evaluation.measure import FeatureSettings
 from ddpm.figures.context import Scene
 from ddpm.figures.gallery import Gallery
-from ddpm.loggers import loggers
 from ddpm.metrics.features import FeatureExtractor
-from ddpm.processes import end_with_launcher
 from ddpm.randomness import seed_of
-from ddpm.training import callbacks, checkpointing
 from ddpm.training.module import DiffusionModule, OptimizerSettings
 
 LOADER_ARGUMENTS = ("batch_size", "num_workers", "split")
-
-
-def settle(config: DictConfig) -> None:
-    """Decide the precision if the machine is to: what the run is, and so what is saved, holds the decision."""
-    if config.trainer.precision == "auto":
-        able = hardware.multiplies_bfloat16(hardware.device_type(config.trainer.accelerator))
-        config.trainer.precision = "bf16-mixed" if able else "32-true"
-
-
-def check_devices(settings: DictConfig) -> None:
-    """Whether Lightning can compute where and as the trainer's settings say.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    quieten()
-    try:
-        L.Trainer(
-            **_where(settings),
-            precision=settings.precision,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-        )
-    except (MisconfigurationException, TypeError, ValueError) as error:
-        asked = ", ".join(f"{key}={settings[key]}" for key in ("accelerator", "devices", "strategy", "precision"))
-        raise ValueError(f"a trainer with {asked} is not possible here: {error}") from error
 
 
 def dataset(config: DictConfig) -> Dataset:
@@ -185,20 +147,6 @@ def features(config: DictConfig) -> FeatureExtractor:
     return built
 
 
-def place(settings: DictConfig) -> Place:
-    """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
-    quieten()
-    end_with_launcher()
-    fabric = L.Fabric(**_where(settings))
-    fabric.launch()
-    return Place(fabric.global_rank, fabric.world_size, fabric.device)
-
-
-def place_of(runner: L.Trainer) -> Place:
-    """Where this process stands in a training that is over."""
-    return Place(runner.global_rank, runner.world_size, runner.strategy.root_device)
-
-
 def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     """What to measure; everything that can be wrong with the request is wrong here."""
     asked, evaluations = config.evaluation, config.evaluation.bits_per_dim.evaluations
@@ -238,63 +186,6 @@ def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: Reve
     return Gallery(scene, list(config.figures), settings, asked.precision)
 
 
-def trainer(
-    config: DictConfig, folder: Path, images: Dataset, drawn_by: Sampler, saved: Checkpoint | None = None
-) -> L.Trainer:
-    """The Trainer with everything that happens beside the training step.
-
-    Args:
-        drawn_by: what makes its pictures.
-        saved: what the run goes on from.
-    """
-    quieten()
-    end_with_launcher()
-    every, settings = config.every, config.trainer
-    where = _where(settings)
-    if where["strategy"] == "ddp":
-        # Buffers are the same on every rank by construction.
-        where["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    saving = checkpointing.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
-    signals = checkpointing.Signals(saving)
-    draw: callbacks.Draw = functools.partial(callbacks.sample_pictures, shape=images.shape)
-    if not images.discrete:
-        draw = lambda *how: {"samples": plane.picture(*how, examples=images.split("train"))}  # noqa: E731
-    pictures = callbacks.Pictures(
-        folder,
-        drawn_by,
-        draw,
-        every=every.samples,
-        seed=config.evaluation.seed,
-        between=signals.check,
-    )
-    return L.Trainer(
-        **where,
-        precision=settings.precision,
-        max_steps=config.max_steps,
-        max_epochs=-1,
-        accumulate_grad_batches=settings.accumulate,
-        val_check_interval=every.validation * settings.accumulate,
-        check_val_every_n_epoch=None,
-        callbacks=[
-            callbacks.Throughput(every.log),
-            callbacks.TrainingBar(),
-            signals,
-            pictures,
-            saving,
-            checkpointing.Debts(saving, pictures),
-        ],
-        plugins=[checkpointing.CheckpointIO()],
-        logger=loggers.of_training(folder, plain(config), saved.step if saved else 0) or False,
-        default_root_dir=folder,
-        log_every_n_steps=every.log,
-        num_sanity_val_steps=0,
-        benchmark=True,  # cuDNN picks the fastest convolutions: sizes do not change
-        use_distributed_sampler=False,  # the DataModule's samplers know the ranks
-        enable_model_summary=False,
-        enable_checkpointing=False,  # ours writes after a validation that is due at the same step
-    )
-
-
 def summary(trained: DiffusionModule, config: DictConfig) -> str:
     """What is about to be trained, on one line."""
     axes = ("prediction", "variance", "objective", "schedule")
@@ -304,32 +195,13 @@ def summary(trained: DiffusionModule, config: DictConfig) -> str:
     return f"{config.name}: {parameters:,} parameters; {chosen}; {steps}; {config.trainer.precision}"
 
 
-def quieten() -> None:
-    """Keep Lightning's notices about itself out of the user's output."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    # ... but for which rank has died, before the others are killed.
-    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
-    # A data set in memory is gathered faster by the training process than by workers.
-    warnings.filterwarnings("ignore", r".*does not have many workers")
-    # The averaged network is in evaluation mode on purpose.
-    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
-    # DDP under torch >= 2.15: the old name, which torch 2.11 needs; and gradients of kernels that are made of kernels.
-    warnings.filterwarnings("ignore", r".*`broadcast_buffers` is deprecated")
-    warnings.filterwarnings("ignore", r"Grad strides do not match bucket view strides")
-    # Lightning 2.6 with torch >= 2.13, about its own internals.
-    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")
-
-
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
     """Build what `node` describes. A configuration may come from a checkpoint, so only targets that conf/ names pass.
 
     Raises:
         ValueError: another target, or a setting that it does not have.
     """
-    for target in _targets(OmegaConf.to_container(node, resolve=True)):
-        if target not in allowed_targets():
-            raise ValueError(f"the configuration names {target!r}, which is not one of conf/'s targets")
+    check_targets(OmegaConf.to_container(node, resolve=True))
     taken = inspect.signature(hydra.utils.get_object(node._target_)).parameters
     if strange := [str(name) for name in node if name not in ("_target_", *taken)]:
         name = node._target_.rpartition(".")[2]
@@ -341,30 +213,3 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
         raise (error.__cause__ or error) from None
-
-
-@functools.cache
-def allowed_targets() -> frozenset[str]:
-    """Every `_target_` under conf/."""
-    return frozenset(
-        target for file in CONF.rglob("*.yaml") for target in _targets(OmegaConf.to_container(OmegaConf.load(file)))
-    )
-
-
-def plain(config: DictConfig) -> dict[str, Any]:
-    """The resolved configuration as plain containers, as a checkpoint holds it."""
-    container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
-    return container
-
-
-def _where(settings: DictConfig) -> dict[str, Any]:
-    return {key: settings[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
-
-
-def _targets(tree: Any) -> list[str]:
-    if isinstance(tree, dict):
-        own = [str(tree["_target_"])] if "_target_" in tree else []
-        return own + [target for value in tree.values() for target in _targets(value)]
-    if isinstance(tree, list):
-        return [target for value in tree for target in _targets(value)]
-    return []

@@ -1,4 +1,4 @@
-"""TODO"""
+"""What a run says on the terminal; only rank 0 speaks."""
 
 from ddpm.processes import is_rank_zero
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Which process this is, what it may end with, and when it must end with the one that started it."""
 
 import contextlib
 import os

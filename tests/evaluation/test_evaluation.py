@@ -17,7 +17,8 @@ from ddpm.config.errors import RequestError
 from ddpm.config.groups import options_of
 from ddpm.data.pixels import to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
-from ddpm.evaluation.chunks import Chunks, Place
+from ddpm.evaluation.chunks import Chunks
+from ddpm.launch import Place
 from ddpm.randomness import generator
 from ddpm.report import published
 from ddpm.runs import folders

@@ -24,7 +24,6 @@ from torture import until
 from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.config.evaluation import EVALUATION_GROUPS
 from ddpm.config.saved import compose_saved
 from ddpm.loggers import loggers
 from ddpm.runs import records
@@ -352,11 +351,11 @@ def test_a_list_of_loggers_composes_alone_in_sweeps_and_over_a_saved_configurati
     assert set(config.logger) == {"wandb", "tensorboard"}
     assert config.choices.logger == ["wandb", "tensorboard"]
     base = OmegaConf.to_container(config)
-    assert compose_saved(base, [], EVALUATION_GROUPS).choices.logger == ["wandb", "tensorboard"]
-    csv_only = compose_saved(base, ["logger=csv"], EVALUATION_GROUPS)
+    assert compose_saved(base, []).choices.logger == ["wandb", "tensorboard"]
+    csv_only = compose_saved(base, ["logger=csv"])
     assert (csv_only.choices.logger, csv_only.logger) == ("csv", {})
     base = OmegaConf.to_container(compose(["logger=csv"]))
-    several = compose_saved(base, ["logger=[csv,tensorboard]"], EVALUATION_GROUPS)
+    several = compose_saved(base, ["logger=[csv,tensorboard]"])
     assert set(several.logger) == {"tensorboard"}
 
 

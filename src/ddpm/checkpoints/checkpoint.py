@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ddpm.checkpoints import converters, hub, safe_reading
 from ddpm.config.moved import translated
+from ddpm.files import whole_file
 
 EMA_PREFIX = "p_ema.network."
 EXPORTED = "model.safetensors"  # of `ddpm.checkpoints.export` in our own format
@@ -147,26 +148,14 @@ def write(content: dict[str, Any], file: Path) -> None:
     buffer = io.BytesIO()  # torch's own writer would not say that the disk is full
     torch.save(content, buffer)
     file.parent.mkdir(parents=True, exist_ok=True)
-    new = file.with_name("new.ckpt")
-    new.unlink(missing_ok=True)
-    try:
-        with new.open("xb") as out:
-            out.write(buffer.getbuffer())
-            out.flush()
-            os.fsync(out.fileno())
-    except OSError:
-        new.unlink(missing_ok=True)
-        raise
-    if file.exists():
-        previous = file.with_name(PREVIOUS)
-        previous.unlink(missing_ok=True)
-        os.link(file, previous)  # a move would leave a moment without a last.ckpt
-    new.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    with whole_file(file) as out:
+        out.write(buffer.getbuffer())
+        out.flush()
+        os.fsync(out.fileno())  # here, too: where the disk is full, the previous one must stay
+        if file.exists():
+            previous = file.with_name(PREVIOUS)
+            previous.unlink(missing_ok=True)
+            os.link(file, previous)  # a move would leave a moment without a last.ckpt
 
 
 def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:

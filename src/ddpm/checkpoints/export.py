@@ -22,6 +22,7 @@ from ddpm.checkpoints.converters.diffusers import to_theirs
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of, quote_paths, split_keys
+from ddpm.config.saved import plain
 from ddpm.diffusion import prediction, variance
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.messages import say
@@ -248,7 +249,7 @@ def _betas(p: ReverseProcess, config: DictConfig) -> dict[str, Any]:
 
 def _portable(config: DictConfig) -> dict[str, Any]:
     """The configuration without the paths of this machine."""
-    return {key: value for key, value in build.plain(config).items() if key not in ("ckpt", "out")}
+    return {key: value for key, value in plain(config).items() if key not in ("ckpt", "out")}
 
 
 def main(arguments: list[str]) -> int:

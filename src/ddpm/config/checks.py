@@ -1,54 +1,9 @@
-"""Which requests are refused, with the reason and the way out; decided from the configuration's names and numbers."""
+"""Types and ranges of settings, checked before anything that would use them is imported."""
 
 import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
-
-_LEARNED = ("learned", "learned_range")
-_POINTS = ("swiss_roll",)
-_BROKEN_PRECISIONS = ("bf16-true", "16-true", "transformer-engine", "transformer-engine-float16")
-
-
-@dataclass(frozen=True)
-class Rule:
-    """A combination that cannot work: `applies` says when, `reason` why and what to use instead."""
-
-    applies: Callable[[DictConfig], bool]
-    reason: str
-
-
-RULES = (
-    Rule(
-        lambda c: c.choices.objective == "simple" and c.choices.variance in _LEARNED,
-        "objective=simple gives a learned variance no gradient: use objective=hybrid or objective=vlb, "
-        "or variance=fixed_large",
-    ),
-    Rule(
-        lambda c: c.choices.objective == "hybrid" and c.choices.variance not in _LEARNED,
-        "objective=hybrid adds the bound to train a learned variance, and this variance is fixed: "
-        "use variance=learned_range, or objective=simple",
-    ),
-    Rule(
-        lambda c: c.choices.objective != "simple" and c.choices.weighting != "none",
-        "weighting is a weight of objective=simple: use objective=simple or weighting=none",
-    ),
-    Rule(
-        lambda c: c.choices.data in _POINTS and c.choices.network != "mlp",
-        "points in the plane have no height and width for a U-Net: use network=mlp",
-    ),
-    Rule(
-        lambda c: c.choices.data not in _POINTS and c.choices.network == "mlp",
-        "network=mlp takes points in the plane: use network=unet for images",
-    ),
-    Rule(
-        lambda c: c.trainer.precision in _BROKEN_PRECISIONS,
-        "a 16-bit network rounds its output by up to half a gray level (1/255) and its weights' updates away: "
-        "use trainer.precision=bf16-mixed",
-    ),
-)
 
 # What must be a whole number of at least so much; a missing key is another recipe's business.
 AT_LEAST = {
@@ -164,11 +119,6 @@ def _wrong_setting(key: str, value: Any, T: int) -> str | None:
 
 def _whole(value: Any, least: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def refuse(config: DictConfig) -> str | None:
-    """Why this combination cannot work, and what to use instead; None if it can."""
-    return next((rule.reason for rule in RULES if rule.applies(config)), None)
 
 
 def _exists(config: DictConfig, key: str) -> bool:

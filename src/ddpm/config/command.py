@@ -1,4 +1,8 @@
-"""TODO"""
+"""The process around a command: flags, signals, and the exit code that its end deserves.
+
+Exit codes: 0 done; 1 it failed; 2 the request was wrong, said in one line before anything was written; 130 Ctrl-C;
+143 SIGTERM or SIGUSR1.
+"""
 
 import os
 import signal

@@ -1,4 +1,4 @@
-"""TODO"""
+"""From the words of a command line to a checked configuration, and one readable line for what is wrong with them."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -9,10 +9,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm.config import checks
+from ddpm.config.checks import wrong_value
 from ddpm.config.errors import RefusedError, RequestError, root_message
 from ddpm.config.grammar import nearest, parse
 from ddpm.config.groups import SEVERAL, group_names, hydra_context, options_of
+from ddpm.config.rules import refuse
+from ddpm.config.targets import check_targets
 
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
@@ -21,7 +23,7 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     Raises:
         RequestError: an unknown key, group or option (with the nearest names), a bad value, a refused combination.
     """
-    with hydra_context(), _explained(overrides, config_name):
+    with hydra_context(), explained(overrides, config_name):
         composed = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
         choices = dict(composed.get("choices", {}))
         choices |= {
@@ -35,9 +37,10 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         OmegaConf.resolve(config)
         if any(override.startswith("+") for override in overrides):
             _refuse_unknown(config, known_keys(config_name, overrides))
-        if problem := checks.wrong_value(config):
+        check_targets(OmegaConf.to_container(config))
+        if problem := wrong_value(config):
             raise RequestError(problem)
-        if reason := checks.refuse(config):
+        if reason := refuse(config):
             raise RefusedError(reason)
     return config
 
@@ -51,14 +54,14 @@ def known_keys(config_name: str, overrides: Sequence[str]) -> set[str]:
 
 
 @contextlib.contextmanager
-def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
+def explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
     """Turn Hydra's and OmegaConf's errors into one line that names what was wrong and what is near it."""
     parsed = parse(overrides)
     for override in parsed:
         if override.is_sweep_override():
             continue
         if (group := override.key_or_group) in group_names() and not override.is_delete():
-            _require_options(group, override.value())
+            require_option(group, override.value())
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -72,7 +75,12 @@ def _explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
         raise RequestError(root_message(error)) from error
 
 
-def _require_options(group: str, value: Any) -> None:
+def require_option(group: str, value: Any) -> None:
+    """Refuse an option, or one of a list of them, that the group does not have.
+
+    Raises:
+        RequestError: there is one.
+    """
     if isinstance(value, list) and group not in SEVERAL:
         raise RequestError(f"{group} takes one option, not a list: {', '.join(options_of(group))}")
     for option in value if isinstance(value, list) and value else [value]:

@@ -1,10 +1,12 @@
-"""TODO"""
+"""What a wrong request raises, and how other errors become one line."""
 
 import contextlib
 from collections.abc import Iterator
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+
+OF_THE_MACHINE = ("memory", "device", "CUDA")  # in PyTorch's RuntimeErrors about what the machine lacks
 
 
 class RequestError(Exception):
@@ -17,10 +19,21 @@ class RefusedError(RequestError):
 
 @contextlib.contextmanager
 def request_errors() -> Iterator[None]:
-    """Building what was asked for: what cannot be built, found, imported or held in memory is the request's fault."""
+    """Turn what a request can be wrong with (values, files, missing packages, memory) into a RequestError of one line.
+
+    A mistake in the code itself (a TypeError, an AttributeError, an import of our own that fails) keeps its traceback.
+    """
     try:
         yield
-    except (ValueError, OSError, ImportError, TypeError, RuntimeError, MemoryError, OmegaConfBaseException) as error:
+    except (ValueError, OSError, MemoryError, OmegaConfBaseException) as error:
+        raise RequestError(root_message(error)) from error
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] == "ddpm":
+            raise
+        raise RequestError(root_message(error)) from error
+    except RuntimeError as error:
+        if not any(word in str(error) for word in OF_THE_MACHINE):
+            raise
         raise RequestError(root_message(error)) from error
 
 
@@ -32,5 +45,6 @@ def root_message(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
+    """The first line of a message that is not empty; the error's class where it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__

@@ -1,23 +1,19 @@
-"""TODO"""
+"""The configuration of an evaluation: a checkpoint's own, or that of a converted file, under a user's overrides."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm.config.compose import compose
+from ddpm.config.compose import compose, require_option
 from ddpm.config.errors import RefusedError, RequestError
-from ddpm.config.grammar import parse
+from ddpm.config.grammar import parse, split_keys
 from ddpm.config.groups import CONF, options_of
-from ddpm.config.saved import _section, compose_saved
+from ddpm.config.roles import describes_the_model, evaluation_keys, open_to_evaluation
+from ddpm.config.saved import compose_saved, section_of
 from ddpm.messages import say
 
-EVALUATION_GROUPS = ("sampler", "features", "trainer", "logger")
-EVALUATION_KEYS = (
-    *("ckpt", "out", "keep", "figures", "figure", "debug", "data.split", "data.path", "evaluation"),
-    *EVALUATION_GROUPS,
-)
-MODEL_KEYS = ("recipe", "data", "network", "schedule", "prediction", "variance")  # what a foreign file may leave open
+DEBUG = "debug"
 
 
 def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
@@ -31,24 +27,22 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
     """
     if "stated" in base:
         base, overrides = compose_converted(base, overrides)
-    parsed = parse(overrides)
-    for override in parsed:
-        key = override.key_or_group
-        if not any(key == allowed or key.startswith(f"{allowed}.") for allowed in EVALUATION_KEYS):
+    asked = dict.fromkeys(override.key_or_group for override in parse(overrides))
+    for key in asked:
+        if key != DEBUG and not open_to_evaluation(key):
             raise RequestError(
                 f"{key} is the checkpoint's and cannot change after training; "
-                f"evaluate.py takes {', '.join(EVALUATION_KEYS)}"
+                f"evaluate.py takes {', '.join([*evaluation_keys(), DEBUG])}"
             )
-    if "debug=smoke" in overrides:
-        smoke = OmegaConf.load(CONF / "debug" / "smoke.yaml")
-        base = {
-            **base,
-            "evaluation": OmegaConf.to_container(OmegaConf.merge(_section(base, "evaluation"), smoke.evaluation)),
-        }
-        overrides = [override for override in overrides if override != "debug=smoke"]
+    chosen, overrides = split_keys(overrides, (DEBUG,))
+    if DEBUG in chosen:
+        require_option(DEBUG, chosen[DEBUG])
+        smaller = OmegaConf.load(CONF / DEBUG / f"{chosen[DEBUG]}.yaml")
+        merged = OmegaConf.merge(section_of(base, "evaluation"), smaller.get("evaluation") or {})  # type: ignore[arg-type]
+        base = {**base, "evaluation": OmegaConf.to_container(merged)}
     own: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "evaluate.yaml"))  # type: ignore[assignment]
     base = {**base, "ckpt": None, **{key: own[key] for key in ("keep", "figures", "figure")}}
-    return compose_saved(base, overrides, EVALUATION_GROUPS)
+    return compose_saved(base, overrides)
 
 
 def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -64,7 +58,7 @@ def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[d
     given, rest = [], []
     for override, parsed in zip(overrides, parse(overrides), strict=True):
         key = parsed.key_or_group
-        if key in EVALUATION_KEYS or key.partition(".")[0] not in MODEL_KEYS:
+        if not describes_the_model(key):
             rest.append(override)
             continue
         if against := [fact for fact in facts if _within(fact, key) or _within(key, fact)]:
@@ -77,7 +71,7 @@ def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[d
             f"the file ({layout}) does not say whose images it makes: add recipe=NAME, one of "
             f"{', '.join(options_of('recipe'))}"
         )
-    whole = [*said, *(override for override in rest if override != "debug=smoke")]
+    whole = [*said, *(override for override in rest if override.partition("=")[0] != DEBUG)]
     try:
         config = compose(whole, "evaluate")
     except RefusedError:  # a learned variance does not go with the recipe's objective, which only training needs

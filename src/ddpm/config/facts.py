@@ -17,8 +17,8 @@ from typing import Any
 def fact(target: str, name: str) -> Any:
     """The value of the class attribute `name` of the class at the dotted path `target`; None if it states none.
 
-    The source is read where it says so in plain sight; elsewhere (a fact inherited from another file, a computed one)
-    the class is imported.
+    The source is read where it says so in plain sight, in the class or in one that it inherits from; elsewhere (a fact
+    that is computed) the class is imported.
     """
     module, _, cls = target.rpartition(".")
     if module not in sys.modules:
@@ -30,7 +30,8 @@ def fact(target: str, name: str) -> Any:
 
 def _stated(module: str, cls: str, name: str) -> tuple[bool, Any]:
     """Whether the source states the fact, and its value."""
-    definition = _classes(module).get(cls)
+    classes, imported = _source(module)
+    definition = classes.get(cls)
     if definition is None:
         return False, None
     for statement in definition.body:
@@ -46,21 +47,28 @@ def _stated(module: str, cls: str, name: str) -> tuple[bool, Any]:
         except ValueError:
             return False, None
     for base in definition.bases:
-        if isinstance(base, ast.Name) and base.id in _classes(module):
-            return _stated(module, base.id, name)
+        if isinstance(base, ast.Name) and base.id in {**classes, **imported}:
+            there, value = _stated(imported.get(base.id, module), base.id, name)
+            if there:
+                return True, value
     return False, None
 
 
 @functools.cache
-def _classes(module: str) -> dict[str, ast.ClassDef]:
+def _source(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, str]]:
+    """The classes that a module defines, and for each name that it imports, from which module."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
-        return {}
+        return {}, {}
     if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
-        return {}
+        return {}, {}
     body = ast.parse(Path(spec.origin).read_bytes()).body
-    return {node.name: node for node in body if isinstance(node, ast.ClassDef)}
+    imports = (node for node in body if isinstance(node, ast.ImportFrom) and node.module and not node.level)
+    return (
+        {node.name: node for node in body if isinstance(node, ast.ClassDef)},
+        {alias.asname or alias.name: str(node.module) for node in imports for alias in node.names},
+    )
 
 
 def _imported(module: str, cls: str) -> Any:

@@ -1,4 +1,4 @@
-"""TODO"""
+"""The words of a command line: Hydra's grammar, and paths that it must leave alone."""
 
 import difflib
 import os

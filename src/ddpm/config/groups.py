@@ -1,4 +1,4 @@
-"""TODO"""
+"""conf/: its groups and options, and Hydra reading it."""
 
 import contextlib
 from collections.abc import Iterator
@@ -12,10 +12,12 @@ SEVERAL = ("logger",)  # groups that take a list of options, too
 
 
 def options_of(group: str) -> list[str]:
+    """The options of a group, sorted."""
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
 
 
 def group_names() -> list[str]:
+    """The groups, sorted."""
     return sorted(path.name for path in CONF.iterdir() if path.is_dir())
 
 

@@ -1,4 +1,4 @@
-"""TODO"""
+"""Saved configurations: reading a run's config.yaml, and composing anew what a checkpoint or a run folder holds."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,11 +9,12 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm.config.compose import _explained, compose
+from ddpm.config.compose import compose, explained
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
 from ddpm.config.groups import CONF, group_names
 from ddpm.config.moved import translated
+from ddpm.config.roles import open_to_evaluation
 
 LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
 
@@ -41,8 +42,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return {str(key): value for key, value in translated(tree).items()}
 
 
-def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: Sequence[str]) -> DictConfig:
-    """A saved configuration under overrides; an option chosen from one of `open_groups` replaces the saved section.
+def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
+    """A saved configuration under overrides; an option chosen of a group that may change replaces the saved section.
 
     `base` may be a stranger's.
 
@@ -50,29 +51,34 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: S
         RequestError: it lacks a section or interpolates, or as `compose`.
     """
     for section in ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer"):
-        _section(base, section)
+        section_of(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(group_names())
     node = {str(key): value for key, value in OmegaConf.load(CONF / "train.yaml").items()}  # what it is older than
     node |= {key: _without_interpolation(value) for key, value in base.items()}
     node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
     for key in (*chosen, "hydra", "defaults"):
         node.pop(key, None)
-    node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups)]}
-    with _explained(overrides, "train"):
+    node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups())]}
+    with explained(overrides, "train"):
         ConfigStore.instance().store(name="saved", node=node)
     config = compose(overrides, "saved")
     keep_precision(config, base)
     return config
 
 
+def open_groups() -> list[str]:
+    """The groups of which a saved configuration may take another option: those that say nothing of what was trained."""
+    return [group for group in group_names() if open_to_evaluation(group)]
+
+
 def keep_precision(config: DictConfig, base: dict[str, Any]) -> None:
-    """What `trainer.precision=auto` once came to is the run's, whatever this machine would make of it."""
+    """Replace `trainer.precision=auto` by what it came to when the run began, whatever this machine would choose."""
     if config.trainer.precision == "auto":
         config.trainer.precision = base["trainer"].get("precision", "auto")
 
 
 def _without_interpolation(tree: Any) -> Any:
-    """The same values, if none would be looked up here: in the environment, say. Ours are resolved when saved."""
+    """The same tree, refused where it holds an interpolation, which could read the environment; ours are resolved."""
     if isinstance(tree, dict):
         return {str(key): _without_interpolation(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
@@ -82,8 +88,19 @@ def _without_interpolation(tree: Any) -> Any:
     return tree
 
 
-def _section(base: dict[str, Any], name: str) -> dict[str, Any]:
+def section_of(base: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section that every saved configuration has.
+
+    Raises:
+        RequestError: this one has not.
+    """
     section = base.get(name)
     if not isinstance(section, dict):
         raise RequestError(f"the saved configuration has no section {name!r}: it is not one of this framework's")
     return section
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    """The resolved configuration as plain containers, as a checkpoint holds it."""
+    container: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    return container

@@ -1,7 +1,7 @@
 """What every dataset is, and the plainest set of examples: one array in memory."""
 
 from abc import ABC, abstractmethod
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 from jaxtyping import Int64, Shaped
@@ -79,6 +79,7 @@ class Dataset(ABC):
 
     name: str
     shape: tuple[int, ...]
+    event_ndim: ClassVar[int] = 3  # dimensions of an example
     discrete: bool = True
     horizontal_flip: bool = False
 

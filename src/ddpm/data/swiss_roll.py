@@ -19,6 +19,7 @@ class SwissRoll(Dataset):
 
     name = "swiss_roll"
     shape = (2,)
+    event_ndim = 1
     discrete = False
 
     def __init__(self, train_size: int = 10_000, test_size: int = 2_000) -> None:

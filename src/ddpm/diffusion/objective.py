@@ -1,7 +1,7 @@
 """Training objectives (the third axis of Table 2): a loss per example, averaged by the caller."""
 
 from abc import ABC, abstractmethod
-from typing import final
+from typing import ClassVar, final
 
 from jaxtyping import Float, Float64
 from torch import Tensor
@@ -15,6 +15,8 @@ from ddpm.diffusion.reverse import Estimate, ReverseProcess
 class Weighting(ABC):
     """The weight of the squared error at t."""
 
+    uniform: ClassVar[bool]  # whether every t weighs the same
+
     @abstractmethod
     def __call__(self, p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]: ...
 
@@ -23,6 +25,8 @@ class Weighting(ABC):
 class Unweighted(Weighting):
     """1, as in L_simple; Eq. (14)."""
 
+    uniform = True
+
     def __call__(self, p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]:
         return p.q.alpha_bar.new_ones(len(t))
 
@@ -30,6 +34,8 @@ class Unweighted(Weighting):
 @final
 class MinSNR(Weighting):
     """min(SNR_t, gamma) times the squared error of x_0, whatever the prediction is; Hang et al. 2023, Eq. (8)."""
+
+    uniform = False
 
     def __init__(self, gamma: float = 5.0) -> None:
         if not gamma > 0:
@@ -45,6 +51,9 @@ class MinSNR(Weighting):
 class Objective(ABC):
     """A loss per example, given t and the noise that makes x_t of x_0."""
 
+    trains_variance: ClassVar[bool]  # whether a learned variance receives a gradient
+    needs_learned_variance: ClassVar[bool]  # whether the loss makes no sense without one
+
     @abstractmethod
     def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]: ...
 
@@ -52,6 +61,9 @@ class Objective(ABC):
 @final
 class Simple(Objective):
     """Squared error in the space of the prediction, mean over dimensions: L_simple for epsilon; Eq. (14)."""
+
+    trains_variance = False
+    needs_learned_variance = False
 
     def __init__(self, weighting: Weighting | None = None) -> None:
         self.weighting = weighting or Unweighted()
@@ -69,6 +81,9 @@ class Vlb(Objective):
     `scale` = T estimates the whole bound.
     """
 
+    trains_variance = True
+    needs_learned_variance = False
+
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
 
@@ -83,6 +98,9 @@ class Hybrid(Objective):
 
     For uniform t; T L_{t-1} stands for L_vlb.
     """
+
+    trains_variance = True
+    needs_learned_variance = True
 
     def __init__(self, weight: float = 1e-3) -> None:
         self.weight = weight

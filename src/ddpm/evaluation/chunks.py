@@ -5,7 +5,6 @@ padded, the padding dropped): a convolution's rounding depends on its batch. Eve
 chunk.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,27 +16,9 @@ from jaxtyping import Int64, Shaped
 from torch import Tensor
 
 from ddpm.data.dataset import Examples
+from ddpm.files import whole_file
+from ddpm.launch import Place
 from ddpm.randomness import generator
-
-
-class Place(NamedTuple):
-    """Where this process stands among those that share the work."""
-
-    rank: int
-    world_size: int
-    device: torch.device
-
-    @property
-    def processes(self) -> str:
-        return "one process" if self.world_size == 1 else f"{self.world_size} processes"
-
-    def everywhere(self, here: bool) -> bool:
-        """Whether it is so on all processes; each must ask."""
-        if self.world_size == 1:
-            return here
-        flag = torch.tensor(int(here), device=self.device)
-        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
-        return bool(flag)
 
 
 class Chunk(NamedTuple):
@@ -77,12 +58,8 @@ class Chunks:
         except (OSError, ValueError, EOFError):
             rows = make()
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{self.place.rank}.part")
-        with temporary.open("wb") as file:
+        with whole_file(path) as file:
             np.save(file, rows.cpu().numpy(), allow_pickle=False)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
         return rows
 
     def has(self, what: str, k: int) -> bool:

@@ -21,12 +21,13 @@ from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation import plane, reference
 from ddpm.evaluation.bound import BoundOverSplit
-from ddpm.evaluation.chunks import Chunk, Chunks, Place
+from ddpm.evaluation.chunks import Chunk, Chunks
 from ddpm.evaluation.measure import OF_FEATURES, FeatureMetrics, FeatureSettings
 from ddpm.evaluation.reference import Reference
 from ddpm.evaluation.results import Results
 from ddpm.figures import drawing
 from ddpm.hardware import prepare_for_evaluation
+from ddpm.launch import Place
 from ddpm.messages import say
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.progress import Bar, duration

@@ -8,7 +8,6 @@ which has no float64, leave it on the CPU.
 """
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -16,12 +15,14 @@ from typing import Any, Final, NamedTuple
 import torch
 from jaxtyping import Float, Float64, Int64
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from torch_fidelity.metric_isc import KEY_METRIC_ISC_MEAN, KEY_METRIC_ISC_STD, isc_features_to_metric
 from torch_fidelity.metric_kid import KEY_METRIC_KID_MEAN, KEY_METRIC_KID_STD, kid_features_to_metric
 from torch_fidelity.metric_prc import KEY_METRIC_PRECISION, KEY_METRIC_RECALL, prc_features_to_metric
 from torchmetrics import Metric
+
+from ddpm.files import whole_file
 
 SEED = 2020  # torch-fidelity's, of the permutation of IS and the subsets of KID
 
@@ -71,10 +72,10 @@ class FeatureStatistics:
 
     def save(self, path: Path, protocol: Mapping[str, str | int]) -> None:
         """To a safetensors file, whole or not at all, with everything that the statistics depend on."""
-        unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
         tensors = {"mean": self.mean.contiguous(), "cov": self.cov.contiguous()}
-        save_file(tensors, unfinished, {"count": str(self.count), "protocol": json.dumps(dict(protocol))})
-        unfinished.replace(path)
+        about = {"count": str(self.count), "protocol": json.dumps(dict(protocol))}
+        with whole_file(path, shared=True) as file:
+            file.write(save(tensors, about))
 
     @classmethod
     def load(cls, path: Path, protocol: Mapping[str, str | int]) -> "FeatureStatistics":

@@ -19,6 +19,8 @@ class MLP(nn.Module):
     fine; Tancik et al. 2020.
     """
 
+    event_ndim = 1
+
     def __init__(
         self, in_channels: int, out_channels: int, channels: int = 128, num_res_blocks: int = 3, frequencies: int = 3
     ) -> None:

@@ -45,6 +45,8 @@ class UNet(nn.Module):
         time_scale: what t is multiplied by; 1000 / T for Nichol & Dhariwal 2021.
     """
 
+    event_ndim = 3  # of the examples that it takes: channels, height, width
+
     def __init__(
         self,
         in_channels: int,

@@ -15,6 +15,7 @@ from typing import Any
 
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
+from ddpm.config.roles import PRESETS
 from ddpm.config.saved import read_config
 from ddpm.report import published
 from ddpm.runs import records
@@ -22,7 +23,6 @@ from ddpm.runs import records
 SKIPPED = ("evaluations", "wandb")  # what lies in a run's folder beside the run
 LARGEST = 1 << 25  # bytes of a file; a metrics.csv of 800,000 steps has 3 MB
 LONGEST = 1000  # characters of a text that is shown
-PRESETS = ("recipe", "experiment", "debug")  # groups of which no option may be chosen; each decides other settings
 TERMS = ("t", "term")
 RATES = ("rate_bits_per_dim", "rmse")
 

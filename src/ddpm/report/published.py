@@ -6,16 +6,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config.compose import compose
+from ddpm.config.roles import matters_to
 
-# Settings that cannot change what a number means, by the beginning of their names.
-HARMLESS = (
-    "choices", "expected", "foreign", "name", "seed", "out", "ckpt", "keep", "resume", "evaluate_after", "every",
-    "logger", "trainer", "optimized_metric", "data.path", "data.root", "data.num_workers", "data.array_gib",
-    "features.weights", "evaluation.metrics", "evaluation.chunk", "evaluation.seed", "evaluation.kid",
-    "evaluation.precision_recall",
-)  # fmt: skip
-OF_SAMPLES = ("sampler", "features", "evaluation.num_samples", "evaluation.fid_split", "evaluation.inception_score")
-OF_BOUND = ("data.split", "evaluation.bits_per_dim")
+BOUNDS = ("bits_per_dim", "bound_nats")
 
 
 def compare(config: DictConfig, metrics: Mapping[str, Mapping[str, Any]], step: int) -> list[dict[str, Any]]:
@@ -25,12 +18,14 @@ def compare(config: DictConfig, metrics: Mapping[str, Mapping[str, Any]], step: 
     """
     values = expected(config)
     departures = list(_departures(config, step)) if values else []
+    sections = [str(key) for key, section in config.evaluation.items() if isinstance(section, DictConfig)]
     entries = []
     for metric, value in values.items():
         if metric not in metrics or not isinstance(value, Mapping):
             continue
-        elsewhere = OF_SAMPLES if metric.startswith("bits") else OF_BOUND
-        own = [departure for departure in departures if not departure.startswith(elsewhere)]
+        own = [
+            text for key, text in departures if matters_to(key, of_bound=metric in BOUNDS, own=metric, metrics=sections)
+        ]
         measured = metrics[metric]["value"]
         verdict = "PASS" if abs(measured - value["value"]) <= value["tolerance"] else "FAIL"
         if own:
@@ -52,15 +47,15 @@ def expected(config: Mapping[str, Any]) -> Mapping[str, Any]:
     return values or {}
 
 
-def _departures(config: DictConfig, step: int) -> Iterator[str]:
-    """Where the run differs from its recipe and experiment as they stand in conf/."""
+def _departures(config: DictConfig, step: int) -> Iterator[tuple[str, str]]:
+    """The keys in which the run differs from its recipe and experiment as they stand in conf/, and how."""
     chosen = [f"{group}={config.choices[group]}" for group in ("recipe", "experiment") if config.choices.get(group)]
     published, own = (flat(OmegaConf.to_container(c)) for c in (compose(chosen), config))
     for key in sorted(published.keys() | own.keys()):
-        if not key.startswith(HARMLESS) and published.get(key) != own.get(key):
-            yield f"{key}={own.get(key)} instead of {published.get(key)}"
+        if published.get(key) != own.get(key):
+            yield key, f"{key}={own.get(key)} instead of {published.get(key)}"
     if step < config.max_steps and not config.get("foreign"):  # other files do not say
-        yield f"step {step:,} of {config.max_steps:,}"
+        yield "max_steps", f"step {step:,} of {config.max_steps:,}"
 
 
 def flat(tree: Any, prefix: str = "") -> dict[str, Any]:

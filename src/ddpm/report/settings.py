@@ -2,15 +2,11 @@
 
 from collections.abc import Collection, Sequence
 
-from ddpm.report.collect import PRESETS, Run
+from ddpm.config.roles import PRESETS, Role, role, tells_configurations_apart
+from ddpm.report.collect import Run
 
-# What makes no configuration another: where a run is kept, how it is watched, how long an interrupted one may go on.
-BOOKKEEPING = (
-    "out", "resume", "name", "seed", "expected", "logger", "every", "evaluate_after", "ckpt", "keep", "foreign",
-    "data.path", "data.root", "data.num_workers", "data.array_gib", "hydra",
-)  # fmt: skip
-HARDWARE = ("trainer",)  # a setting only where a sweep varies it
-MEASURING = ("evaluation", "features")  # said by the protocol of what was measured
+# Columns only where a sweep varies them: hardware, and what the protocol of a number says of its measurement.
+ON_REQUEST = Role.HARDWARE | Role.MEASURING
 
 
 def varying(runs: Sequence[Run]) -> list[str]:
@@ -18,7 +14,7 @@ def varying(runs: Sequence[Run]) -> list[str]:
     asked = list(dict.fromkeys(key for run in runs for key in run.overrides or {}))
     one_sweep = all(run.overrides is not None for run in runs) and len({run.folder.parent for run in runs}) == 1
     if one_sweep:
-        candidates = [key for key in asked if not under(key, BOOKKEEPING)]
+        candidates = [key for key in asked if tells_configurations_apart(key)]
         keys = [key for key in candidates if _varies(runs, key)]
         return keys or candidates[:1] or ["recipe"]
     groups = [key for key in dict.fromkeys(group for run in runs for group in run.choices) if key not in PRESETS]
@@ -26,10 +22,10 @@ def varying(runs: Sequence[Run]) -> list[str]:
     presets = [key for key in PRESETS if _varies(runs, key)]
     keys = list(presets)
     for key in (*groups, *leaves):
-        if key in PRESETS or under(key, BOOKKEEPING) or not _varies(runs, key):
+        if key in PRESETS or not tells_configurations_apart(key) or not _varies(runs, key):
             continue
         follows = _explained(runs, key, presets) or _explained(runs, key, _own(key, groups))
-        if key not in asked and (under(key, (*HARDWARE, *MEASURING)) or follows):
+        if key not in asked and (role(key) & ON_REQUEST or follows):
             continue
         if not any(_same(runs, key, other) for other in keys):
             keys.append(key)
@@ -45,7 +41,8 @@ def differences(runs: Sequence[Run]) -> list[str]:
         key
         for key in keys
         if _varies(read, key)
-        and not under(key, (*BOOKKEEPING, *HARDWARE))
+        and tells_configurations_apart(key)
+        and not role(key) & Role.HARDWARE
         and not (key.endswith("._target_") and _explained(read, key, _own(key, groups)))
     ]
 

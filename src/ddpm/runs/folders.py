@@ -1,4 +1,4 @@
-"""TODO"""
+"""Where things are. A run folder, `runs/<name>/<when>/`, is made by rank 0 after every check and never overwritten."""
 
 import os
 import time

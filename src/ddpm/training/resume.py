@@ -8,21 +8,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError, request_errors
-from ddpm.config.evaluation import EVALUATION_GROUPS
 from ddpm.config.grammar import parse
 from ddpm.config.groups import group_names
+from ddpm.config.roles import PRESETS, fixed_by_the_run
 from ddpm.config.saved import compose_saved, keep_precision, read_config
 from ddpm.messages import say
 from ddpm.runs import folders, records
 
-# What does not change which function is learned, nor from which examples and draws. Everything else does.
-CHANGEABLE = (
-    "max_steps", "every", "trainer", "logger", "sampler", "features", "evaluation", "evaluate_after", "expected",
-    "optimized_metric", "name", "data.num_workers", "data.root", "data.path", "data.array_gib", "data.split", "out",
-    "resume",
-)  # fmt: skip
-FIXED = ("trainer.precision", "evaluation.decoder")  # the exceptions; the decoder is part of objective=vlb
-PRESETS = ("recipe", "experiment", "debug", "base")  # of the other settings, which are compared one by one
 WRITTEN = ("checkpoints", "samples", "progressive", "wandb", "tensorboard")  # folders of a run folder
 
 
@@ -50,7 +42,7 @@ def compose_resumable(overrides: Sequence[str]) -> tuple[DictConfig, Path | None
         start = Path(str(wish)).absolute()
         folder = run_folder(start)
         base = saved_config(folder)
-        config = compose_saved(base, _without_settled_groups(rest, base), EVALUATION_GROUPS)
+        config = compose_saved(base, _without_settled_groups(rest, base))
         if config.out and Path(config.out).absolute().resolve() != folder.resolve():
             raise RequestError(f"resume={wish} goes on in its own folder: leave out={config.out} away")
     changed = check(base, config, folder)
@@ -103,8 +95,7 @@ def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) 
     allowed: list[str] = []
     refused: list[str] = []
     for key, old, new in differences(base, now):
-        settled = key in FIXED or not any(key == free or key.startswith(f"{free}.") for free in CHANGEABLE)
-        (refused if settled else allowed).append(f"{key}={new} (was {old})")
+        (refused if fixed_by_the_run(key) else allowed).append(f"{key}={new} (was {old})")
     if refused:
         raise RequestError(
             f"{', '.join(refused)}: that would be another run than {where}; leave it as it was, or start a new run"
@@ -137,7 +128,7 @@ def _without_settled_groups(overrides: list[str], base: dict[str, Any]) -> list[
     kept, refused = [], []
     for text, override in zip(overrides, parse(overrides), strict=True):
         group = override.key_or_group
-        if group not in group_names() or group in CHANGEABLE:
+        if group not in group_names() or not fixed_by_the_run(group):
             kept.append(text)
         elif override.value() != choices.get(group):
             refused.append(f"{text} (was {choices.get(group)})")

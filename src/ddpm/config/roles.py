@@ -1,0 +1,137 @@
+"""What kind of setting each key of the configuration is: the one table from which everything else about keys follows.
+
+From a key's role follow what resuming may change (`fixed_by_the_run`), what evaluate.py takes (`open_to_evaluation`),
+which departures keep a number from being compared with a published one (`matters_to`), and what makes a line of a
+report (`tells_configurations_apart`).
+"""
+
+from collections.abc import Collection
+from enum import Flag, auto
+
+
+class Role(Flag):
+    """The kinds of settings; a key may be of several."""
+
+    MODEL = auto()  # which function is learned
+    DATA = auto()  # from which examples
+    TRAINING = auto()  # by which steps
+    LENGTH = auto()  # by how many of them
+    SAMPLING = auto()  # how samples are drawn
+    SAMPLES = auto()  # how they are measured
+    BOUND = auto()  # how the bound is measured
+    DRAWS = auto()  # which random numbers are drawn, not what is made of them
+    HARDWARE = auto()  # where it is computed, and where files lie
+    RUN = auto()  # what happens beside the steps of a run
+    BOOKKEEPING = auto()  # what is kept, shown and logged, and under which name
+    PRESET = auto()  # a group whose options set other keys
+    MEASURING = SAMPLES | BOUND
+
+
+# By dotted key; what stands below a key has its role unless it is listed itself.
+ROLES = {
+    "recipe": Role.PRESET,
+    "experiment": Role.PRESET,
+    "debug": Role.PRESET,
+    "base": Role.PRESET,
+    "network": Role.MODEL,
+    "schedule": Role.MODEL,
+    "prediction": Role.MODEL,
+    "variance": Role.MODEL,
+    "data": Role.DATA,
+    "data.path": Role.HARDWARE,
+    "data.root": Role.HARDWARE,
+    "data.array_gib": Role.HARDWARE,
+    "loader.batch_size": Role.TRAINING,
+    "loader.num_workers": Role.HARDWARE,
+    "objective": Role.TRAINING,
+    "weighting": Role.TRAINING,
+    "timesteps": Role.TRAINING,
+    "optimizer": Role.TRAINING,
+    "ema": Role.TRAINING,
+    "max_steps": Role.LENGTH,
+    "seed": Role.DRAWS,
+    "trainer": Role.HARDWARE,
+    "trainer.precision": Role.HARDWARE | Role.TRAINING,
+    "sampler": Role.SAMPLING,
+    "features": Role.SAMPLES,
+    "features.weights": Role.SAMPLES | Role.HARDWARE,
+    "metric": Role.SAMPLES,
+    "evaluation": Role.MEASURING,
+    "evaluation.metrics": Role.MEASURING | Role.BOOKKEEPING,
+    "evaluation.num_samples": Role.SAMPLES,
+    "evaluation.fid_split": Role.SAMPLES,
+    "evaluation.split": Role.BOUND,
+    "evaluation.bits_per_dim": Role.BOUND,
+    "evaluation.bits_per_dim.decoder": Role.BOUND | Role.TRAINING,  # objective=vlb trains by it
+    "evaluation.chunk": Role.MEASURING | Role.DRAWS,
+    "evaluation.seed": Role.MEASURING | Role.DRAWS,
+    "every": Role.RUN,
+    "evaluate_after": Role.RUN,
+    "resume": Role.RUN,
+    "optimized_metric": Role.RUN,
+    "expected": Role.RUN,
+    "name": Role.RUN,
+    "out": Role.BOOKKEEPING,
+    "ckpt": Role.BOOKKEEPING,
+    "keep": Role.BOOKKEEPING,
+    "figures": Role.BOOKKEEPING,
+    "figure": Role.BOOKKEEPING,
+    "logger": Role.BOOKKEEPING,
+    "choices": Role.BOOKKEEPING,
+    "foreign": Role.BOOKKEEPING,
+    "hydra": Role.BOOKKEEPING,
+}
+
+PRESETS = tuple(key for key, role in ROLES.items() if role == Role.PRESET)
+
+
+def role(key: str) -> Role:
+    """The role of a dotted key or of a group; a key that nobody listed counts as part of the model and the training."""
+    while key:
+        if key in ROLES:
+            return ROLES[key]
+        key = key.rpartition(".")[0]
+    return Role.MODEL | Role.TRAINING
+
+
+def fixed_by_the_run(key: str) -> bool:
+    """Whether another value would make another run: then it cannot change when a run is resumed."""
+    return bool(role(key) & (Role.MODEL | Role.DATA | Role.TRAINING | Role.PRESET)) or role(key) == Role.DRAWS
+
+
+def open_to_evaluation(key: str) -> bool:
+    """Whether evaluate.py takes the key: how it samples, what it measures and where, never what was trained."""
+    return bool(role(key) & (Role.SAMPLING | Role.MEASURING | Role.HARDWARE | Role.BOOKKEEPING))
+
+
+def evaluation_keys() -> list[str]:
+    """The keys that evaluate.py takes, as a message names them: the uppermost of each."""
+    taken = [key for key in ROLES if open_to_evaluation(key) and key not in ("choices", "foreign", "hydra", "metric")]
+    return [key for key in taken if key.rpartition(".")[0] not in taken]
+
+
+def describes_the_model(key: str) -> bool:
+    """Whether the key says which model it is and of what data, which another codebase's file may leave open."""
+    return bool(role(key) & (Role.MODEL | Role.DATA)) or key == "recipe"
+
+
+def matters_to(key: str, *, of_bound: bool, own: str, metrics: Collection[str]) -> bool:
+    """Whether another value of the key can change what a metric means.
+
+    Args:
+        of_bound: the metric is one of the bound, not of samples.
+        own: the section of the configuration, `evaluation.OWN`, that holds the metric's settings.
+        metrics: all such sections; each matters to its own metric alone.
+    """
+    kind = role(key)
+    if kind & (Role.HARDWARE | Role.RUN | Role.BOOKKEEPING | Role.PRESET | Role.DRAWS):
+        return False
+    if not kind & ~(Role.SAMPLING | Role.SAMPLES) if of_bound else kind & Role.BOUND and not kind & Role.SAMPLES:
+        return False
+    section = key.split(".")[1] if key.startswith("evaluation.") else ""
+    return section == own or section not in metrics
+
+
+def tells_configurations_apart(key: str) -> bool:
+    """Whether two runs that differ in this key are two lines of a report; those that differ in their seed are one."""
+    return bool(role(key) & ~(Role.DRAWS | Role.RUN | Role.BOOKKEEPING))

@@ -1,0 +1,49 @@
+"""Which classes and functions a configuration may name: those that conf/ names, since it may come from a file."""
+
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ddpm.config.errors import RequestError
+from ddpm.config.groups import CONF
+
+
+def check_targets(tree: Any) -> None:
+    """Refuse a configuration in which a `_target_` is none of conf/'s: building it would call whatever it names.
+
+    Raises:
+        RequestError: there is one.
+    """
+    for target in targets_in(tree):
+        if target not in allowed_targets():
+            raise RequestError(f"the configuration names {target!r}, which is not one of conf/'s targets")
+
+
+def targets_in(tree: Any) -> Iterator[str]:
+    """Every `_target_` of a tree of dicts and lists."""
+    if isinstance(tree, dict):
+        if "_target_" in tree:
+            yield str(tree["_target_"])
+        tree = list(tree.values())
+    if isinstance(tree, list):
+        for value in tree:
+            yield from targets_in(value)
+
+
+@functools.cache
+def allowed_targets() -> frozenset[str]:
+    """Every `_target_` under conf/."""
+    trees = (OmegaConf.to_container(OmegaConf.load(file)) for file in CONF.rglob("*.yaml"))
+    return frozenset(target for tree in trees for target in targets_in(tree))
+
+
+@functools.cache
+def target_of(group: str, option: str) -> str:
+    """The `_target_` of an option, its own or that of the option on which it builds; "" for one that has none."""
+    content: Any = OmegaConf.load(CONF / group / f"{option}.yaml")
+    if "_target_" in content:
+        return str(content["_target_"])
+    bases = (base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_")
+    return next((found for base in bases if (found := target_of(group, base))), "")

@@ -1,0 +1,97 @@
+"""Where to compute: precision, devices and processes, as Lightning understands the `trainer` section."""
+
+import logging
+import warnings
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from omegaconf import DictConfig
+
+from ddpm import hardware
+from ddpm.processes import end_with_launcher
+
+
+class Place(NamedTuple):
+    """Where this process stands among those that share the work."""
+
+    rank: int
+    world_size: int
+    device: torch.device
+
+    @property
+    def processes(self) -> str:
+        return "one process" if self.world_size == 1 else f"{self.world_size} processes"
+
+    def everywhere(self, here: bool) -> bool:
+        """Whether it is so on all processes; each must ask."""
+        if self.world_size == 1:
+            return here
+        flag = torch.tensor(int(here), device=self.device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MIN)
+        return bool(flag)
+
+
+def resolve_precision(config: DictConfig) -> None:
+    """Replace `trainer.precision=auto` by what suits the device; the run, and so what is saved, keeps the decision."""
+    if config.trainer.precision == "auto":
+        able = hardware.multiplies_bfloat16(hardware.device_type(config.trainer.accelerator))
+        config.trainer.precision = "bf16-mixed" if able else "32-true"
+
+
+def check_devices(settings: DictConfig) -> None:
+    """Whether Lightning can compute where and as the trainer's settings say.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    quieten()
+    try:
+        L.Trainer(
+            **placement(settings),
+            precision=settings.precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+        )
+    except (MisconfigurationException, TypeError, ValueError) as error:
+        asked = ", ".join(f"{key}={settings[key]}" for key in ("accelerator", "devices", "strategy", "precision"))
+        raise ValueError(f"a trainer with {asked} is not possible here: {error}") from error
+
+
+def placement(settings: DictConfig) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer and Fabric that say where to compute."""
+    return {key: settings[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
+
+
+def launch(settings: DictConfig) -> Place:
+    """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
+    quieten()
+    end_with_launcher()
+    fabric = L.Fabric(**placement(settings))
+    fabric.launch()
+    return Place(fabric.global_rank, fabric.world_size, fabric.device)
+
+
+def rank_of(runner: L.Trainer) -> Place:
+    """Where this process stands in a training that is over."""
+    return Place(runner.global_rank, runner.world_size, runner.strategy.root_device)
+
+
+def quieten() -> None:
+    """Keep Lightning's notices about itself out of the user's output."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    # ... but for which rank has died, before the others are killed.
+    logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script").setLevel(logging.INFO)
+    # A data set in memory is gathered faster by the training process than by workers.
+    warnings.filterwarnings("ignore", r".*does not have many workers")
+    # The averaged network is in evaluation mode on purpose.
+    warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+    # DDP under torch >= 2.15: the old name, which torch 2.11 needs; and gradients of kernels that are made of kernels.
+    warnings.filterwarnings("ignore", r".*`broadcast_buffers` is deprecated")
+    warnings.filterwarnings("ignore", r"Grad strides do not match bucket view strides")
+    # Lightning 2.6 with torch >= 2.13, about its own internals.
+    warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")

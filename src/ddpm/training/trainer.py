@@ -1,0 +1,75 @@
+"""The Lightning Trainer of a run, with everything that happens beside the training step."""
+
+import functools
+from pathlib import Path
+
+import lightning as L
+from lightning.pytorch.strategies import DDPStrategy
+from omegaconf import DictConfig
+
+from ddpm.checkpoints.checkpoint import Checkpoint
+from ddpm.config.saved import plain
+from ddpm.data.dataset import Dataset
+from ddpm.diffusion.sampler import Sampler
+from ddpm.evaluation import plane
+from ddpm.launch import placement, quieten
+from ddpm.loggers import loggers
+from ddpm.processes import end_with_launcher
+from ddpm.training import callbacks, checkpointing
+
+
+def trainer_of(
+    config: DictConfig, folder: Path, images: Dataset, drawn_by: Sampler, saved: Checkpoint | None = None
+) -> L.Trainer:
+    """Make the Trainer of a run in `folder`.
+
+    Args:
+        drawn_by: the sampler that draws the pictures during training.
+        saved: the checkpoint from which the run goes on, if it does.
+    """
+    quieten()
+    end_with_launcher()
+    every, settings = config.every, config.trainer
+    where = placement(settings)
+    if where["strategy"] == "ddp":
+        # Buffers are the same on every rank by construction.
+        where["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
+    saving = checkpointing.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
+    signals = checkpointing.Signals(saving)
+    draw: callbacks.Draw = functools.partial(callbacks.sample_pictures, shape=images.shape)
+    if not images.discrete:
+        draw = lambda *how: {"samples": plane.picture(*how, examples=images.split("train"))}  # noqa: E731
+    pictures = callbacks.Pictures(
+        folder,
+        drawn_by,
+        draw,
+        every=every.samples,
+        seed=config.evaluation.seed,
+        between=signals.check,
+    )
+    return L.Trainer(
+        **where,
+        precision=settings.precision,
+        max_steps=config.max_steps,
+        max_epochs=-1,
+        accumulate_grad_batches=settings.accumulate,
+        val_check_interval=every.validation * settings.accumulate,
+        check_val_every_n_epoch=None,
+        callbacks=[
+            callbacks.Throughput(every.log),
+            callbacks.TrainingBar(),
+            signals,
+            pictures,
+            saving,
+            checkpointing.Debts(saving, pictures),
+        ],
+        plugins=[checkpointing.CheckpointIO()],
+        logger=loggers.of_training(folder, plain(config), saved.step if saved else 0) or False,
+        default_root_dir=folder,
+        log_every_n_steps=every.log,
+        num_sanity_val_steps=0,
+        benchmark=True,  # cuDNN picks the fastest convolutions: sizes do not change
+        use_distributed_sampler=False,  # the DataModule's samplers know the ranks
+        enable_model_summary=False,
+        enable_checkpointing=False,  # ours writes after a validation that is due at the same step
+    )
