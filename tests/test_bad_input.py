@@ -374,7 +374,7 @@ def test_no_damage_crashes_the_reader(small, tmp_path, seed, data):
 @given(text=st.text(max_size=60) | st.binary(max_size=60).map(lambda b: b.decode("latin1")))
 def test_no_configuration_crashes_the_reader(tmp_path, text):
     (tmp_path / "config.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
-    complaint = complained(RequestError, lambda: compose_saved(resume.saved_config(tmp_path), [], []))
+    complaint = complained(RequestError, lambda: compose_saved(resume.saved_config(tmp_path), []))
     assert complaint is not None
     assert "\n" not in complaint
 

@@ -84,7 +84,7 @@ def killed_again_and_again(workplace, whole, name, kills, seed, start=Fork.train
             time.sleep(dice.uniform(0.1, 1.0))
         elif moment == "saving":
             until(reached(folder, step), process)
-            until((folder / "checkpoints" / "new.ckpt").exists, process)
+            until((folder / "checkpoints" / ".last.ckpt.part").exists, process)
         elif moment == "validating":
             until(reached(folder, min(last, -(-step // 5) * 5)), process)
             time.sleep(dice.uniform(0, 0.02))
@@ -213,7 +213,7 @@ def test_a_full_disk_ends_the_run_with_one_message_and_the_checkpoint_intact(wor
     printed = process.wait(1)
     assert "Traceback" not in printed
     assert "what was saved is intact" in printed.splitlines()[-1]
-    assert not (workplace / "full" / "checkpoints" / "new.ckpt").exists()
+    assert not (workplace / "full" / "checkpoints" / ".last.ckpt.part").exists()
     Fork("train.py", "resume=full", cwd=workplace).wait()
     assert_same_run(workplace / "full", whole)
 
