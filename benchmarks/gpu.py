@@ -108,7 +108,7 @@ def whole_runs(size: peers.Size, batch: int, toy: bool) -> dict[str, dict[str, f
             picture = draw.integers(0, 256, (size.side, size.side, 3), np.uint8)
             Image.fromarray(picture).save(Path(folder, f"{k}.png"))
         settings = ["recipe=cifar10", "data=folder", f"data.path={folder}", f"data.size=[{size.side},{size.side}]"]
-        settings += [f"data.batch_size={batch}", f"trainer.accelerator={'cpu' if toy else 'auto'}"]
+        settings += [f"loader.batch_size={batch}", f"trainer.accelerator={'cpu' if toy else 'auto'}"]
         settings += ["max_steps=9", "every.log=3", "network.channels=32"] if toy else ["max_steps=400", "every.log=50"]
         return {
             f"trainer.compile={how}": record.images_per_second([*settings, f"trainer.compile={how}"])

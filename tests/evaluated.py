@@ -42,7 +42,7 @@ def process(rank, world_size, folder):
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
     place = Place(rank, world_size, CPU)
     shared = folder / f"processes{world_size}"
-    full = evaluated("evaluation.fid_split=both", "data.split=both", place=place, folder=shared)
+    full = evaluated("evaluation.fid_split=both", "evaluation.split=both", place=place, folder=shared)
     quick = evaluated(
         "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=9", place=place, folder=shared
     )

@@ -20,7 +20,7 @@ from ddpm.training import resume
 TINY = [
     "network.channels=8",
     "network.groups=4",
-    "data.batch_size=16",
+    "loader.batch_size=16",
     "schedule.T=20",
     "sampler.steps=5",
     "logger=csv",

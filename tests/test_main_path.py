@@ -130,7 +130,7 @@ def test_a_sweep_ends_in_a_table(tmp_path):
     ("script", "arguments", "message"),
     [
         ("train.py", ["objectiv=vlb"], "did you mean objective"),
-        ("train.py", ["data.batch_size=5000"], "1500 training examples"),
+        ("train.py", ["loader.batch_size=5000"], "1500 training examples"),
         ("train.py", ["-m", "objective=simpel,vlb"], "did you mean simple"),
         ("evaluate.py", ["ckpt=half.ckpt"], "cut short"),
         ("evaluate.py", ["ckpt=code.ckpt"], "refused"),

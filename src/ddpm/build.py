@@ -28,12 +28,10 @@ from ddpm.metrics.features import FeatureExtractor
 from ddpm.randomness import seed_of
 from ddpm.training.module import DiffusionModule, OptimizerSettings
 
-LOADER_ARGUMENTS = ("batch_size", "num_workers", "split")
-
 
 def dataset(config: DictConfig) -> Dataset:
-    arguments = {key: value for key, value in config.data.items() if key not in LOADER_ARGUMENTS}
-    built: Dataset = instantiate(OmegaConf.create(arguments))
+    """The dataset of the configuration; no data are read yet."""
+    built: Dataset = instantiate(config.data)
     return built
 
 
@@ -41,11 +39,11 @@ def data_module(config: DictConfig, images: Dataset) -> DataModule:
     """The data, prepared and opened: what cannot be read or shared out fails here."""
     data = DataModule(
         images,
-        config.data.batch_size,
+        config.loader.batch_size,
         config.seed,
         config.max_steps,
         config.trainer.accumulate,
-        config.data.num_workers,
+        config.loader.num_workers,
         resident=config.trainer.resident,
     )
     data.prepare_data()
@@ -191,7 +189,7 @@ def summary(trained: DiffusionModule, config: DictConfig) -> str:
     axes = ("prediction", "variance", "objective", "schedule")
     parameters = sum(weights.numel() for weights in trained.p.network.parameters())
     chosen = ", ".join(str(config.choices[axis]) for axis in axes)
-    steps = f"{config.max_steps:,} steps of {config.data.batch_size}"
+    steps = f"{config.max_steps:,} steps of {config.loader.batch_size}"
     return f"{config.name}: {parameters:,} parameters; {chosen}; {steps}; {config.trainer.precision}"
 
 

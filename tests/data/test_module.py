@@ -114,7 +114,7 @@ def test_workers_decode_the_same_batches(pictures):
     assert "data.root" in module.advice
     *streamed, module = batches(0.0, 2)
     assert streamed == [train, val]
-    assert "data.num_workers (now 2;" in module.advice
+    assert "loader.num_workers (now 2;" in module.advice
     assert "data.array_gib=1" in module.advice
 
 

@@ -55,5 +55,5 @@ def test_a_batch_that_does_not_divide_is_refused(batch_size, world_size, accumul
 
 
 def test_fewer_examples_than_one_batch():
-    with pytest.raises(DataError, match=r"data.batch_size=128 .* 100 training examples: use 100"):
+    with pytest.raises(DataError, match=r"loader.batch_size=128 .* 100 training examples: use 100"):
         Order(100, 128, 0, 1)

@@ -32,7 +32,7 @@ def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        return folder, evaluated("evaluation.fid_split=both", "data.split=both", folder=folder)
+        return folder, evaluated("evaluation.fid_split=both", "evaluation.split=both", folder=folder)
 
 
 def kept(folder, what):
@@ -88,7 +88,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(alone, tmp_path, wor
     cut = tmp_path / folders.UNFINISHED / name / "bound test" / "000002.npy"
     cut.write_bytes((whole / name / "bound test" / "000002.npy").read_bytes()[:500])
 
-    p, evaluation = made("evaluation.fid_split=both", "data.split=both")
+    p, evaluation = made("evaluation.fid_split=both", "evaluation.split=both")
     calls = []
     p.network.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
     again = evaluation.run(p, Place(0, 1, CPU), {"ckpt": "none"}, tmp_path)
@@ -103,7 +103,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(alone, tmp_path, wor
 def test_what_was_kept_for_other_weights_is_not_used(alone, tmp_path, workspace):
     folder, results = alone
     (tmp_path / folders.UNFINISHED).symlink_to(folder / folders.UNFINISHED)
-    other = evaluated("evaluation.fid_split=both", "data.split=both", "seed=2", folder=tmp_path)
+    other = evaluated("evaluation.fid_split=both", "evaluation.split=both", "seed=2", folder=tmp_path)
     assert other.metrics["fid"] != results.metrics["fid"]
     assert other.about["weights_sha256"] != results.about["weights_sha256"]
 

@@ -101,7 +101,7 @@ def test_devices_are_a_setting_where_a_sweep_varies_them(tmp_path):
 
 def test_runs_of_several_places_differ_by_configuration_groups_first(tmp_path):
     vlb = {"objective._target_": "ddpm.diffusion.objective.Vlb"}
-    write_run(tmp_path / "a", choices={"objective": "vlb"}, settings={**vlb, "data.num_workers": 3})
+    write_run(tmp_path / "a", choices={"objective": "vlb"}, settings={**vlb, "loader.num_workers": 3})
     write_run(tmp_path / "b", settings={"optimizer.lr": 0.5}, seed=5)
     write_cell(tmp_path / "s", 0, "schedule.T=50", settings={"schedule.T": 50, "timesteps.T": 50})
     assert made(tmp_path).settings == ["objective", "schedule.T", "optimizer.lr"]

@@ -38,7 +38,7 @@ def write_run(
 ):
     """A run folder; `settings` by dotted keys."""
     config = {
-        "data": {"batch_size": 64, "num_workers": 0},
+        "loader": {"batch_size": 64, "num_workers": 0},
         "objective": {"_target_": "ddpm.diffusion.objective.Simple"},
         "schedule": {"T": 1000},
         "timesteps": {"T": 1000},

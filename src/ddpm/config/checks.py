@@ -9,8 +9,8 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 AT_LEAST = {
     "seed": 0,
     "max_steps": 1,
-    "data.batch_size": 1,
-    "data.num_workers": 0,
+    "loader.batch_size": 1,
+    "loader.num_workers": 0,
     "schedule.T": 2,
     "sampler.steps": 1,
     "trainer.accumulate": 1,
@@ -56,7 +56,7 @@ def wrong_value(config: DictConfig) -> str | None:
     decay = OmegaConf.select(config, "ema.decay")
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         return f"ema.decay={decay} must be a number in [0, 1)"
-    for key in ("evaluation.fid_split", "data.split"):
+    for key in ("evaluation.fid_split", "evaluation.split"):
         if (split := OmegaConf.select(config, key)) not in ("train", "test", "both"):
             return f"{key}={split} must be train, test or both"
     for key in ("trainer.channels_last", "trainer.resident"):
@@ -109,7 +109,7 @@ def _wrong_setting(key: str, value: Any, T: int) -> str | None:
     if key == "images" and not (
         listed and len(listed) == 2 and all(_whole(i, 0) or isinstance(i, str) for i in listed)
     ):
-        return "must be two images, each the index of one in data.split or a file"
+        return "must be two images, each the index of one in evaluation.split or a file"
     if key == "spaces" and not (listed and set(listed) <= set(SPACES)):
         return f"must be a list from {', '.join(SPACES)}"
     if key == "sort" and not isinstance(value, bool):

@@ -9,17 +9,51 @@ TARGETS = {
     "ddpm.features.": "ddpm.metrics.features.",
 }
 
+# Keys of a saved configuration: before, and now.
+KEYS = {
+    "data.batch_size": "loader.batch_size",
+    "data.num_workers": "loader.num_workers",
+    "data.split": "evaluation.split",
+}
 
-def translated(saved: Any) -> Any:
-    """A saved configuration, or a part of it, as this version would have written it; the argument is left alone."""
-    if isinstance(saved, dict):
+
+def translated(saved: dict[str, Any]) -> dict[str, Any]:
+    """A saved configuration as this version would have written it; the argument is left alone.
+
+    Raises:
+        ValueError: it is nested deeper than any configuration.
+    """
+    try:
+        now: dict[str, Any] = _retargeted(saved)
+    except RecursionError:
+        raise ValueError("the saved configuration is nested deeper than any of ours") from None
+    for old, new in KEYS.items():
+        (old_section, old_key), (section, key) = old.split("."), new.split(".")
+        if isinstance(now.get(old_section), dict) and old_key in now[old_section]:
+            value = now[old_section].pop(old_key)
+            if isinstance(now.setdefault(section, {}), dict):
+                now[section].setdefault(key, value)
+    return now
+
+
+def translated_overrides(said: list[str]) -> list[str]:
+    """The words of an earlier command line, as they would be said now."""
+    return [_renamed(text) for text in said]
+
+
+def _renamed(override: str) -> str:
+    key, equals, value = override.partition("=")
+    return f"{KEYS.get(key, key)}{equals}{value}"
+
+
+def _retargeted(tree: Any) -> Any:
+    if isinstance(tree, dict):
         return {
-            key: _target(value) if key == "_target_" and isinstance(value, str) else translated(value)
-            for key, value in saved.items()
+            key: _target(value) if key == "_target_" and isinstance(value, str) else _retargeted(value)
+            for key, value in tree.items()
         }
-    return [translated(value) for value in saved] if isinstance(saved, list) else saved
+    return [_retargeted(value) for value in tree] if isinstance(tree, list) else tree
 
 
 def _target(name: str) -> str:
-    now = next((new + name.removeprefix(old) for old, new in TARGETS.items() if name.startswith(old)), name)
-    return now
+    return next((new + name.removeprefix(old) for old, new in TARGETS.items() if name.startswith(old)), name)

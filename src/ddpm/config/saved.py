@@ -39,7 +39,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file} refers to itself, as no configuration of ours does")
     if not isinstance(tree, dict):
         raise ValueError(f"{file} is not a configuration")
-    return {str(key): value for key, value in translated(tree).items()}
+    return translated({str(key): value for key, value in tree.items()})
 
 
 def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
@@ -53,7 +53,8 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     for section in ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer"):
         section_of(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(group_names())
-    node = {str(key): value for key, value in OmegaConf.load(CONF / "train.yaml").items()}  # what it is older than
+    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]
+    # Where a saved configuration is older than a setting, the setting has its default.
     node |= {key: _without_interpolation(value) for key, value in base.items()}
     node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
     for key in (*chosen, "hydra", "defaults"):

@@ -86,7 +86,7 @@ class DataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         if num_workers < 0:
-            raise DataError(f"data.num_workers={num_workers}: it must be at least 0")
+            raise DataError(f"loader.num_workers={num_workers}: it must be at least 0")
         if chunk < 1:
             raise DataError(f"chunk={chunk}: it must be at least 1")
         per_process(batch_size, 1, accumulate)
@@ -121,8 +121,8 @@ class DataModule(LightningDataModule):
             return "the examples are mapped from disk: keep the cache on a faster one, data.root=FOLDER"
         gib = len(self.train) * math.prod(self.dataset.shape) / 2**30
         return (
-            f"raise data.num_workers (now {self.num_workers}; this machine has {os.cpu_count()} cores), or decode once "
-            f"and for all with data.array_gib={math.ceil(gib)}"
+            f"raise loader.num_workers (now {self.num_workers}; this machine has {os.cpu_count()} cores), or decode "
+            f"once and for all with data.array_gib={math.ceil(gib)}"
         )
 
     def _order(self) -> Order:

@@ -26,7 +26,7 @@ def per_process(batch_size: int, world_size: int = 1, accumulate: int = 1) -> in
 
     Raises DataError, with the nearest sizes that work, if the global batch does not divide.
     """
-    for name, value in (("data.batch_size", batch_size), ("accumulate", accumulate)):
+    for name, value in (("loader.batch_size", batch_size), ("accumulate", accumulate)):
         if value < 1:
             raise DataError(f"{name}={value}: it must be at least 1")
     parts = world_size * accumulate
@@ -34,7 +34,7 @@ def per_process(batch_size: int, world_size: int = 1, accumulate: int = 1) -> in
         below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
         nearest = f"{below} or {above}" if below else f"{above}"
         raise DataError(
-            f"data.batch_size={batch_size} does not divide over {world_size} processes x {accumulate} accumulated "
+            f"loader.batch_size={batch_size} does not divide over {world_size} processes x {accumulate} accumulated "
             f"batches: use {nearest}"
         )
     return batch_size // parts
@@ -63,7 +63,7 @@ class Order(Sampler[list[int]]):
         self.rank, self.world_size = rank, world_size
         self.size = per_process(batch_size, world_size, accumulate)
         if batch_size > n:
-            raise DataError(f"data.batch_size={batch_size} is more than the {n} training examples: use {n} at most")
+            raise DataError(f"loader.batch_size={batch_size} is more than the {n} training examples: use {n} at most")
 
     def __len__(self) -> int:
         return self.stop * self.accumulate

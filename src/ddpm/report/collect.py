@@ -99,7 +99,7 @@ class Run:
     def training_seconds(self) -> float | None:
         """Of the training steps alone, by the throughput that metrics.csv has."""
         try:
-            batch = float(self.config["data"]["batch_size"])
+            batch = float(self.config["loader"]["batch_size"])
         except (KeyError, TypeError, ValueError):
             return None
         steps, rate = self.history.get("train/images_per_second", ([], []))

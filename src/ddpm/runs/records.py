@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ddpm.config.moved import translated_overrides
 from ddpm.files import write_whole
 
 Status = Literal["waiting", "running", "finished", "refused", "failed", "diverged", "interrupted"]
@@ -53,8 +54,10 @@ def of(folder: Path) -> Cell | None:
     if not file.is_file():
         return None
     try:
-        return Cell(folder, **json.loads(file.read_text()))
-    except (TypeError, ValueError) as error:
+        cell = Cell(folder, **json.loads(file.read_text()))
+        cell.overrides, cell.varying = translated_overrides(cell.overrides), translated_overrides(cell.varying)
+        return cell
+    except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{file} is not a sweep's record of a run") from error
 
 
@@ -80,7 +83,7 @@ def plan(sweep: Path) -> dict[str, list[str]]:
         ValueError: its record is damaged.
     """
     content: dict[str, list[str]] = json.loads((sweep / PLAN).read_text())
-    return content
+    return {name: translated_overrides(texts) for name, texts in content.items()}
 
 
 def _number(folder: Path) -> int | None:
