@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from ddpm import build
 from ddpm.config.compose import compose
-from ddpm.config.errors import RefusedError
+from ddpm.config.errors import RefusedError, RequestError
 from ddpm.config.groups import CONF, group_names, options_of
 from ddpm.randomness import generator
 
@@ -105,10 +105,10 @@ def test_published_values_carry_source_and_tolerance():
 
 @pytest.mark.parametrize("target", ["os.system", "ddpm.data.digits.torch.load", "builtins.eval"])
 def test_only_targets_that_conf_names_are_built(target):
-    with pytest.raises(ValueError, match="not one of conf"):
+    with pytest.raises(RequestError, match="not one of conf"):
         build.instantiate(OmegaConf.create({"_target_": target}))
     nested = OmegaConf.create({"_target_": "ddpm.diffusion.objective.Simple", "weighting": {"_target_": target}})
-    with pytest.raises(ValueError, match="not one of conf"):
+    with pytest.raises(RequestError, match="not one of conf"):
         build.instantiate(nested)
 
 

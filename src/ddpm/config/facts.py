@@ -48,15 +48,15 @@ def _stated(module: str, cls: str, name: str) -> tuple[bool, Any]:
             return False, None
     for base in definition.bases:
         if isinstance(base, ast.Name) and base.id in {**classes, **imported}:
-            there, value = _stated(imported.get(base.id, module), base.id, name)
+            there, value = _stated(*imported.get(base.id, (module, base.id)), name)
             if there:
                 return True, value
     return False, None
 
 
 @functools.cache
-def _source(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, str]]:
-    """The classes that a module defines, and for each name that it imports, from which module."""
+def _source(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, tuple[str, str]]]:
+    """The classes that a module defines; and for each name that it imports, from which module, and its name there."""
     try:
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
@@ -67,7 +67,7 @@ def _source(module: str) -> tuple[dict[str, ast.ClassDef], dict[str, str]]:
     imports = (node for node in body if isinstance(node, ast.ImportFrom) and node.module and not node.level)
     return (
         {node.name: node for node in body if isinstance(node, ast.ClassDef)},
-        {alias.asname or alias.name: str(node.module) for node in imports for alias in node.names},
+        {alias.asname or alias.name: (str(node.module), alias.name) for node in imports for alias in node.names},
     )
 
 

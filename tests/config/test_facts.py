@@ -1,0 +1,71 @@
+"""Facts that are read from source files are those that the imported classes have."""
+
+import importlib
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ddpm.config.facts import fact
+from ddpm.config.targets import allowed_targets
+
+NAMES = ("learned", "adaptive", "trains_variance", "needs_learned_variance", "uniform", "event_ndim")
+
+
+@pytest.fixture(scope="module")
+def read():
+    """target -> name -> fact, as a process finds them that has not imported torch."""
+    code = (
+        "import json, sys\nfrom ddpm.config.facts import fact\nfrom ddpm.config.targets import allowed_targets\n"
+        f"found = {{t: {{n: v for n in {NAMES!r} if (v := fact(t, n)) is not None}} for t in allowed_targets()\n"
+        "         if t.rpartition('.')[2][0].isupper() and t.split('.')[1] in ('diffusion', 'networks', 'data')}\n"
+        "print(json.dumps(found))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_the_source_says_what_the_class_has(read):
+    assert len(read) > 20
+    for target, facts in read.items():
+        module, _, name = target.rpartition(".")
+        cls = getattr(importlib.import_module(module), name)
+        assert facts == {n: value for n in NAMES if (value := getattr(cls, n, None)) is not None}, target
+
+
+def test_every_variance_objective_network_and_dataset_states_its_facts(read):
+    due = {"variance": {"learned"}, "networks": {"event_ndim"}, "data": {"event_ndim"}}
+    for target, facts in read.items():
+        assert due.get(target.split(".")[-2], due.get(target.split(".")[1], set())) <= facts.keys(), target
+
+
+def module_of(tmp_path, monkeypatch, name, text):
+    (tmp_path / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+def test_facts_are_inherited_overridden_annotated_and_computed(tmp_path, monkeypatch):
+    module_of(tmp_path, monkeypatch, "facts_base", "class Base:\n    learned = True\n    depth: int = 3\n")
+    module_of(
+        tmp_path,
+        monkeypatch,
+        "facts_mine",
+        "from facts_base import Base as Above\nclass Mine(Above):\n    depth = 4\nclass Inner(Mine): ...\n"
+        "class Computed:\n    learned = bool(1)\n",
+    )
+    assert fact("facts_mine.Mine", "learned") is True
+    assert fact("facts_mine.Inner", "depth") == 4
+    assert fact("facts_base.Base", "depth") == 3
+    assert "facts_mine" not in sys.modules
+    assert fact("facts_mine.Computed", "learned") is True  # imported
+    assert "facts_mine" in sys.modules
+    assert fact("facts_mine.Nobody", "learned") is None
+    assert fact("nowhere.Nobody", "learned") is None
+
+
+def test_conf_names_classes_and_functions_that_exist():
+    for target in allowed_targets():
+        module, _, name = target.rpartition(".")
+        assert callable(getattr(importlib.import_module(module), name)), target

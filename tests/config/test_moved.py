@@ -1,0 +1,52 @@
+"""What an earlier version saved is read as this one would have written it."""
+
+import copy
+
+import pytest
+
+from ddpm.config.moved import TARGETS, translated, translated_overrides
+from ddpm.config.targets import allowed_targets
+
+
+def test_targets_and_keys_move_and_the_argument_stays():
+    saved = {
+        "data": {"_target_": "ddpm.data.digits.Digits", "batch_size": 32, "num_workers": 1, "split": "both"},
+        "network": {"_target_": "ddpm.unet.UNet", "channels": 8},
+        "evaluation": {"fid_split": "test"},
+        "list": [{"_target_": "ddpm.features.Digits"}, "ddpm.unet.UNet"],
+    }
+    before = copy.deepcopy(saved)
+    assert translated(saved) == {
+        "data": {"_target_": "ddpm.data.digits.Digits"},
+        "network": {"_target_": "ddpm.networks.unet.UNet", "channels": 8},
+        "evaluation": {"fid_split": "test", "split": "both"},
+        "loader": {"batch_size": 32, "num_workers": 1},
+        "list": [{"_target_": "ddpm.metrics.features.Digits"}, "ddpm.unet.UNet"],
+    }
+    assert saved == before
+    assert translated(translated(saved)) == translated(saved)
+
+
+def test_what_a_target_became_is_one_of_conf_s():
+    for now in TARGETS.values():
+        assert any(target.startswith(now) for target in allowed_targets()), now
+
+
+def test_overrides_of_an_earlier_command_line():
+    said = ["data.batch_size=32", "data.path='a b'", "seed=1,2", "data.split"]
+    assert translated_overrides(said) == ["loader.batch_size=32", "data.path='a b'", "seed=1,2", "evaluation.split"]
+
+
+@pytest.mark.parametrize(
+    "strange", [{"data": 3}, {"data": {"split": 1}, "evaluation": None}, {"loader": 1, "data": {"batch_size": 2}}, {}]
+)
+def test_strange_configurations_pass_through(strange):
+    translated(strange)
+
+
+def test_a_bottomless_configuration_is_refused():
+    tree = {}
+    for _ in range(100_000):
+        tree = {"a": tree}
+    with pytest.raises(ValueError, match="nested deeper"):
+        translated(tree)
