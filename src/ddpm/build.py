@@ -1,4 +1,4 @@
-"""From a configuration to objects. The only place where networks, mathematics and data meet."""
+"""Objects are built from a configuration here, the only place where networks, mathematics and data meet."""
 
 import functools
 import inspect
@@ -36,7 +36,7 @@ def dataset(config: DictConfig) -> Dataset:
 
 
 def data_module(config: DictConfig, images: Dataset) -> DataModule:
-    """The data, prepared and opened: what cannot be read or shared out fails here."""
+    """Prepare and open the data; what cannot be read, or shared out among the processes, fails here."""
     data = DataModule(
         images,
         config.loader.batch_size,
@@ -52,7 +52,7 @@ def data_module(config: DictConfig, images: Dataset) -> DataModule:
 
 
 def network(config: DictConfig, images: Dataset) -> torch.nn.Module:
-    """A freshly initialised network for data of this shape."""
+    """A freshly initialised network for data of this shape, with a second output per channel for a learned variance."""
     channels, *size = images.shape
     outputs = 2 if instantiate(config.variance).learned else 1
     sized = {"image_size": tuple(size)} if size else {}
@@ -74,6 +74,7 @@ def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
 
 
 def module(config: DictConfig, images: Dataset) -> DiffusionModule:
+    """The LightningModule that trains a fresh network."""
     built = DiffusionModule(
         reverse_process(config, images),
         instantiate(config.objective),
@@ -91,7 +92,9 @@ def module(config: DictConfig, images: Dataset) -> DiffusionModule:
 
 
 def speed_up(network: torch.nn.Module, trainer: DictConfig) -> None:
-    """Layout, compilation, attention's precision, all in place: no name in the state changes; malloc's habits.
+    """Set layout, compilation and attention's precision of the network in place, and how freed memory is kept.
+
+    No name in the state_dict changes.
 
     Raises:
         ValueError: nothing can be compiled here.
@@ -136,23 +139,25 @@ def trained(checkpoint: Checkpoint, config: DictConfig, images: Dataset) -> Reve
 
 
 def sampler(config: DictConfig) -> Sampler:
+    """The sampler of the configuration."""
     built: Sampler = instantiate(config.sampler)
     return built
 
 
 def features(config: DictConfig) -> FeatureExtractor:
+    """The feature extractor of the configuration; its weights are read, and fetched if need be."""
     built: FeatureExtractor = instantiate(config.features)
     return built
 
 
 def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
-    """What to measure; everything that can be wrong with the request is wrong here."""
+    """The evaluation that the configuration asks for; whatever is wrong with the request fails here."""
     asked, evaluations = config.evaluation, config.evaluation.bits_per_dim.evaluations
     settings = Settings(
         metrics=list(asked.metrics),
         num_samples=asked.num_samples,
         fid_split=asked.fid_split,
-        bound_split=config.data.split,
+        bound_split=config.evaluation.split,
         bound_images=asked.bits_per_dim.images,
         evaluations=None if evaluations is None or evaluations >= config.schedule.T else evaluations,
         decoder=asked.bits_per_dim.decoder,
@@ -168,14 +173,14 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
 
 
 def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: ReverseProcess) -> Gallery:
-    """The figures that are asked for; everything that can be wrong with the request is wrong here."""
+    """The figures that the configuration asks for; whatever is wrong with the request fails here."""
     asked, settings = config.evaluation, plain(config.figure)
     scene = Scene(
         p,
         images,
         sampler(config),
         functools.cache(lambda: features(config)),
-        split="test" if config.data.split == "both" else config.data.split,
+        split="test" if config.evaluation.split == "both" else config.evaluation.split,
         points=settings.pop("points"),
         chunk=asked.chunk,
         seed=settings.pop("seed"),
@@ -185,7 +190,7 @@ def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: Reve
 
 
 def summary(trained: DiffusionModule, config: DictConfig) -> str:
-    """What is about to be trained, on one line."""
+    """One line on what is about to be trained."""
     axes = ("prediction", "variance", "objective", "schedule")
     parameters = sum(weights.numel() for weights in trained.p.network.parameters())
     chosen = ", ".join(str(config.choices[axis]) for axis in axes)
@@ -194,10 +199,11 @@ def summary(trained: DiffusionModule, config: DictConfig) -> str:
 
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Build what `node` describes. A configuration may come from a checkpoint, so only targets that conf/ names pass.
+    """Build the object that `node` describes; only what conf/ names is built, since a configuration may come from a file.
 
     Raises:
-        ValueError: another target, or a setting that it does not have.
+        RequestError: another target.
+        ValueError: a setting that the class does not have.
     """
     check_targets(OmegaConf.to_container(node, resolve=True))
     taken = inspect.signature(hydra.utils.get_object(node._target_)).parameters

@@ -77,7 +77,9 @@ def matters(key, metric):
     ("key", "fid", "bound"),
     [
         ("network.channels", True, True), ("optimizer.lr", True, True), ("max_steps", True, True),
-        ("data.size", True, True),        ("sampler.steps", True, False), ("features.name", True, False), ("evaluation.num_samples", True, False),
+        ("data.size", True, True),
+        ("sampler.steps", True, False), ("features.name", True, False),
+        ("evaluation.num_samples", True, False),
         ("evaluation.bits_per_dim.evaluations", False, True), ("evaluation.split", False, True),
         ("evaluation.precision", True, True), ("evaluation.kid.subsets", False, False),
         ("evaluation.seed", False, False), ("seed", False, False), ("trainer.precision", False, False),

@@ -1,4 +1,4 @@
-"""What happens beside the training step; one class per job."""
+"""Callbacks that watch and show the training; one class per job."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -28,7 +28,7 @@ TOLERABLE_WAIT = 0.2  # of the time of a step
 
 
 class TrainingBar(ProgressBar):
-    """Steps, loss, images/s, time left. One bar over all steps: an epoch means little to a diffusion model."""
+    """Shows steps, loss, images/s and time left, in one bar over all steps: epochs mean little to a diffusion model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,15 +60,15 @@ class TrainingBar(ProgressBar):
             self._bar.__exit__(None, None, None)
 
     def disable(self) -> None:
-        """Lightning's wish on ranks above 0; the bar asks the trainer itself."""
+        """Nothing: Lightning calls this on ranks above 0, and the bar asks the trainer itself."""
 
     def enable(self) -> None: ...
 
 
 class Throughput(Callback):
-    """images/s of the training steps, validations and pictures aside, and the share of it spent waiting for data.
+    """Logs images/s of the training steps alone, and the share of their time that is spent waiting for data.
 
-    Must be the first callback: what others do at the end of a batch is no part of the step; nor is it waiting, which
+    It must be the first callback: what others do at the end of a batch is neither part of the step nor waiting, which
     begins when they have done (`module.batch_ended`).
     """
 
@@ -113,10 +113,14 @@ Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], 
 
 
 class Pictures(Callback):
-    """What the EMA weights make, every `every` steps and at the end, always from the same noise.
+    """Draws samples of the averaged weights every `every` steps and at the end, always from the same noise.
 
-    `draw` makes the pictures, by name, in the run's precision, and calls its last argument after every step of the
-    sampler; `between` is called then, and may raise. They go to FOLDER/NAME/step_*.png and to the loggers.
+    They go to FOLDER/NAME/step_*.png and to the loggers.
+
+    Args:
+        draw: makes the pictures, by name, in the run's precision, and calls its last argument after every step of the
+            sampler.
+        between: called after every step of the sampler; it may end the run by raising.
     """
 
     def __init__(
@@ -153,7 +157,7 @@ class Pictures(Callback):
 def sample_pictures(
     p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Callable[[], None], *, shape: tuple[int, ...]
 ) -> dict[str, Image]:
-    """`samples` in rows; `progressive`: of the first few, x_0 estimates at even steps of their chains (Figure 6)."""
+    """Draw `samples` in rows, and `progressive`: x_0 estimates along the chains of the first few (Figure 6)."""
     x_T = torch.randn((GRID_SIDE**2, *shape), generator=noise, device=noise.device)
     last = sampler.num_evaluations(p.q.T) - 1
     shown = {round(i * last / (STATES - 1)) for i in range(STATES)}

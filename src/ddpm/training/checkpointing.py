@@ -1,4 +1,4 @@
-"""What lets a run be stopped anywhere and go on: whole checkpoints, the position in the data, signals, debts."""
+"""A run can be stopped anywhere and goes on: whole checkpoints, the position in the data, signals, pending work."""
 
 import os
 import signal
@@ -22,7 +22,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Lightning's way to the disk, by our reader and writer."""
+    """Lightning writes and reads checkpoints by this, and so by our own writer and reader."""
 
     def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         checkpoint.write(checkpoint_, Path(path))
@@ -31,15 +31,17 @@ class CheckpointIO(TorchCheckpointIO):
         return checkpoint.read(Path(path))
 
 
-class Checkpoint(Callback):
-    """checkpoints/last.ckpt every `every` steps and at the end; where a validation is due as well, after it.
+class Checkpointing(Callback):
+    """Writes checkpoints/last.ckpt every `every` steps and at the end; where a validation is due as well, after it.
 
-    `pending` marks one that a signal forced before the validation and the pictures of its step.
+    Attributes:
+        step: of the newest checkpoint.
+        pending: a signal forced it before the validation and the pictures of its step.
     """
 
     def __init__(self, folder: Path, every: int, validation_every: int) -> None:
         self.file, self.every, self.validation_every = folder / checkpoint.LAST, every, validation_every
-        self.step, self.pending = -1, False  # of the newest checkpoint
+        self.step, self.pending = -1, False
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         validation_follows = trainer.global_step % self.validation_every == 0
@@ -54,10 +56,11 @@ class Checkpoint(Callback):
         self.save(trainer)
 
     def on_fit_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if self.pending:  # there was nothing left to train, and `Debts` has paid
+        if self.pending:  # there was nothing left to train, and `PendingWork` has made up for it
             self.save(trainer)
 
     def save(self, trainer: L.Trainer, pending: bool = False) -> None:
+        """Write a checkpoint of this step unless it is there, or the step is not complete."""
         module = trainer.lightning_module
         assert isinstance(module, DiffusionModule)
         if (trainer.global_step, pending) == (self.step, self.pending) or trainer.fit_loop._should_accumulate():
@@ -75,31 +78,31 @@ class Checkpoint(Callback):
         content["loops"] = {"fit_loop": _position(self.step, trainer.accumulate_grad_batches)}
 
 
-class Debts(Callback):
-    """On resuming from a pending checkpoint: first the pictures and the validation that its step still owes."""
+class PendingWork(Callback):
+    """Draws the pictures and validates before training goes on from a checkpoint whose step has had neither."""
 
-    def __init__(self, saved: Checkpoint, pictures: Pictures) -> None:
-        self.saved, self.pictures = saved, pictures
+    def __init__(self, checkpointing: Checkpointing, pictures: Pictures) -> None:
+        self.checkpointing, self.pictures = checkpointing, pictures
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        if not self.saved.pending:
+        if not self.checkpointing.pending:
             return
-        data, step = getattr(trainer, "datamodule", None), self.saved.step
+        data, step = getattr(trainer, "datamodule", None), self.checkpointing.step
         assert isinstance(module, DiffusionModule)
         assert isinstance(data, DataModule)
         self.pictures.draw(trainer, module, step)
-        if step % self.saved.validation_every == 0:
+        if step % self.checkpointing.validation_every == 0:
             module.validate(data.val_dataloader(), step)
 
 
 class Signals(Callback):
     """SIGTERM, SIGUSR1 and Ctrl-C save and end the run, on all ranks together; a second Ctrl-C ends it at once.
 
-    Must come before the callbacks that take time at the end of a step.
+    This callback must come before those that take time at the end of a step.
     """
 
-    def __init__(self, saved: Checkpoint) -> None:
-        self.saved, self.received, self._process = saved, 0, os.getpid()
+    def __init__(self, checkpointing: Checkpointing) -> None:
+        self.checkpointing, self.received, self._process = checkpointing, 0, os.getpid()
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         for signum in SIGNALS:  # after Lightning's own, whose handler waits for the other ranks wherever it is called
@@ -114,13 +117,13 @@ class Signals(Callback):
             self.check(trainer)
 
     def check(self, trainer: L.Trainer) -> None:
-        """Where the weights are those of a whole step: end here if any rank was told to.
+        """Save and end the run if any rank was told to; called where the weights are those of a whole step.
 
         Raises:
             StoppedError: one was.
         """
         if trainer.strategy.reduce_boolean_decision(self.received != 0, all=False):
-            self.saved.save(trainer, pending=True)
+            self.checkpointing.save(trainer, pending=True)
             raise StoppedError(
                 self.received or signal.SIGTERM,
                 f"stopped and saved at step {trainer.global_step}; it goes on with: "
@@ -164,7 +167,7 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
 
 
 def _end_waiting_ranks(trainer: L.Trainer) -> None:
-    """Of those that this process launched: they wait for it, deaf to anything milder."""
+    """Kill the ranks that this process launched: they wait for it, deaf to anything milder."""
     if (launcher := trainer.strategy.launcher) is not None:
         launcher.kill(signal.SIGKILL)
 

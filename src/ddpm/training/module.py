@@ -1,4 +1,4 @@
-"""The LightningModule: training and validation steps, optimizer, EMA. No mathematics of its own."""
+"""The LightningModule: training and validation steps, optimizer and EMA. The mathematics is in diffusion/."""
 
 import copy
 import math
@@ -31,7 +31,11 @@ VALIDATION_TIMESTEPS = 16
 class OptimizerSettings:
     """Adam with linear warm-up from 0 and a bound on the gradient's global norm; Ho et al. 2020, appendix B.
 
-    `anneal` takes the learning rate linearly to 0 at the last step (Nichol & Dhariwal 2021); the original keeps it.
+    Attributes:
+        lr: the learning rate after warm-up.
+        warmup: steps over which it rises.
+        grad_clip: the largest norm of the gradient of all weights together.
+        anneal: the learning rate falls linearly to 0 at the last step (Nichol & Dhariwal 2021); the original keeps it.
     """
 
     lr: float
@@ -40,7 +44,7 @@ class OptimizerSettings:
     anneal: bool = False
 
     def factor(self, step: int, max_steps: int) -> float:
-        """Of the learning rate, `step` updates after the start: the original's first update has learning rate 0."""
+        """Multiplier of the learning rate after `step` optimizer updates; 0 at step 0, as in the original's code."""
         warm = min(step / self.warmup, 1.0) if self.warmup else 1.0
         return warm * (1 - step / max_steps if self.anneal else 1.0)
 
@@ -49,7 +53,8 @@ class DiffusionModule(L.LightningModule):
     """Trains `p.network` and keeps `p_ema`, the same process with exponentially averaged weights.
 
     Every random draw of a step is a function of (seed, step): t and noise are drawn for the global batch and cut by
-    micro-batch and rank, so that neither number changes anything but dropout and the order of float additions.
+    micro-batch and rank, so that the numbers of micro-batches and ranks change nothing but dropout and the order of
+    float additions.
     """
 
     def __init__(
@@ -88,7 +93,7 @@ class DiffusionModule(L.LightningModule):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """A checkpoint's moments take on the layout of the weights, which the fused optimizer relies on."""
+        """Give Adam's moments from a checkpoint the memory layout of the weights, on which fused Adam relies."""
         for weights, moments in self.trainer.optimizers[0].state.items():
             for name, moment in moments.items():
                 if moment.shape == weights.shape:
@@ -139,7 +144,7 @@ class DiffusionModule(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _watch(self, step: Step) -> None:
-        """Stop where numbers are not finite. A device is asked about the step before, lest the CPU wait for it."""
+        """Stop where numbers are not finite; on a GPU one step later, so that the CPU need not wait for it."""
         if self.device.type != "cpu":
             self.check_now()
             self._unchecked = step
@@ -147,7 +152,7 @@ class DiffusionModule(L.LightningModule):
             self._require_finite(step)
 
     def check_now(self) -> None:
-        """Wait for the step that is still unchecked; before its weights are saved it must be sound."""
+        """Check the step that is still unchecked, waiting for the device; called before its weights are saved."""
         step, self._unchecked = self._unchecked, None
         if step is not None:
             self._require_finite(step)
@@ -162,7 +167,7 @@ class DiffusionModule(L.LightningModule):
             raise_diverged(Step(step.number, step.gradient_norm, batch, t, loss), Path(self.trainer.default_root_dir))
 
     def _log_step(self, gradient_norm: Tensor, t: Tensor, loss: Tensor) -> None:
-        """Losses and the gradient's norm of the step that is about to be taken."""
+        """Log losses, gradient norm and learning rate of the step that is about to be taken."""
         quarter = (t - 1) * 4 // self.p.q.T
         metrics = {"train/loss": float(loss.mean())}
         for k in range(4):
@@ -203,7 +208,7 @@ class DiffusionModule(L.LightningModule):
 
     @torch.no_grad()
     def validate(self, batches: Iterable[tuple[int, Tensor]], step: int) -> None:
-        """The validation that step `step` still owes, outside of the Trainer's loop."""
+        """Validate outside of the Trainer's loop, for a step whose validation a signal prevented."""
         with self.trainer.precision_plugin.val_step_context():
             for index, (chunk, images) in enumerate(batches):
                 self.validation_step((chunk, images.to(self.device)), index)

@@ -34,7 +34,7 @@ def trainer_of(
     if where["strategy"] == "ddp":
         # Buffers are the same on every rank by construction.
         where["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
-    saving = checkpointing.Checkpoint(folder / "checkpoints", every.checkpoint, every.validation)
+    saving = checkpointing.Checkpointing(folder / "checkpoints", every.checkpoint, every.validation)
     signals = checkpointing.Signals(saving)
     draw: callbacks.Draw = functools.partial(callbacks.sample_pictures, shape=images.shape)
     if not images.discrete:
@@ -61,7 +61,7 @@ def trainer_of(
             signals,
             pictures,
             saving,
-            checkpointing.Debts(saving, pictures),
+            checkpointing.PendingWork(saving, pictures),
         ],
         plugins=[checkpointing.CheckpointIO()],
         logger=loggers.of_training(folder, plain(config), saved.step if saved else 0) or False,
