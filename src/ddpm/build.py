@@ -199,7 +199,7 @@ def summary(trained: DiffusionModule, config: DictConfig) -> str:
 
 
 def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Build the object that `node` describes; only what conf/ names is built, since a configuration may come from a file.
+    """Build what `node` describes; only what conf/ names is built, since a configuration may come from a file.
 
     Raises:
         RequestError: another target.
