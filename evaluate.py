@@ -26,7 +26,7 @@ def evaluate(overrides: list[str]) -> None:
         images = build.dataset(config)
         p = build.trained(saved, config, images)
         if config.figures:
-            gallery = build.gallery(config, images, saved, p)
+            figures = build.figures(config, images, saved, p)
             folder = folders.figures_folder(saved.run, saved.name, config.out)
         else:
             evaluation = build.evaluation(config, images)
@@ -34,7 +34,7 @@ def evaluate(overrides: list[str]) -> None:
     place = launch.launch(config.trainer)
     if config.figures:
         if place.rank == 0:
-            gallery.draw(folder, place.device)
+            figures.draw(folder, place.device)
         return
     results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": plain(config)}, folder)
     if place.rank == 0:

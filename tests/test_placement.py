@@ -13,9 +13,9 @@ from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.config.compose import compose
 from ddpm.data.dataset import Resident
-from ddpm.figures.gallery import FIGURES
+from ddpm.figures.display import display_of
+from ddpm.figures.figures import FIGURES
 from ddpm.launch import Place
-from ddpm.training import callbacks
 
 SMALL = [
     "schedule.T=20",
@@ -48,7 +48,7 @@ def test_tensors_of_two_devices_do_not_meet(device):
 def trained(config, images):
     """Two steps without a backward pass, and a validation."""
     module = build.module(config, images).to(DEVICE)
-    module.horizontal_flip = images.discrete
+    module.horizontal_flip = len(images.shape) == 3
     trainer = module._trainer = SimpleNamespace(
         global_rank=0,
         world_size=1,
@@ -104,7 +104,7 @@ def test_pictures_and_the_library(device):
         p, draw = build.reverse_process(config, images).to(device).eval(), torch.Generator(device).manual_seed(0)
         drawn_by = build.sampler(config)
         with torch.no_grad():
-            callbacks.sample_pictures(p, drawn_by, draw, lambda: None, shape=images.shape)
+            display_of(images).during_training(p, drawn_by, draw, lambda: None, images)
             assert ddpm.sample(p, (2, *images.shape), drawn_by).device == device
             assert ddpm.bits_per_dim(p, torch.zeros(2, *images.shape, dtype=torch.uint8)).device == device
 
@@ -131,5 +131,5 @@ def test_figures(device, workspace):
     config = compose([f"figures=[{','.join(FIGURES)}]", *DIGITS, *(f"figure.{each}" for each in few)], "evaluate")
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
-    build.gallery(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p).draw(workspace / "out", device)
+    build.figures(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p).draw(workspace / "out", device)
     assert {path.stem for path in (workspace / "out").iterdir()} == set(FIGURES)

@@ -16,14 +16,13 @@ from ddpm.config.saved import plain
 from ddpm.config.targets import check_targets
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
-from ddpm.diffusion.decoder import ContinuousDecoder, DiscretizedDecoder
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.evaluation import Evaluation, Settings
 from ddpm.evaluation.measure import FeatureSettings
-from ddpm.figures.context import Scene
-from ddpm.figures.gallery import Gallery
+from ddpm.figures.context import FigureContext
+from ddpm.figures.figures import FigureSet
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.randomness import seed_of
 from ddpm.training.module import DiffusionModule, OptimizerSettings
@@ -63,13 +62,12 @@ def network(config: DictConfig, images: Dataset) -> torch.nn.Module:
 
 def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
     """The forward process, a fresh network and the axes, for data of this shape."""
-    decoder = DiscretizedDecoder(config.evaluation.bits_per_dim.decoder) if images.discrete else ContinuousDecoder()
     return ReverseProcess(
         network(config, images),
         ForwardProcess(instantiate(config.schedule)),
         instantiate(config.prediction),
         instantiate(config.variance),
-        decoder,
+        images.kind.decoder(config.evaluation.bits_per_dim.decoder),
     )
 
 
@@ -172,10 +170,10 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     return Evaluation(images, sampler(config), features(config), settings)
 
 
-def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: ReverseProcess) -> Gallery:
+def figures(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: ReverseProcess) -> FigureSet:
     """The figures that the configuration asks for; whatever is wrong with the request fails here."""
     asked, settings = config.evaluation, plain(config.figure)
-    scene = Scene(
+    context = FigureContext(
         p,
         images,
         sampler(config),
@@ -186,7 +184,7 @@ def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: Reve
         seed=settings.pop("seed"),
         about=(checkpoint.name,) if config.get("foreign") else (config.name, f"step {checkpoint.step:,}"),
     )
-    return Gallery(scene, list(config.figures), settings, asked.precision)
+    return FigureSet(context, list(config.figures), settings, asked.precision)
 
 
 def summary(trained: DiffusionModule, config: DictConfig) -> str:

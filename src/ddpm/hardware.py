@@ -3,6 +3,7 @@
 import ctypes
 import platform
 import shutil
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,24 @@ def _widen_small_maps(_: nn.Module, inputs: tuple[Tensor]) -> tuple[Tensor]:
     """GroupNorm of few channels a group is up to ten times as slow in bfloat16, channels last, below 32x32 on a CPU."""
     (x,) = inputs
     return (x.float() if x.device.type == "cpu" and x[0, 0].numel() < 1024 else x,)
+
+
+PRECISIONS = ("32-true", "bf16-mixed")  # of an evaluation
+
+
+def check_precision(precision: str) -> None:
+    """Refuse a precision in which nothing is evaluated.
+
+    Raises:
+        ValueError: it is such a one.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"evaluation.precision={precision}: use {' or '.join(PRECISIONS)}")
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[None]:
+    """The context in which the network is evaluated: bfloat16 where the precision says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed")
 
 
 def require_compiler() -> None:

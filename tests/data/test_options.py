@@ -45,6 +45,6 @@ def test_the_shape_is_known_before_there_is_data(option, tmp_path, monkeypatch):
     size = {"digits": 8, "celeba_hq": 256, "swiss_roll": None}.get(option, 256 if "lsun" in option else 32)
     channels = 1 if option in ("digits", "mnist", "fashion_mnist") else 3
     assert dataset.shape == ((2,) if size is None else (channels, size, size))
-    assert dataset.discrete == (option != "swiss_roll")
+    assert dataset.kind.has_features == (option != "swiss_roll")
     assert dataset.horizontal_flip == (option in ("cifar10", "celeba_hq", "lsun_church", "lsun_cat"))
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ def test_points_lie_on_the_spiral_and_in_the_square():
     roll = SwissRoll()
     roll.prepare()
     points = roll.split("train").__getitems__(list(range(10_000)))
-    assert (points.dtype, points.shape, roll.shape, roll.discrete) == (torch.float32, (10_000, 2), (2,), False)
+    assert (points.dtype, points.shape, roll.shape, roll.kind.name) == (torch.float32, (10_000, 2), (2,), "points")
     assert points.abs().max() < 1
     # A point at angle a on the spiral has radius a: the two agree up to full turns and noise.
     x, y = (17 * points).double().unbind(1)

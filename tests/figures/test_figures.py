@@ -20,7 +20,7 @@ from ddpm.data.pixels import to_uint8, to_unit
 from ddpm.diffusion.sampler import DDIM, DPMSolver
 from ddpm.figures import chains, drawing, interpolation, neighbours
 from ddpm.figures.bound import losses
-from ddpm.figures.gallery import FIGURES, Gallery
+from ddpm.figures.figures import FIGURES, FigureSet
 from ddpm.randomness import generator
 
 DEFAULTS = OmegaConf.load(ROOT / "conf/evaluate.yaml").figure
@@ -37,35 +37,35 @@ SMALL = [
 OF_POINTS = [name for name, each in FIGURES.items() if each.points]
 
 
-def gallery(names, *overrides) -> Gallery:
+def figure_set(names, *overrides) -> FigureSet:
     return of(compose([f"figures=[{','.join(names)}]", *SMALL, *overrides], "evaluate"))
 
 
-def of(config) -> Gallery:
+def of(config) -> FigureSet:
     """With random weights."""
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
-    return build.gallery(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p)
+    return build.figures(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p)
 
 
 @pytest.fixture(scope="module")
 def digits():
-    return gallery(["samples"], *DIGITS)
+    return figure_set(["samples"], *DIGITS)
 
 
 @pytest.fixture(scope="module")
-def scene(digits):
-    return digits.scene
+def context(digits):
+    return digits.context
 
 
 def test_settings_are_the_arguments():
     sections = {name: set(section) for name, section in DEFAULTS.items() if OmegaConf.is_config(section)}
-    assert sections == {name: set(inspect.signature(f.make).parameters) - {"scene"} for name, f in FIGURES.items()}
+    assert sections == {name: set(inspect.signature(f.make).parameters) - {"context"} for name, f in FIGURES.items()}
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_of_images_is_made(name, tmp_path, capsys):
-    gallery([name], *DIGITS).draw(tmp_path, torch.device("cpu"))
+    figure_set([name], *DIGITS).draw(tmp_path, torch.device("cpu"))
     made = {path.name for path in tmp_path.iterdir()}
     expected = {"film": {"gif"}, "samples": {"png", "npz"}}
     vector = {"svg", "pdf"} if name in ("rate_distortion", "loss_by_t") else set()
@@ -76,7 +76,7 @@ def test_every_figure_of_images_is_made(name, tmp_path, capsys):
 def test_the_same_request_draws_the_same_files_again(tmp_path):
     made = []
     for _ in range(2):
-        gallery(["shared_latents", "rate_distortion"], *DIGITS).draw(tmp_path, torch.device("cpu"))
+        figure_set(["shared_latents", "rate_distortion"], *DIGITS).draw(tmp_path, torch.device("cpu"))
         made.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
     assert made[0] == made[1]
     assert len(made[0]) == 4
@@ -84,90 +84,90 @@ def test_the_same_request_draws_the_same_files_again(tmp_path):
 
 @pytest.mark.parametrize("name", OF_POINTS)
 def test_every_figure_of_points_is_made(name, tmp_path):
-    gallery([name], *ROLL).draw(tmp_path, torch.device("cpu"))
+    figure_set([name], *ROLL).draw(tmp_path, torch.device("cpu"))
     assert any(tmp_path.iterdir())
 
 
-def test_samples_are_those_of_the_sampler_in_any_chunks(scene, digits, tmp_path):
+def test_samples_are_those_of_the_sampler_in_any_chunks(context, digits, tmp_path):
     digits.draw(tmp_path, torch.device("cpu"))
     draw = generator("cpu", 0, 1, 0)
-    *_, last = scene.sampler(scene.p, torch.randn(7, 1, 8, 8, generator=draw), draw)
+    *_, last = context.sampler(context.p, torch.randn(7, 1, 8, 8, generator=draw), draw)
     found = np.load(tmp_path / "samples.npz")["arr_0"]
     assert found.dtype == np.uint8
     assert np.array_equal(found, to_uint8(last.x_t).permute(0, 2, 3, 1))
-    assert len(gallery(["samples"], *DIGITS, "evaluation.chunk=3").scene.samples(7)) == 7
+    assert len(figure_set(["samples"], *DIGITS, "evaluation.chunk=3").context.samples(7)) == 7
 
 
-def test_sorting_is_by_class_and_loses_no_sample(scene, digits, tmp_path):
-    gallery(["samples"], *DIGITS, "figure.samples.sort=true").draw(tmp_path, torch.device("cpu"))
+def test_sorting_is_by_class_and_loses_no_sample(context, digits, tmp_path):
+    figure_set(["samples"], *DIGITS, "figure.samples.sort=true").draw(tmp_path, torch.device("cpu"))
     found = torch.from_numpy(np.load(tmp_path / "samples.npz")["arr_0"]).permute(0, 3, 1, 2)
-    classes = scene.features()(found).logits.argmax(1)
+    classes = context.features()(found).logits.argmax(1)
     assert (classes.diff() >= 0).all()
-    assert sorted(map(bytes, found.numpy())) == sorted(map(bytes, scene.samples(7).numpy()))
+    assert sorted(map(bytes, found.numpy())) == sorted(map(bytes, context.samples(7).numpy()))
 
 
 @pytest.mark.parametrize("sampler", [DDIM(5, eta=1.0), DPMSolver(6)])
 def test_the_last_estimate_of_progressive_generation_is_the_sample(sampler):
-    made = gallery(["progressive"], *DIGITS).scene
+    made = figure_set(["progressive"], *DIGITS).context
     made.sampler = sampler
     *_, (t, last) = made.chain("", 3)
     assert (t, last.t) == (1, 0)
     assert torch.equal(to_uint8(last.x_0), to_uint8(last.x_t))
 
 
-def test_groups_of_shared_latents_share_x_t_and_nothing_else(scene):
+def test_groups_of_shared_latents_share_x_t_and_nothing_else(context):
     seen = {}
-    hook = scene.p.network.register_forward_pre_hook(
+    hook = context.p.network.register_forward_pre_hook(
         lambda _, inputs: seen.update({(len(inputs[0]), int(inputs[1][0]) + 1): inputs[0]})
     )
-    times = scene.visited([20, 10])
-    FIGURES["shared_latents"].make(scene, count=4, t=[20, 10])
+    times = context.visited([20, 10])
+    FIGURES["shared_latents"].make(context, count=4, t=[20, 10])
     hook.remove()
-    states = chains.latents(scene, times)
+    states = chains.latents(context, times)
     assert list(states) == times
     for t in times:
         assert torch.equal(seen[4, t], states[t].expand(4, -1, -1, -1))
-    (later,) = scene.visited([1])
+    (later,) = context.visited([1])
     assert not torch.equal(seen[4, later][0], seen[4, later][1])
 
 
-def test_the_ends_of_an_interpolation_are_the_reconstructions(scene):
+def test_the_ends_of_an_interpolation_are_the_reconstructions(context):
     """By hand: each image alone, encoded and decoded with the noise of the row."""
-    pair = interpolation.ends(scene, [0, 1])
-    assert torch.equal(to_uint8(pair), scene.images.split("test").__getitems__([0, 1]))
-    row = interpolation.mixtures(scene, pair, 13, 5)
+    pair = interpolation.ends(context, [0, 1])
+    assert torch.equal(to_uint8(pair), context.images.split("test").__getitems__([0, 1]))
+    row = interpolation.mixtures(context, pair, 13, 5)
     noise = torch.randn(2, 1, 8, 8, generator=generator("cpu", 0, 4, 13))
     for k, end in ((0, 0), (1, -1)):
-        x_t = scene.p.q.diffuse(pair[k : k + 1], torch.tensor([13]), noise[k : k + 1])
-        *_, last = scene.sampler(scene.p, x_t, generator("cpu", 0, 5, 13), start=13)
+        x_t = context.p.q.diffuse(pair[k : k + 1], torch.tensor([13]), noise[k : k + 1])
+        *_, last = context.sampler(context.p, x_t, generator("cpu", 0, 5, 13), start=13)
         torch.testing.assert_close(row[end : end + 1 or None], last.x_t, rtol=0, atol=1e-4)
-    same = interpolation.mixtures(scene, pair[:1].expand(2, -1, -1, -1), 1, 3)
+    same = interpolation.mixtures(context, pair[:1].expand(2, -1, -1, -1), 1, 3)
     assert (same - pair[0]).abs().mean() < 0.2  # at t = 1 hardly any noise
 
 
-def test_a_walk_from_the_middle_visits_the_times_below(scene):
+def test_a_walk_from_the_middle_visits_the_times_below(context):
     x_t = torch.zeros(3, 1, 8, 8)
-    states = list(scene.sampler(scene.p, x_t, generator("cpu", 0), start=13, repeat_noise=True))
-    assert [s.t for s in states] == [t for t in [*scene.sampler.steps(20), 0] if t < 13]
+    states = list(context.sampler(context.p, x_t, generator("cpu", 0), start=13, repeat_noise=True))
+    assert [s.t for s in states] == [t for t in [*context.sampler.steps(20), 0] if t < 13]
     assert all(torch.allclose(s.x_t[0], s.x_t[2], atol=1e-5) for s in states)
 
 
 def test_the_forward_chain_has_the_marginals_of_q():
-    scene = gallery(["forward"], *ROLL).scene
+    context = figure_set(["forward"], *ROLL).context
     x_0 = torch.zeros(4000, 2)
-    scene.points, scene.images.split = 4000, lambda name: InMemory(x_0)
+    context.points, context.images.split = 4000, lambda name: InMemory(x_0)
     clouds = {}
-    scene.panels = lambda states, times, caption: clouds.update(zip(times, states, strict=True)) or ()
-    FIGURES["forward"].make(scene, count=1, t=[3, 9, 20])
+    context.panels = lambda states, times, caption: clouds.update(zip(times, states, strict=True)) or ()
+    FIGURES["forward"].make(context, count=1, t=[3, 9, 20])
     for t in (3, 9, 20):
-        assert clouds[t].var() == pytest.approx(float(1 - scene.p.q.alpha_bar[t]), rel=0.05)
+        assert clouds[t].var() == pytest.approx(float(1 - context.p.q.alpha_bar[t]), rel=0.05)
 
 
 @pytest.mark.parametrize("space", ["pixels", "features"])
-def test_a_training_image_is_its_own_nearest_neighbour(scene, space):
-    train = scene.images.split("train")
+def test_a_training_image_is_its_own_nearest_neighbour(context, space):
+    train = context.images.split("train")
     images = train.__getitems__([3, 700, 1499])
-    embed = neighbours.embedding(scene, space)
+    embed = neighbours.embedding(context, space)
     found = neighbours.nearest(images, train, 4, embed, chunk=400)
     assert found.which[:, 0].tolist() == [3, 700, 1499]
     assert found.distance[:, 0].max() < 1e-4
@@ -175,17 +175,17 @@ def test_a_training_image_is_its_own_nearest_neighbour(scene, space):
     torch.testing.assert_close(found.distance[:, 1:], all_at_once.values[:, 1:4], rtol=1e-4, atol=1e-4)
 
 
-def test_losses_are_those_of_the_bound(scene):
-    found = losses(scene, 3)
+def test_losses_are_those_of_the_bound(context):
+    found = losses(context, 3)
     assert found.bound.terms.shape == found.simple.shape == (3, 20)
-    x_0 = to_unit(scene.images.split("test").__getitems__([0, 1, 2]))
-    at_T = scene.p.q.diffuse(x_0, torch.full((3,), 20), noise := scene.noise(3, scene.draw(6)))
-    output = scene.p(at_T, torch.full((3,), 20)).output
+    x_0 = to_unit(context.images.split("test").__getitems__([0, 1, 2]))
+    at_T = context.p.q.diffuse(x_0, torch.full((3,), 20), noise := context.noise(3, context.draw(6)))
+    output = context.p(at_T, torch.full((3,), 20)).output
     torch.testing.assert_close(found.simple[:, -1], (noise - output).square().mean((1, 2, 3)))
 
 
-def test_a_film_has_its_frames(scene, tmp_path):
-    (film,) = FIGURES["film"].make(scene, count=2, frames=4)
+def test_a_film_has_its_frames(context, tmp_path):
+    (film,) = FIGURES["film"].make(context, count=2, frames=4)
     assert len(film.frames) == 4
     (path,) = drawing.write(tmp_path, "film", film)
     with Image.open(path) as image:
@@ -201,9 +201,9 @@ def test_a_labelled_grid_holds_the_pixels():
     assert (windows == tiles[..., 0]).all((2, 3)).any()
 
 
-def test_plots_name_their_axes(scene):
+def test_plots_name_their_axes(context):
     for name in ("rate_distortion", "loss_by_t"):
-        (plot,) = FIGURES[name].make(scene, count=3)
+        (plot,) = FIGURES[name].make(context, count=3)
         assert isinstance(plot, Figure)
         assert all(axes.get_xlabel() and axes.get_ylabel() for axes in plot.axes)
 
@@ -241,13 +241,13 @@ def test_what_cannot_be_shown_is_refused(words, workspace):
 
 def test_points_have_no_figures_of_images():
     with pytest.raises(ValueError, match="interpolation shows images, and swiss_roll is points in the plane: choose"):
-        gallery(["samples", "interpolation"], *ROLL)
+        figure_set(["samples", "interpolation"], *ROLL)
 
 
-def test_pictures_of_files(scene, workspace):
-    Image.fromarray(scene.images.split("train")[0][0].numpy()).save("a b.png")
-    pair = interpolation.ends(scene, ["a b.png", 0])
-    assert torch.equal(to_uint8(pair[0]), scene.images.split("train")[0])
+def test_pictures_of_files(context, workspace):
+    Image.fromarray(context.images.split("train")[0][0].numpy()).save("a b.png")
+    pair = interpolation.ends(context, ["a b.png", 0])
+    assert torch.equal(to_uint8(pair[0]), context.images.split("train")[0])
 
 
 def test_the_command_draws_into_the_run_folder(workspace):

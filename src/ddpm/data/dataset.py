@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Int64, Shaped
 from torch import Tensor
 
+from ddpm.data.kind import IMAGES, Kind
+
 Split: TypeAlias = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
 
@@ -73,14 +75,14 @@ class Resident(Examples):
 class Dataset(ABC):
     """A source of examples in two splits.
 
-    `shape` is known before any data is read, since the network is built from it. `discrete` says that examples are
-    uint8 images, which have a discretized decoder, bits and an Inception Score; points in the plane have none of them.
+    `shape` is known before any data is read, since the network is built from it. `kind` says what examples are, and
+    with it what their bound is called, how samples are stored, and so on.
     """
 
     name: str
     shape: tuple[int, ...]
     event_ndim: ClassVar[int] = 3  # dimensions of an example
-    discrete: bool = True
+    kind: Kind = IMAGES
     horizontal_flip: bool = False
 
     @abstractmethod

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, InMemory, Split
+from ddpm.data.kind import POINTS
 
 SCALE = 17  # the outer end, 4.5 pi, and five deviations of the noise lie within [-1, 1], as pixels do
 NOISE = 0.5
@@ -20,7 +21,7 @@ class SwissRoll(Dataset):
     name = "swiss_roll"
     shape = (2,)
     event_ndim = 1
-    discrete = False
+    kind = POINTS
 
     def __init__(self, train_size: int = 10_000, test_size: int = 2_000) -> None:
         for name, size in (("train_size", train_size), ("test_size", test_size)):

@@ -1,7 +1,7 @@
 """What the network's output stands for (the first axis of Table 2)."""
 
 from abc import ABC, abstractmethod
-from typing import final
+from typing import ClassVar, final
 
 import torch
 
@@ -10,6 +10,8 @@ from ddpm.diffusion.process import Batch, ForwardProcess, Time
 
 class Prediction(ABC):
     """A regression target, and the way back from it to x_0 (linear in the output and x_t)."""
+
+    symbol: ClassVar[str] = "the output"  # what figures call the target
 
     @abstractmethod
     def target(self, q: ForwardProcess, x_0: Batch, noise: Batch, t: Time) -> Batch: ...
@@ -26,6 +28,8 @@ class Prediction(ABC):
 class Epsilon(Prediction):
     """The noise; Eqs. (9), (11)."""
 
+    symbol = "ε"
+
     def target(self, q: ForwardProcess, x_0: Batch, noise: Batch, t: Time) -> Batch:
         return noise
 
@@ -39,6 +43,8 @@ class Mu(Prediction):
 
     For s = t - 1 the output itself is the mean, and clipping touches only the reported x_0, as in the original.
     """
+
+    symbol = "μ"
 
     def target(self, q: ForwardProcess, x_0: Batch, noise: Batch, t: Time) -> Batch:
         return q.posterior(x_0, q.diffuse(x_0, t, noise), t).mean
@@ -56,6 +62,8 @@ class Mu(Prediction):
 class X0(Prediction):
     """x_0 itself; Ho et al. 2020, section 3.2."""
 
+    symbol = "$x_0$"
+
     def target(self, q: ForwardProcess, x_0: Batch, noise: Batch, t: Time) -> Batch:
         return x_0
 
@@ -66,6 +74,8 @@ class X0(Prediction):
 @final
 class Velocity(Prediction):
     """sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0; Salimans & Ho 2022, appendix D."""
+
+    symbol = "v"
 
     def target(self, q: ForwardProcess, x_0: Batch, noise: Batch, t: Time) -> Batch:
         return q.signal(t, x_0) * noise - q.noise_scale(t, x_0) * x_0

@@ -88,6 +88,11 @@ class Sampler(ABC):
             yield State(then, x_t, here.seen.x_0)
 
     @property
+    def label(self) -> str:
+        """What captions call it: its name, and what else tells it from others of its kind."""
+        return type(self).__name__
+
+    @property
     @abstractmethod
     def stochastic(self) -> bool:
         """Whether x_0 is random given x_T."""
@@ -125,6 +130,10 @@ class DDIM(Sampler):
         if not 0 <= eta <= 1:
             raise ValueError(f"eta={eta} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
         self.eta = eta
+
+    @property
+    def label(self) -> str:
+        return f"DDIM η = {self.eta:g}"
 
     @property
     def stochastic(self) -> bool:

@@ -15,18 +15,20 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ddpm.data.dataset import SPLITS, Dataset, Split
+from ddpm.data.kind import KINDS
 from ddpm.data.pixels import to_uint8, unit
 from ddpm.diffusion import budget
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
-from ddpm.evaluation import plane, reference
+from ddpm.evaluation import reference
 from ddpm.evaluation.bound import BoundOverSplit
 from ddpm.evaluation.chunks import Chunk, Chunks
 from ddpm.evaluation.measure import OF_FEATURES, FeatureMetrics, FeatureSettings
 from ddpm.evaluation.reference import Reference
 from ddpm.evaluation.results import Results
 from ddpm.figures import drawing
-from ddpm.hardware import prepare_for_evaluation
+from ddpm.figures.display import display_of
+from ddpm.hardware import autocast, check_precision, prepare_for_evaluation
 from ddpm.launch import Place
 from ddpm.messages import say
 from ddpm.metrics.features import FeatureExtractor
@@ -34,8 +36,7 @@ from ddpm.progress import Bar, duration
 from ddpm.runs import folders
 
 SAMPLES = 1  # what a chunk's generator is for
-OF_IMAGES = (*OF_FEATURES, "bits_per_dim")
-OF_POINTS = ("bound_nats",)
+BOUNDS = tuple(kind.bound for kind in KINDS)
 COLUMNS = 10  # and rows of the sample grid
 CHAINS, STATES = 6, 13  # in the picture of the reverse process
 TRIAL = 32  # images that tell how long an evaluation of the network takes on a CPU
@@ -74,23 +75,23 @@ class Evaluation:
         self._check_metrics()
         if self.of_features:
             self._check_features()
-        if settings.precision not in ("32-true", "bf16-mixed"):
-            raise ValueError(f"evaluation.precision={settings.precision}: use 32-true or bf16-mixed")
+        check_precision(settings.precision)
         if settings.evaluations is not None:
             budget.split_budget(settings.evaluations)
 
     def _check_metrics(self) -> None:
         wanted, images = set(self.settings.metrics), self.images
-        if unknown := sorted(wanted - {*OF_IMAGES, *OF_POINTS}):
-            known = ", ".join((*OF_IMAGES, *OF_POINTS))
+        if unknown := sorted(wanted - {*OF_FEATURES, *BOUNDS}):
+            known = ", ".join((*OF_FEATURES, *BOUNDS))
             raise ValueError(f"evaluation.metrics: {', '.join(unknown)} unknown; known are {known}")
-        fitting = OF_IMAGES if images.discrete else OF_POINTS
+        kind = images.kind
+        fitting = [*(OF_FEATURES if kind.has_features else ()), kind.bound]
         if not wanted:
             raise ValueError(f"evaluation.metrics is empty: choose from {', '.join(fitting)}")
         if wrong := sorted(wanted - set(fitting)):
-            here, there = ("images", "points") if images.discrete else ("points", "images")
+            there = " or ".join(other.name for other in KINDS if other is not kind)
             raise ValueError(
-                f"evaluation.metrics: {', '.join(wrong)} measures {there}, and {images.name} is {here}: "
+                f"evaluation.metrics: {', '.join(wrong)} measures {there}, and {images.name} is {kind.name}: "
                 f"choose from {', '.join(fitting)}"
             )
 
@@ -133,12 +134,10 @@ class Evaluation:
         results = Results({}, {}, protocol, {**about, "weights_sha256": weights})
         if self.of_features:
             self._measure_samples(p, chunks, results)
-        if not self.images.discrete:
-            draw = chunks.generator(SAMPLES, 0)
-            with self._precision(place.device):
-                picture = plane.picture(p, self.sampler, draw, examples=self.images.split("train"))
-            results.pictures["process"] = picture
-        if {"bits_per_dim", "bound_nats"} & set(self.settings.metrics):
+        with self._precision(place.device):
+            shown = display_of(self.images).of_process(p, self.sampler, chunks.generator(SAMPLES, 0), self.images)
+        results.pictures |= shown
+        if self.images.kind.bound in self.settings.metrics:
             self._measure_bound(p, chunks, results)
         return results
 
@@ -150,7 +149,7 @@ class Evaluation:
             steps, n = self.sampler.num_evaluations(T), settings.num_samples
             work.append(("samples", n, steps))
             lines.append(f"{n:,} samples x {steps} steps = {n * steps:,} evaluations of the network")
-        if {"bits_per_dim", "bound_nats"} & set(settings.metrics):
+        if self.images.kind.bound in settings.metrics:
             each = settings.evaluations or T
             for split in _splits(settings.bound_split, "test"):
                 n = self._bound_count(split)
@@ -190,7 +189,7 @@ class Evaluation:
             "bound": {
                 "images": {split: self._bound_count(split) for split in _splits(settings.bound_split, "test")},
                 "evaluations": settings.evaluations or p.q.T,
-                "decoder": settings.decoder if self.images.discrete else "density",
+                "decoder": self.images.kind.decoder_name(settings.decoder),
                 "x_0": "clipped to [-1, 1]",
             },
             "precision": settings.precision,
@@ -290,8 +289,8 @@ class Evaluation:
     # --- the bound ---------------------------------------------------------------------------------------------------
 
     def _measure_bound(self, p: ReverseProcess, chunks: Chunks, results: Results) -> None:
-        settings, dims = self.settings, math.prod(self.images.shape)
-        name, scale = ("bits_per_dim", dims * math.log(2)) if self.images.discrete else ("bound_nats", 1.0)
+        settings, kind, dims = self.settings, self.images.kind, math.prod(self.images.shape)
+        name, scale = kind.bound, kind.scale(dims)
         splits = _splits(settings.bound_split, "test")
         for split in splits:
             bound = BoundOverSplit(
@@ -313,7 +312,7 @@ class Evaluation:
             test, train = results.metrics[name], results.metrics[f"{name}_train"]
             gap = {"value": test["value"] - train["value"], "stderr": math.hypot(test["stderr"], train["stderr"])}
             results.metrics[f"{name}_gap"] = gap
-        if results.curves and self.images.discrete and chunks.place.rank == 0:
+        if results.curves and not kind.density and chunks.place.rank == 0:
             rate, rmse = (torch.tensor(results.curves[curve]) for curve in ("rate_bits_per_dim", "rmse"))
             caption = f"Rate and distortion of {self._bound_count(splits[0]):,} {splits[0]} images"
             if settings.evaluations:
@@ -325,7 +324,7 @@ class Evaluation:
         return min(whole, self.settings.bound_images or whole)
 
     def _precision(self, device: torch.device) -> AbstractContextManager[None]:
-        return torch.autocast(device.type, torch.bfloat16, enabled=self.settings.precision == "bf16-mixed")
+        return autocast(device, self.settings.precision)
 
 
 def _splits(which: WhichSplit, first: Split) -> list[Split]:

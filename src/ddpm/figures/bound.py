@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ddpm.diffusion.likelihood import Bound, Term, bound_term, prior_term
 from ddpm.figures import drawing
-from ddpm.figures.context import BOUND, Products, Scene, figure
+from ddpm.figures.context import BOUND, FigureContext, Products, figure
 from ddpm.progress import Bar
 
 
@@ -23,13 +23,13 @@ class Losses:
 
 
 @functools.lru_cache(maxsize=1)  # two figures show it
-def losses(scene: Scene, count: int) -> Losses:
+def losses(context: FigureContext, count: int) -> Losses:
     """Of the first real examples, one draw of x_t for each and each t."""
-    x_0 = scene.real(count)
-    p, draw, terms, simple = scene.p, scene.draw(BOUND), [], []
-    with Bar("bound", scene.T) as bar:
-        for now in bar.watch(range(scene.T, 0, -1)):
-            t, noise = scene.at(now, len(x_0)), scene.noise(len(x_0), draw)
+    x_0 = context.real(count)
+    p, draw, terms, simple = context.p, context.draw(BOUND), [], []
+    with Bar("bound", context.T) as bar:
+        for now in bar.watch(range(context.T, 0, -1)):
+            t, noise = context.at(now, len(x_0)), context.noise(len(x_0), draw)
             x_t = p.q.diffuse(x_0, t, noise)
             seen = p(x_t, t, clip=True)
             missed = (p.prediction.target(p.q, x_0, noise, t) - seen.output).square().flatten(1).mean(1)
@@ -40,23 +40,29 @@ def losses(scene: Scene, count: int) -> Losses:
 
 
 @figure(data=True)
-def rate_distortion(scene: Scene, *, count: int) -> Products:
+def rate_distortion(context: FigureContext, *, count: int) -> Products:
     """Distortion and rate by t, and one against the other; Figure 5."""
-    bound = losses(scene, count).bound
-    rate, rmse = bound.rate_distortion(math.prod(scene.images.shape))
-    caption = scene.caption(f"Rate and distortion of {len(bound.prior)} {scene.split} images", sampled=False)
+    bound = losses(context, count).bound
+    rate, rmse = bound.rate_distortion(math.prod(context.images.shape))
+    caption = context.caption(f"Rate and distortion of {len(bound.prior)} {context.split} images", sampled=False)
     return (drawing.rates(rate, rmse, caption),)
 
 
 @figure(points=True, data=True)
-def loss_by_t(scene: Scene, *, count: int) -> Products:
+def loss_by_t(context: FigureContext, *, count: int) -> Products:
     """The terms L_{t-1} of the bound and the simple loss."""
-    found = losses(scene, scene.shown(count))
-    scale, unit = (math.prod(scene.images.shape) * math.log(2), "bits/dim") if scene.images.discrete else (1, "nats")
-    shown = f"{len(found.simple):,} {scene.split} examples ± 2 standard errors"
-    without = "" if scene.images.discrete else "; L_0, a density, is left out where it is negative"
-    target = {"Epsilon": "ε", "X0": "$x_0$", "Velocity": "v", "Mu": "μ"}.get(
-        type(scene.p.prediction).__name__, "the output"
+    found = losses(context, context.shown(count))
+    kind = context.images.kind
+    terms = found.bound.terms / kind.scale(math.prod(context.images.shape))
+    shown = f"{len(found.simple):,} {context.split} examples ± 2 standard errors"
+    without = "" if not kind.density else "; L_0, a density, is left out where it is negative"
+    caption = context.caption(f"The bound's terms and the simple loss by t, {shown}{without}", sampled=False)
+    return (
+        drawing.losses(
+            terms,
+            kind.unit,
+            found.simple,
+            context.p.prediction.symbol,
+            caption,
+        ),
     )
-    caption = scene.caption(f"The bound's terms and the simple loss by t, {shown}{without}", sampled=False)
-    return (drawing.losses(found.bound.terms / scale, unit, found.simple, target, caption),)

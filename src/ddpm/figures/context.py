@@ -9,10 +9,11 @@ from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from ddpm.data.dataset import Dataset, Examples, Split
-from ddpm.data.pixels import to_uint8, unit
+from ddpm.data.pixels import unit
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler, State
 from ddpm.figures import drawing
+from ddpm.figures.display import Display, display_of
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.progress import Bar
 from ddpm.randomness import generator
@@ -25,7 +26,7 @@ Settings: TypeAlias = dict[str, dict[str, Any]]  # of each figure
 
 
 @dataclass(eq=False)
-class Scene:
+class FigureContext:
     """A reverse process, the data that it learned, and the way to sample from it.
 
     Attributes:
@@ -47,6 +48,10 @@ class Scene:
     about: Sequence[str]
 
     @property
+    def display(self) -> Display:
+        return display_of(self.images)
+
+    @property
     def T(self) -> int:
         return self.p.q.T
 
@@ -64,7 +69,8 @@ class Scene:
         return torch.full((count,), t, device=self.device)
 
     def shown(self, count: int) -> int:
-        return count if self.images.discrete else self.points
+        """How many examples are shown where a figure asks for `count`."""
+        return self.display.shown(count, self.points)
 
     def real(self, count: int) -> Event:
         """The first real examples."""
@@ -113,34 +119,30 @@ class Scene:
         yield from zip(self.sampler.steps(self.T), self.walk(title, x_T, draw), strict=True)
 
     def show(self, x: Event) -> Shaped[Tensor, "n *event"]:
-        return (to_uint8(x) if self.images.discrete else x).cpu()
+        """Samples as the data is, on the CPU."""
+        return self.images.kind.stored(x).cpu()
 
     def caption(self, what: str, *, sampled: bool = True) -> str:
         """What was done, to which model, with which settings."""
         how = [*self.about, f"T = {self.T}"]
         if sampled:
-            name = type(self.sampler).__name__
-            eta = f" η = {self.sampler.eta:g}" if hasattr(self.sampler, "eta") else ""
-            how += [f"{name}{eta}", f"{self.sampler.num_evaluations(self.T)} steps"]
+            how += [self.sampler.label, f"{self.sampler.num_evaluations(self.T)} steps"]
         whole = (part.replace(" ", "\u00a0") for part in (*how, f"seed {self.seed}"))  # lines break between, not within
         return f"{what}. {'; '.join(whole)}."
 
     def panels(self, states: Sequence[Shaped[Tensor, "n *event"]], times: Sequence[int], caption: str) -> Products:
         """The states of a few examples, from left to right: a row for each image, or a panel for each cloud."""
-        if not self.images.discrete:
-            return (drawing.scatters(states, [f"t = {t}" for t in times], caption),)
-        rows = torch.stack(list(states), 1).flatten(0, 1)
-        return (drawing.labelled(rows, len(states), caption=caption, above=[*map(str, times)], corner="t"),)
+        return (self.display.panels(states, times, caption),)
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A figure by name: `make(scene, **settings)`, whose settings are its section of conf/evaluate.yaml.
+class NamedFigure:
+    """A figure by name: `make(context, **settings)`, whose settings are its section of conf/evaluate.yaml.
 
     Attributes:
         points: it makes sense for points in the plane.
         data: it shows real examples.
-        check: raises ValueError where the settings do not go with the scene, before anything is computed.
+        check: raises ValueError where the settings do not go with the context, before anything is computed.
     """
 
     make: Callable[..., Products]
@@ -154,7 +156,7 @@ class Figure:
 
 
 def figure(
-    *, points: bool = False, data: bool = False, check: Callable[..., None] = lambda scene, **settings: None
-) -> Callable[[Callable[..., Products]], Figure]:
+    *, points: bool = False, data: bool = False, check: Callable[..., None] = lambda context, **settings: None
+) -> Callable[[Callable[..., Products]], NamedFigure]:
     """Makes a figure of a function."""
-    return lambda make: Figure(make, points, data, check)
+    return lambda make: NamedFigure(make, points, data, check)

@@ -10,31 +10,31 @@ from torch import Tensor
 from ddpm.data.picture import Rule
 from ddpm.data.pixels import to_unit
 from ddpm.figures import drawing
-from ddpm.figures.context import DECODE, ENCODE, Products, Scene, figure
+from ddpm.figures.context import DECODE, ENCODE, FigureContext, Products, figure
 
 
-def ends(scene: Scene, images: list[int | str]) -> Float[Tensor, "2 c h w"]:
+def ends(context: FigureContext, images: list[int | str]) -> Float[Tensor, "2 c h w"]:
     """The two images: examples of the split by index, or files.
 
     Raises:
         ValueError: there is no such example, or the file is no image of the model's size.
         OSError: a file that cannot be read.
     """
-    return torch.stack([_from_split(scene, i) if isinstance(i, int) else _from_file(scene, i) for i in images])
+    return torch.stack([_from_split(context, i) if isinstance(i, int) else _from_file(context, i) for i in images])
 
 
-def _from_split(scene: Scene, index: int) -> Float[Tensor, "c h w"]:
-    examples = scene.images.split(scene.split)
+def _from_split(context: FigureContext, index: int) -> Float[Tensor, "c h w"]:
+    examples = context.images.split(context.split)
     if index >= len(examples):
         raise ValueError(
-            f"figure.interpolation.images: the {scene.split} split has images 0..{len(examples) - 1}, and no {index}"
+            f"figure.interpolation.images: the {context.split} split has images 0..{len(examples) - 1}, and no {index}"
         )
-    return scene.read(examples, [index])[0]
+    return context.read(examples, [index])[0]
 
 
-def _from_file(scene: Scene, name: str) -> Float[Tensor, "c h w"]:
+def _from_file(context: FigureContext, name: str) -> Float[Tensor, "c h w"]:
     path = Path(name).expanduser()
-    channels, height, width = scene.images.shape
+    channels, height, width = context.images.shape
     rule = Rule(channels, height, width, background=(255, 255, 255))
     try:
         pixels = rule(path.read_bytes()).copy()
@@ -47,38 +47,38 @@ def _from_file(scene: Scene, name: str) -> Float[Tensor, "c h w"]:
             f"figure.interpolation.images: {path} is {size[0]}x{size[1]}, and the model's images are {width}x{height}: "
             "crop and resize it first"
         )
-    return to_unit(torch.from_numpy(pixels)).to(scene.device)
+    return to_unit(torch.from_numpy(pixels)).to(context.device)
 
 
-def mixtures(scene: Scene, pair: Float[Tensor, "2 c h w"], t: int, lambdas: int) -> Float[Tensor, "n c h w"]:
+def mixtures(context: FigureContext, pair: Float[Tensor, "2 c h w"], t: int, lambdas: int) -> Float[Tensor, "n c h w"]:
     """x_0 decoded from (1 - lambda) x_t + lambda x'_t for lambda = 0, ..., 1; Section 4.4.
 
     The two are encoded with independent noise; all lambdas share it, and share the noise of the decoding, so that only
     lambda changes along a row. lambda = 0 and 1 are the reconstructions.
     """
-    x_t = scene.p.q.diffuse(pair, scene.at(t, 2), scene.noise(2, scene.draw(ENCODE, t)))
-    weight = torch.linspace(0, 1, lambdas, device=scene.device).reshape(-1, 1, 1, 1)
+    x_t = context.p.q.diffuse(pair, context.at(t, 2), context.noise(2, context.draw(ENCODE, t)))
+    weight = torch.linspace(0, 1, lambdas, device=context.device).reshape(-1, 1, 1, 1)
     mixed = (1 - weight) * x_t[:1] + weight * x_t[1:]
-    return scene.decode(f"interpolation, t = {t}", mixed, scene.draw(DECODE, t), t, repeat_noise=True)
+    return context.decode(f"interpolation, t = {t}", mixed, context.draw(DECODE, t), t, repeat_noise=True)
 
 
-def _check(scene: Scene, *, images: list[int | str], t: list[int] | None, lambdas: int) -> None:
-    ends(scene, images)
+def _check(context: FigureContext, *, images: list[int | str], t: list[int] | None, lambdas: int) -> None:
+    ends(context, images)
 
 
 @figure(data=True, check=_check)
-def interpolation(scene: Scene, *, images: list[int | str], t: list[int] | None, lambdas: int) -> Products:
+def interpolation(context: FigureContext, *, images: list[int | str], t: list[int] | None, lambdas: int) -> Products:
     """Two images mixed after t steps of diffusion, a row for each t; Figures 8 and 9."""
-    times = sorted(scene.times(t, [k / 8 for k in range(1, 9)]), reverse=True)
-    pair = ends(scene, images)
-    rows = [torch.cat([pair[:1], mixtures(scene, pair, now, lambdas), pair[1:]]) for now in times]
+    times = sorted(context.times(t, [k / 8 for k in range(1, 9)]), reverse=True)
+    pair = ends(context, images)
+    rows = [torch.cat([pair[:1], mixtures(context, pair, now, lambdas), pair[1:]]) for now in times]
     between = [f"{k / (lambdas - 1):.2g}" for k in range(1, lambdas - 1)]
-    caption = scene.caption(
+    caption = context.caption(
         "Two real images (outer columns), mixed as (1 − λ) x_t + λ x'_t and decoded; rec. are λ = 0 and 1; "
         "the noise is shared along a row"
     )
     picture = drawing.labelled(
-        scene.show(torch.cat(rows)),
+        context.show(torch.cat(rows)),
         lambdas + 2,
         caption=caption,
         above=["real", "rec.", *between, "rec.", "real"],

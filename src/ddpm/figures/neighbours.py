@@ -10,7 +10,7 @@ from torch import Tensor
 from ddpm.data.dataset import Examples
 from ddpm.data.pixels import to_unit
 from ddpm.figures import drawing
-from ddpm.figures.context import Products, Scene, figure
+from ddpm.figures.context import FigureContext, Products, figure
 from ddpm.progress import Bar
 
 Embed = Callable[[UInt8[Tensor, "n c h w"]], Float[Tensor, "n d"]]
@@ -45,34 +45,34 @@ def nearest(images: UInt8[Tensor, "n c h w"], examples: Examples, k: int, embed:
     return best
 
 
-def embedding(scene: Scene, space: str) -> Embed:
+def embedding(context: FigureContext, space: str) -> Embed:
     if space == "pixels":
         return lambda images: to_unit(images).flatten(1)
-    extractor = scene.features().to(scene.device)
+    extractor = context.features().to(context.device)
     return lambda images: extractor(images).pool
 
 
-def _check(scene: Scene, *, count: int, neighbours: int, spaces: list[str]) -> None:
+def _check(context: FigureContext, *, count: int, neighbours: int, spaces: list[str]) -> None:
     if "features" in spaces:
-        scene.features()(torch.zeros(1, *scene.images.shape, dtype=torch.uint8))
+        context.features()(torch.zeros(1, *context.images.shape, dtype=torch.uint8))
 
 
 @figure(data=True, check=_check)
-def nearest_neighbours(scene: Scene, *, count: int, neighbours: int, spaces: list[str]) -> Products:
+def nearest_neighbours(context: FigureContext, *, count: int, neighbours: int, spaces: list[str]) -> Products:
     """Samples and their nearest training images. Held-out images, as far from the training images, are the measure."""
-    samples, train, test = scene.samples(count), scene.images.split("train"), scene.images.split("test")
+    samples, train, test = context.samples(count), context.images.split("train"), context.images.split("test")
     held_out = test.__getitems__(list(range(min(len(test), max(100, count)))))
     columns, above, said = [samples], ["sample"], []
     for space in spaces:
-        embed = embedding(scene, space)
-        images = torch.cat([samples, held_out]).to(scene.device)
-        found = nearest(images, train, neighbours, embed, scene.chunk)
+        embed = embedding(context, space)
+        images = torch.cat([samples, held_out]).to(context.device)
+        found = nearest(images, train, neighbours, embed, context.chunk)
         which = found.which[:count].cpu().T
         columns += [torch.full_like(samples, drawing.GAP), *(train.__getitems__(rank.tolist()) for rank in which)]
         above += ["", space, *[""] * (len(which) - 1)]
         ours, theirs = found.distance[:count, 0].median(), found.distance[count:, 0].median()
         said.append(f"{space} {ours:.3g} (of {len(held_out)} test images {theirs:.3g})")
-    caption = scene.caption(
+    caption = context.caption(
         f"Samples and their nearest training images in {' and in '.join(spaces)}; median distance of the {count} to "
         f"the nearest: {', '.join(said)}"
     )

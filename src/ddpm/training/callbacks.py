@@ -12,7 +12,6 @@ from PIL.Image import Image
 from torch import Tensor
 
 from ddpm.data.module import DataModule
-from ddpm.data.pixels import to_uint8
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.figures import drawing
@@ -22,8 +21,6 @@ from ddpm.progress import Bar
 from ddpm.randomness import generator
 from ddpm.training.module import DiffusionModule
 
-GRID_SIDE = 8
-CHAINS, STATES = 6, 13  # of the grid's samples, and estimates of each
 TOLERABLE_WAIT = 0.2  # of the time of a step
 
 
@@ -152,18 +149,3 @@ class Pictures(Callback):
             for name, picture in pictures.items():
                 drawing.save(picture, self.folder / name / f"step_{step:07d}.png")
                 log_picture(trainer.loggers, name, picture, step)
-
-
-def sample_pictures(
-    p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Callable[[], None], *, shape: tuple[int, ...]
-) -> dict[str, Image]:
-    """Draw `samples` in rows, and `progressive`: x_0 estimates along the chains of the first few (Figure 6)."""
-    x_T = torch.randn((GRID_SIDE**2, *shape), generator=noise, device=noise.device)
-    last = sampler.num_evaluations(p.q.T) - 1
-    shown = {round(i * last / (STATES - 1)) for i in range(STATES)}
-    estimates = []
-    for k, state in enumerate(sampler(p, x_T, noise)):
-        if k in shown:
-            estimates.append(to_uint8(state.x_0[:CHAINS]).cpu())
-        between()
-    return {"samples": drawing.grid(to_uint8(state.x_t).cpu(), GRID_SIDE), "progressive": drawing.strip(estimates)}

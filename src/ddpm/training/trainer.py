@@ -11,7 +11,7 @@ from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.config.saved import plain
 from ddpm.data.dataset import Dataset
 from ddpm.diffusion.sampler import Sampler
-from ddpm.evaluation import plane
+from ddpm.figures.display import display_of
 from ddpm.launch import placement, quieten
 from ddpm.loggers import loggers
 from ddpm.processes import end_with_launcher
@@ -36,13 +36,10 @@ def trainer_of(
         where["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     saving = checkpointing.Checkpointing(folder / "checkpoints", every.checkpoint, every.validation)
     signals = checkpointing.Signals(saving)
-    draw: callbacks.Draw = functools.partial(callbacks.sample_pictures, shape=images.shape)
-    if not images.discrete:
-        draw = lambda *how: {"samples": plane.picture(*how, examples=images.split("train"))}  # noqa: E731
     pictures = callbacks.Pictures(
         folder,
         drawn_by,
-        draw,
+        functools.partial(display_of(images).during_training, data=images),
         every=every.samples,
         seed=config.evaluation.seed,
         between=signals.check,
