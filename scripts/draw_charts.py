@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from ddpm.loggers.loggers import edges_of_t, means_by_t
+from ddpm.loggers.by_t import edges_of_t, means_by_t
 from ddpm.training.callbacks import CHAINS, GRID_SIDE
 
 SMOOTHED = ("train/loss", "train/gradient_norm", "quarters")  # on logarithmic axes

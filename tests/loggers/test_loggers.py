@@ -25,7 +25,9 @@ from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.saved import compose_saved
-from ddpm.loggers import loggers
+from ddpm.loggers import by_t, loggers
+from ddpm.loggers.logger import LoggedRun
+from ddpm.loggers.tensorboard import TensorBoard
 from ddpm.runs import records
 
 SMOKE = ["debug=smoke", "every.log=1", "logger=[wandb,tensorboard]"]
@@ -212,12 +214,12 @@ def test_the_terms_by_t_add_up_to_the_bound(whole):
 @pytest.mark.parametrize("T", [1, 20, 25, 26, 999, 1000, 4000])
 def test_means_by_t_are_those_of_each_bin(T):
     terms = torch.rand(T, generator=torch.Generator().manual_seed(T), dtype=torch.float64)
-    edges = loggers.edges_of_t(T)
+    edges = by_t.edges_of_t(T)
     assert (edges[0], edges[-1]) == (1, T + 1)
     assert (np.diff(edges) >= 1).all()
     order = torch.randperm(T, generator=torch.Generator().manual_seed(0))
     halves = torch.stack([terms[order], -terms[order] / 2])  # two parts of each term
-    found = loggers.means_by_t(torch.stack([order + 1] * 2), halves, T)
+    found = by_t.means_by_t(torch.stack([order + 1] * 2), halves, T)
     expected = [float(terms[low - 1 : high - 1].mean()) / 2 for low, high in pairwise(edges)]
     assert found == pytest.approx(expected)
 
@@ -252,7 +254,7 @@ def test_a_cell_is_named_by_what_varies_in_the_group_of_its_sweep(workplace):
 
 def test_tensorboard_forgets_what_is_trained_again(tmp_path):
     for value, (resumed_from, last) in enumerate([(0, 5), (3, 6)]):
-        logger = loggers.tensorboard_logger(tmp_path, resumed_from)
+        logger = TensorBoard.of(LoggedRun(tmp_path, {}, {}, resumed_from))
         for step in range(resumed_from + 1, last + 1):
             logger.log_metrics({"train/loss": float(value)}, step)
         logger.finalize("failed")

@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch import Tensor
 from ddpm.checkpoints import converters, hub, safe_reading
 from ddpm.config.moved import translated
 from ddpm.files import whole_file
+from ddpm.messages import warn
 
 EMA_PREFIX = "p_ema.network."
 EXPORTED = "model.safetensors"  # of `ddpm.checkpoints.export` in our own format
@@ -120,7 +120,7 @@ def newest(run: Path) -> Checkpoint | None:
             complaint = complaint or error
             continue
         if complaint:
-            print(f"warning: {complaint}; going on from {file.name}, step {found.step}", file=sys.stderr, flush=True)
+            warn(f"{complaint}; going on from {file.name}, step {found.step}")
         return found
     if complaint:
         raise complaint

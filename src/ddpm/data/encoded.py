@@ -1,9 +1,7 @@
 """Pictures that are stored encoded: decoded once into a cached array where that fits, on the fly where it does not."""
 
 import hashlib
-import logging
 import os
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +11,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from ddpm.data import cache
 from ddpm.data.dataset import DataError, Examples, InMemory
 from ddpm.data.picture import Rule
-
-log = logging.getLogger(__name__)
+from ddpm.messages import warn
+from ddpm.progress import Bar
 
 SKIPPED = "skipped.txt"
 BLOCK_BYTES = 2**26  # decoded at a time while a cache is written: what bounds the memory
@@ -123,10 +119,9 @@ def examples(
     arrays = cache.arrays(root, name, key, lambda writer: _decode(source, rule, writer, on_error, keep_pixels=fits))
     kept = cache.tensor(arrays["kept"])
     if tell and len(kept) < len(source):
-        log.warning(
-            "%s: left out %d of %d pictures, which cannot be read; they are listed in %s",
-            *(name, len(source) - len(kept), len(source), cache.folder_for(root, name, key) / SKIPPED),
-        )
+        listed = cache.folder_for(root, name, key) / SKIPPED
+        left_out = f"{len(source) - len(kept)} of {len(source)} pictures"
+        warn(f"{name}: left out {left_out}, which cannot be read; they are listed in {listed}")
     if not fits:
         return Encoded(source, rule, kept)
     return InMemory(cache.tensor(arrays["pixels"]), None if source.labels is None else source.labels[kept])
@@ -136,15 +131,10 @@ def _decode(source: Source, rule: Rule, writer: cache.Writer, on_error: str, kee
     """Write the pixels and the places of the pictures that can be read, decoding on all cores."""
     read = partial(load if on_error == "raise" else attempt, source, rule)
     block = max(1, BLOCK_BYTES // rule.size_bytes)
-    starts = track(
-        range(0, len(source), block),
-        f"reading {len(source)} pictures",
-        console=Console(stderr=True),
-        disable=not sys.stderr.isatty(),
-    )
     skipped: list[str] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:  # PIL decodes without holding the interpreter's lock
-        for start in starts:
+    # PIL decodes without holding the interpreter's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool, Bar("reading pictures", len(source)) as bar:
+        for start in range(0, len(source), block):
             indices = range(start, min(start + block, len(source)))
             kept, pixels = [], []
             for index, picture in zip(indices, pool.map(read, indices), strict=True):
@@ -157,6 +147,7 @@ def _decode(source: Source, rule: Rule, writer: cache.Writer, on_error: str, kee
                 writer.append("kept", np.array(kept, np.int64))
                 if keep_pixels:
                     writer.append("pixels", np.stack(pixels))
+            bar.advance(len(indices))
     if len(skipped) == len(source):
         raise DataError(f"none of the {len(source)} pictures can be read, the first of them {skipped[0]}")
     if skipped:

@@ -18,7 +18,8 @@ from rich.table import Table
 from torch import Tensor
 
 from ddpm.files import write_whole
-from ddpm.loggers.loggers import log_by_t, log_picture, means_by_t
+from ddpm.loggers.by_t import means_by_t
+from ddpm.loggers.loggers import log_by_t, log_picture
 from ddpm.metrics import names
 from ddpm.runs import folders
 

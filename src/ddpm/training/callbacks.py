@@ -16,7 +16,7 @@ from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.figures import drawing
 from ddpm.loggers.loggers import log_picture
-from ddpm.messages import say
+from ddpm.messages import warn
 from ddpm.progress import Bar
 from ddpm.randomness import generator
 from ddpm.training.module import DiffusionModule
@@ -103,7 +103,7 @@ class Throughput(Callback):
         warm = trainer.global_step > self.every  # the first batches start the workers
         if share > TOLERABLE_WAIT and warm and not self._advised and isinstance(data, DataModule):
             self._advised = True
-            say(f"warning: {share:.0%} of the training time is waiting for data: {data.advice}")
+            warn(f"{share:.0%} of the training time is waiting for data: {data.advice}")
 
 
 Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], Mapping[str, Image]]

@@ -20,7 +20,8 @@ from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps
-from ddpm.loggers.loggers import BINS, log_by_t, means_by_t
+from ddpm.loggers.by_t import BINS, means_by_t
+from ddpm.loggers.loggers import log_by_t
 from ddpm.randomness import generator, seed_dropout
 from ddpm.training.divergence import Step, raise_diverged
 
