@@ -20,7 +20,6 @@ from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.evaluation import Evaluation, Settings
-from ddpm.evaluation.measure import FeatureSettings
 from ddpm.figures.context import FigureContext
 from ddpm.figures.figures import FigureSet
 from ddpm.metrics.features import FeatureExtractor
@@ -159,9 +158,11 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
         bound_images=asked.bits_per_dim.images,
         evaluations=None if evaluations is None or evaluations >= config.schedule.T else evaluations,
         decoder=asked.bits_per_dim.decoder,
-        features=FeatureSettings(
-            asked.inception_score.splits, asked.kid.subsets, asked.kid.subset_size, asked.precision_recall.neighborhood
-        ),
+        sample_metrics={
+            str(name): instantiate(section)
+            for name, section in asked.items()
+            if isinstance(section, DictConfig) and "_target_" in section
+        },
         chunk=asked.chunk,
         precision=asked.precision,
         seed=asked.seed,

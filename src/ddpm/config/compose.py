@@ -16,6 +16,8 @@ from ddpm.config.groups import SEVERAL, group_names, hydra_context, options_of
 from ddpm.config.rules import refuse
 from ddpm.config.targets import check_targets
 
+SAVED = "saved"  # the name under which Hydra finds a saved configuration
+
 
 def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """The job's configuration, resolved and checked; `choices` records which option of each group it is made of.
@@ -24,13 +26,16 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         RequestError: an unknown key, group or option (with the nearest names), a bad value, a refused combination.
     """
     with hydra_context(), explained(overrides, config_name):
-        composed = hydra.compose(config_name, overrides=list(overrides), return_hydra_config=True)
+        composed = hydra.compose(
+            config_name, overrides=[*all_metrics(config_name), *overrides], return_hydra_config=True
+        )
         choices = dict(composed.get("choices", {}))
         choices |= {
             group: option for group, option in composed.hydra.runtime.choices.items() if "/" not in group and option
         }
         given = {override.key_or_group: override.value() for override in parse(overrides)}
         choices |= {group: given[group] for group in SEVERAL if isinstance(given.get(group), list)}
+        choices.pop("metric", None)  # all of them, always
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         OmegaConf.set_struct(config, False)
         config.choices = choices
@@ -45,11 +50,16 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     return config
 
 
+def all_metrics(config_name: str) -> list[str]:
+    """The override that loads every option of conf/metric/, whoever brought it; a saved configuration has them."""
+    return [] if config_name == SAVED else [f"metric=[{','.join(options_of('metric'))}]"]
+
+
 def known_keys(config_name: str, overrides: Sequence[str]) -> set[str]:
     """Every dotted key of the configuration that the overrides' choice of groups makes."""
     chosen = [override for override in overrides if override.partition("=")[0] in group_names()]
     with hydra_context():
-        config = hydra.compose(config_name, overrides=chosen)
+        config = hydra.compose(config_name, overrides=[*all_metrics(config_name), *chosen])
     return set(_dotted(OmegaConf.to_container(config)))
 
 

@@ -55,7 +55,7 @@ ROLES = {
     "sampler": Role.SAMPLING,
     "features": Role.SAMPLES,
     "features.weights": Role.SAMPLES | Role.HARDWARE,
-    "metric": Role.SAMPLES,
+    "metric": Role.PRESET,
     "evaluation": Role.MEASURING,
     "evaluation.metrics": Role.MEASURING | Role.BOOKKEEPING,
     "evaluation.num_samples": Role.SAMPLES,
@@ -106,7 +106,7 @@ def open_to_evaluation(key: str) -> bool:
 
 def evaluation_keys() -> list[str]:
     """The keys that evaluate.py takes, as a message names them: the uppermost of each."""
-    taken = [key for key in ROLES if open_to_evaluation(key) and key not in ("choices", "foreign", "hydra", "metric")]
+    taken = [key for key in ROLES if open_to_evaluation(key) and key not in ("choices", "foreign", "hydra")]
     return [key for key in taken if key.rpartition(".")[0] not in taken]
 
 

@@ -9,10 +9,10 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm.config.compose import compose, explained
+from ddpm.config.compose import SAVED, compose, explained
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
-from ddpm.config.groups import CONF, group_names
+from ddpm.config.groups import CONF, group_names, options_of
 from ddpm.config.moved import translated
 from ddpm.config.roles import open_to_evaluation
 
@@ -39,7 +39,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file} refers to itself, as no configuration of ours does")
     if not isinstance(tree, dict):
         raise ValueError(f"{file} is not a configuration")
-    return translated({str(key): value for key, value in tree.items()})
+    return with_metrics(translated({str(key): value for key, value in tree.items()}))
 
 
 def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
@@ -54,6 +54,7 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
         section_of(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(group_names())
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]
+    base = with_metrics(base)
     # Where a saved configuration is older than a setting, the setting has its default.
     node |= {key: _without_interpolation(value) for key, value in base.items()}
     node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
@@ -61,10 +62,23 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
         node.pop(key, None)
     node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups())]}
     with explained(overrides, "train"):
-        ConfigStore.instance().store(name="saved", node=node)
-    config = compose(overrides, "saved")
+        ConfigStore.instance().store(name=SAVED, node=node)
+    config = compose(overrides, SAVED)
     keep_precision(config, base)
     return config
+
+
+def with_metrics(base: dict[str, Any]) -> dict[str, Any]:
+    """The same, with every metric of conf/metric/ in its `evaluation` section: the run may be older than the metric."""
+    section = base.get("evaluation")
+    if not isinstance(section, dict):
+        return base
+    known = {
+        name: OmegaConf.to_container(OmegaConf.load(CONF / "metric" / f"{name}.yaml")) for name in options_of("metric")
+    }
+    own = {name: section[name] for name in known if isinstance(section.get(name), dict)}
+    filled = {name: {**default, **own.get(name, {})} for name, default in known.items()}  # type: ignore[dict-item]
+    return {**base, "evaluation": {**section, **filled}}
 
 
 def open_groups() -> list[str]:

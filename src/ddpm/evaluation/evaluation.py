@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,11 +20,10 @@ from ddpm.data.pixels import to_uint8, unit
 from ddpm.diffusion import budget
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
-from ddpm.evaluation import reference
+from ddpm.evaluation import references
 from ddpm.evaluation.bound import BoundOverSplit
 from ddpm.evaluation.chunks import Chunk, Chunks
-from ddpm.evaluation.measure import OF_FEATURES, FeatureMetrics, FeatureSettings
-from ddpm.evaluation.reference import Reference
+from ddpm.evaluation.measure import FeatureMetrics
 from ddpm.evaluation.results import Results
 from ddpm.figures import drawing
 from ddpm.figures.display import display_of
@@ -32,10 +31,14 @@ from ddpm.hardware import autocast, check_precision, prepare_for_evaluation
 from ddpm.launch import Place
 from ddpm.messages import say
 from ddpm.metrics.features import FeatureExtractor
+from ddpm.metrics.reference import Reference
+from ddpm.metrics.sample_metric import SampleMetric
 from ddpm.progress import Bar, duration
 from ddpm.runs import folders
 
 SAMPLES = 1  # what a chunk's generator is for
+# Whose settings stand in every protocol, measured or not, so that fingerprints stay what they were.
+ALWAYS_NAMED = ("inception_score", "kid", "precision_recall")
 BOUNDS = tuple(kind.bound for kind in KINDS)
 COLUMNS = 10  # and rows of the sample grid
 CHAINS, STATES = 6, 13  # in the picture of the reverse process
@@ -59,7 +62,7 @@ class Settings:
     bound_images: int | None
     evaluations: int | None
     decoder: str
-    features: FeatureSettings
+    sample_metrics: Mapping[str, SampleMetric]  # all that there are, by name
     chunk: int
     precision: str
     seed: int
@@ -71,7 +74,8 @@ class Evaluation:
 
     def __init__(self, images: Dataset, sampler: Sampler, extractor: FeatureExtractor, settings: Settings) -> None:
         self.images, self.sampler, self.extractor, self.settings = images, sampler, extractor, settings
-        self.of_features = [metric for metric in OF_FEATURES if metric in settings.metrics]
+        known = settings.sample_metrics
+        self.of_features = {name: metric for name, metric in known.items() if name in settings.metrics}
         self._check_metrics()
         if self.of_features:
             self._check_features()
@@ -80,12 +84,12 @@ class Evaluation:
             budget.split_budget(settings.evaluations)
 
     def _check_metrics(self) -> None:
-        wanted, images = set(self.settings.metrics), self.images
-        if unknown := sorted(wanted - {*OF_FEATURES, *BOUNDS}):
-            known = ", ".join((*OF_FEATURES, *BOUNDS))
+        wanted, images, of_samples = set(self.settings.metrics), self.images, self.settings.sample_metrics
+        if unknown := sorted(wanted - {*of_samples, *BOUNDS}):
+            known = ", ".join((*of_samples, *BOUNDS))
             raise ValueError(f"evaluation.metrics: {', '.join(unknown)} unknown; known are {known}")
         kind = images.kind
-        fitting = [*(OF_FEATURES if kind.has_features else ()), kind.bound]
+        fitting = [*(of_samples if kind.has_features else ()), kind.bound]
         if not wanted:
             raise ValueError(f"evaluation.metrics is empty: choose from {', '.join(fitting)}")
         if wrong := sorted(wanted - set(fitting)):
@@ -98,23 +102,17 @@ class Evaluation:
     def _check_features(self) -> None:
         images, extractor, settings = self.images, self.extractor, self.settings
         extractor(torch.zeros(1, *images.shape, dtype=torch.uint8))  # does it take images of this shape?
-        if "inception_score" in self.of_features and not extractor.has_logits:
-            raise ValueError(
-                f"features={extractor.name} has no classes, so no Inception Score: leave it out of evaluation.metrics"
-            )
-        for metric in self.of_features:
-            hint = "; or use a smaller evaluation.kid.subset_size" if metric == "kid" else ""
-            if settings.num_samples < (fewest := settings.features.fewest(metric)):
+        for name, metric in self.of_features.items():
+            if metric.uses_logits and not extractor.has_logits:
                 raise ValueError(
-                    f"evaluation.num_samples={settings.num_samples}: {metric} needs {fewest} or more{hint}"
+                    f"features={extractor.name} has no classes, so no {name}: leave it out of evaluation.metrics"
                 )
-            if metric == "inception_score":
-                continue
-            for split in _splits(settings.fid_split, "train"):
-                if (n := len(images.split(split))) < fewest:
-                    raise ValueError(
-                        f"evaluation.fid_split={split} has {n} images: {metric} needs {fewest} or more{hint}"
-                    )
+            needs = f"{name} needs {metric.fewest} or more{metric.advice}"
+            if settings.num_samples < metric.fewest:
+                raise ValueError(f"evaluation.num_samples={settings.num_samples}: {needs}")
+            for split in _splits(settings.fid_split, "train") if metric.needs_reference else []:
+                if (n := len(images.split(split))) < metric.fewest:
+                    raise ValueError(f"evaluation.fid_split={split} has {n} images: {needs}")
 
     # --- the whole ---------------------------------------------------------------------------------------------------
 
@@ -183,7 +181,7 @@ class Evaluation:
             "evaluations_per_sample": self.sampler.num_evaluations(p.q.T),
             "num_samples": settings.num_samples,
             "features": self.extractor.protocol,
-            "feature_metrics": vars(settings.features),
+            "feature_metrics": self._parts_of_metrics(),
             "quantiser": "round(clamp(127.5 x + 127.5, 0, 255))",
             "fid_reference": settings.fid_split,
             "bound": {
@@ -198,6 +196,11 @@ class Evaluation:
         }
         text = json.dumps(protocol, sort_keys=True, default=str)
         return {**protocol, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
+
+    def _parts_of_metrics(self) -> dict[str, Any]:
+        """The metrics' settings: of those that are measured, and of those that every protocol has named so far."""
+        named = {**{name: self.settings.sample_metrics[name] for name in ALWAYS_NAMED}, **self.of_features}
+        return {part: value for metric in named.values() for part, value in metric.protocol.items()}
 
     # --- samples -----------------------------------------------------------------------------------------------------
 
@@ -220,8 +223,12 @@ class Evaluation:
         # What real images score: those that train beside those that test, and the other way round.
         for split in SPLITS:
             others = [known for known in references if known.split != split]
-            wanted = [metric for metric in self.of_features if metric != "inception_score" or split == "train"]
-            if wanted and (others or "inception_score" in wanted):
+            wanted = {
+                name: metric
+                for name, metric in self.of_features.items()
+                if (others if metric.needs_reference else split == "train")
+            }
+            if wanted:
                 examples = self.images.split(split)
                 shown = min(n, len(examples))
                 read = lambda c, e=examples: chunks.examples(e, c)[: len(c.indices)]  # noqa: E731
@@ -250,8 +257,9 @@ class Evaluation:
 
     def _references(self, extractor: FeatureExtractor, chunks: Chunks) -> list[Reference]:
         """The real images that the wanted metrics hold samples against."""
-        references: list[Reference] = []
-        for split in _splits(self.settings.fid_split, "train") if {*self.of_features} - {"inception_score"} else []:
+        made: list[Reference] = []
+        wanted = [metric for metric in self.of_features.values() if metric.needs_reference]
+        for split in _splits(self.settings.fid_split, "train") if wanted else []:
             examples = self.images.split(split)
             depends_on: dict[str, str | int] = {
                 "data": self.images.state,
@@ -260,25 +268,25 @@ class Evaluation:
                 "features": json.dumps(extractor.protocol, sort_keys=True),
             }
             folder = folders.ROOT / "statistics"
-            statistics = reference.statistics(examples, extractor, chunks, depends_on, folder)
+            statistics = references.statistics(examples, extractor, chunks, depends_on, folder)
             pool = None
-            if {"kid", "precision_recall"} & {*self.of_features}:
-                pool = reference.pool(examples, min(len(examples), self.settings.num_samples), extractor, chunks)
-            suffix = f"_{split}" if references else ""
-            references.append(Reference(split, statistics, pool, suffix))
-        return references
+            if any(metric.needs_pool for metric in wanted):
+                pool = references.pool(examples, min(len(examples), self.settings.num_samples), extractor, chunks)
+            suffix = f"_{split}" if made else ""
+            made.append(Reference(split, statistics, pool, suffix))
+        return made
 
     def _measure(
         self,
         title: str,
         n: int,
-        wanted: Sequence[str],
+        wanted: Mapping[str, SampleMetric],
         references: Sequence[Reference],
         images_of: Callable[[Chunk], UInt8[Tensor, "k c h w"]],
         chunks: Chunks,
     ) -> dict[str, Any]:
         """The wanted metrics of n images from one pass of the extractor."""
-        metrics = FeatureMetrics(wanted, references, self.settings.features, self.extractor.width, chunks.place.device)
+        metrics = FeatureMetrics(wanted, references, self.extractor.width, chunks.place.device)
         mine = chunks.of(n)
         with Bar(title, sum(len(chunk.indices) for chunk in mine), enabled=chunks.place.rank == 0) as bar:
             for chunk in mine:

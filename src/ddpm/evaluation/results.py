@@ -20,7 +20,7 @@ from torch import Tensor
 from ddpm.files import write_whole
 from ddpm.loggers.by_t import means_by_t
 from ddpm.loggers.loggers import log_by_t, log_picture
-from ddpm.metrics import names
+from ddpm.metrics import registry
 from ddpm.runs import folders
 
 ABREAST = 5  # metrics side by side; more go below each other
@@ -91,7 +91,7 @@ class Results:
 
     def print(self) -> None:
         """The table, and what to know before quoting it."""
-        shown = [name for name in self.metrics if names.of(name)]
+        shown = [name for name in self.metrics if not name.endswith("_gap")]
         lines: list[list[str]] = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
         if self.real:
             lines.append(["real images", *(_cell(name, self.real) for name in shown)])
@@ -126,7 +126,7 @@ class Results:
             notes.append(
                 f"IS: mean ± deviation over {score['splits']} splits of {of} images; real ones of the train split"
             )
-        if self.metrics.keys() & {"fid", "inception_score", "kid", "precision"}:
+        if self.metrics.keys() & {*registry.sample_quantities()}:
             features, sampler = self.protocol["features"]["extractor"], self.protocol["sampler"]
             own = ", which compares with itself only" if features == "digits" else ""
             steps = f"{self.protocol['evaluations_per_sample']} of {self.protocol['timesteps']} steps"
@@ -157,14 +157,12 @@ class Results:
 
 
 def _title(name: str) -> str:
-    quantity = names.of(name)
-    assert quantity is not None
-    return quantity.title
+    return registry.of(name).title
 
 
 def _cell(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    quantity, found = names.of(name), metrics.get(name)
-    if not found or quantity is None:
+    quantity, found = registry.of(name), metrics.get(name)
+    if not found:
         return ""
     error = f" ± {found[quantity.error]:.{quantity.digits}f}" if quantity.error else ""
     return f"{found['value']:.{quantity.digits}f}{error}"

@@ -2,24 +2,12 @@
 
 from collections.abc import Sequence
 
+from ddpm.metrics import registry
 from ddpm.report.collect import Run
 from ddpm.report.settings import under
 
-# Parts of a protocol, by the beginning of their names. The compared method's may differ; each of the others matters to
-# these metrics, and what is not listed to all.
-OF_METHOD = ("sampler", "timesteps", "evaluations_per_sample", "weights", "fingerprint")
-SAMPLES = ("inception_score", "fid", "kid", "precision", "recall")
-MATTERS = {
-    "features": SAMPLES,
-    "feature_metrics.inception_score_splits": ("inception_score",),
-    "feature_metrics.kid_subsets": ("kid",),
-    "feature_metrics.kid_subset_size": ("kid",),
-    "feature_metrics.neighborhood": ("precision", "recall"),
-    "num_samples": SAMPLES,
-    "fid_reference": ("fid", "kid", "precision", "recall"),
-    "quantiser": SAMPLES,
-    "bound": ("bits_per_dim", "bound_nats"),
-}
+OF_METHOD = ("sampler", "timesteps", "evaluations_per_sample", "weights", "fingerprint")  # what is compared may differ
+OF_SAMPLES = ("features", "num_samples", "quantiser")  # parts that matter to every metric of samples
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -38,10 +26,22 @@ def _comparable(protocol: dict[str, str]) -> dict[str, str]:
 
 def void(part: str, metric: str) -> bool:
     """Whether values of this metric, measured with different such parts, cannot be ranked."""
-    metrics = next((metrics for name, metrics in MATTERS.items() if under(part, [name])), None)
+    metrics = _matters_to(part)
     return not of_method(part) and (metrics is None or metric.startswith(metrics))
 
 
 def of_method(part: str) -> bool:
     """Whether it belongs to what is compared rather than to how it is measured."""
     return under(part, OF_METHOD)
+
+
+def _matters_to(part: str) -> tuple[str, ...] | None:
+    """The quantities to which a part of the protocol matters; None for all."""
+    if under(part, ["feature_metrics"]):
+        own = part.rpartition(".")[2]
+        return registry.sample_quantities(lambda metric: own in (registry.facts_of(metric, "parts") or {}))
+    if under(part, ["fid_reference"]):
+        return registry.sample_quantities(lambda metric: registry.facts_of(metric, "needs_reference"))
+    if under(part, ["bound"]):
+        return registry.BOUNDS
+    return registry.sample_quantities() if under(part, OF_SAMPLES) else None

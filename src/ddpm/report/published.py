@@ -7,8 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config.compose import compose
 from ddpm.config.roles import matters_to
-
-BOUNDS = ("bits_per_dim", "bound_nats")
+from ddpm.metrics import registry
 
 
 def compare(config: DictConfig, metrics: Mapping[str, Mapping[str, Any]], step: int) -> list[dict[str, Any]]:
@@ -24,7 +23,9 @@ def compare(config: DictConfig, metrics: Mapping[str, Mapping[str, Any]], step: 
         if metric not in metrics or not isinstance(value, Mapping):
             continue
         own = [
-            text for key, text in departures if matters_to(key, of_bound=metric in BOUNDS, own=metric, metrics=sections)
+            text
+            for key, text in departures
+            if matters_to(key, of_bound=metric in registry.BOUNDS, own=metric, metrics=sections)
         ]
         measured = metrics[metric]["value"]
         verdict = "PASS" if abs(measured - value["value"]) <= value["tolerance"] else "FAIL"

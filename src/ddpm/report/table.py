@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ddpm.config.groups import group_names
-from ddpm.metrics import names
-from ddpm.metrics.names import Quantity
+from ddpm.metrics import registry
+from ddpm.metrics.registry import Quantity
 from ddpm.report import protocols
 from ddpm.report.collect import Run, shown, text
 from ddpm.report.settings import varying
@@ -149,9 +149,8 @@ def of(runs: Sequence[Run]) -> Table:
         lines = _grouped(runs, keys)
     measured = {(name, part) for run in runs if run.finished for name, parts in run.metrics.items() for part in parts}
     columns = [
-        Column(name, part, quantity)
-        for name in names.known()
-        if (quantity := names.of(name))
+        Column(name, part, registry.of(name))
+        for name in registry.known(name for name, _ in measured)
         for part in ("value", "rate", "distortion")
         if (name, part) in measured
     ]
@@ -183,7 +182,7 @@ def _grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
 
 def _best(means: Sequence[float | None], quantity: Quantity) -> list[int]:
     known = [mean for mean in means if mean is not None]
-    if len(known) < 2:
+    if len(known) < 2 or quantity.best is None:
         return []
     target = quantity.best(known)
     return [i for i, mean in enumerate(means) if mean is not None and math.isclose(mean, target, rel_tol=1e-12)]
