@@ -7,6 +7,7 @@ import pytest
 import yaml
 from commands import Fork, run
 
+from ddpm.config.errors import RequestError
 from ddpm.runs import records
 from ddpm.sweep import engines
 
@@ -71,5 +72,5 @@ def test_cells_on_the_same_cores_share_them(monkeypatch):
 def test_a_plugin_that_is_not_installed_is_named_with_the_command(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for engine in ("hydra/launcher=joblib", "hydra/sweeper=optuna"):
-        with pytest.raises(engines.cli.RequestError, match=r"pip install '\.\[sweep\]'"):
+        with pytest.raises(RequestError, match=r"pip install '\.\[sweep\]'"):
             engines.of([engine])
