@@ -1,9 +1,9 @@
-"""The bound from a few evaluations of the network: stratified over t, spent where the terms scatter, without bias.
+"""An unbiased estimate of the bound from a few evaluations of the network per example, stratified over t.
 
-A pilot at a few random t per example tells what to expect of a term at each t: its level, how it leans on the noise
-that happened to be drawn, and how it scatters about that. The rest of the budget goes to t in proportion to the scatter
+A pilot at a few random t per example fits what to expect of a term at each t: its level, its regression on the noise
+that was drawn, and the scatter that these leave. The rest of the budget goes to t in proportion to the scatter
 (Neyman's allocation) and measures the difference from what was expected, whose sum over t is known (control variates).
-The expectation is fixed before the draws that count, so the estimate has no bias however wrong it is.
+The expectation is fixed before the draws that count, so that the estimate has no bias however wrong the expectation is.
 """
 
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ from ddpm.diffusion.timesteps import grid
 HALVES = 2  # independent estimates for the same example: they tell the error of their mean
 PILOT = 0.1  # share of the budget
 FEWEST = 6  # 2 for the pilot; t = 1 and one other t for each half
-BINS, IN_BIN = 24, 30  # of the pilot's t: at most so many, of so many visits each
+BINS, IN_BIN = 24, 30  # the pilot's t are sorted into at most BINS bins, of IN_BIN visits or more each
 
 
 class Visits(NamedTuple):
-    """Terms of the bound at some t of each example, and what their noise was like."""
+    """Terms of the bound at k times t for each example, with statistics of the noise that made their x_t."""
 
     t: Int64[Tensor, "b k"]
     nats: Float[Tensor, "b k"]  # L_{t-1}
@@ -36,15 +36,15 @@ class Visits(NamedTuple):
 
 @dataclass(frozen=True)
 class Design:
-    """How often to visit each t, and what to expect there; entry t - 1 belongs to t."""
+    """How often to evaluate each t, and what to expect of its term; entry t - 1 belongs to t."""
 
-    level: Float64[Tensor, " T"]  # of a term
-    slopes: Float64[Tensor, "T 3"]  # of a term on the covariates
-    scatter: Float64[Tensor, " T"]  # standard deviation of what these leave, up to a factor
+    level: Float64[Tensor, " T"]  # the expected term, in nats
+    slopes: Float64[Tensor, "T 3"]  # regression of a term on the covariates
+    scatter: Float64[Tensor, " T"]  # standard deviation of the residuals, up to a common factor
 
     @classmethod
     def blind(cls, T: int) -> "Design":
-        """For terms that fall as 1/t, about which nothing else is known."""
+        """The design without a pilot, which assumes only that the terms fall as 1/t."""
         zero = torch.zeros(T, dtype=torch.float64)
         scatter = 1 / torch.arange(1, T + 1, dtype=torch.float64)
         scatter[0] = 0  # one visit
@@ -52,7 +52,7 @@ class Design:
 
     @classmethod
     def of(cls, pilot: Visits, T: int) -> "Design":
-        """Fitted at t = 1 and in bins of the other t, within which t L_{t-1} is taken to behave the same."""
+        """The design fitted to a pilot, at t = 1 and in bins of the other t; t L_{t-1} is alike within a bin."""
         t = pilot.t.flatten().cpu()
         scaled = pilot.nats.flatten().cpu().double() * t
         covariates = pilot.covariates.flatten(0, 1).cpu().double()
@@ -69,7 +69,11 @@ class Design:
     def draw(
         self, n: int, visits: int, generator: torch.Generator
     ) -> tuple[Int64[Tensor, "n visits"], Float64[Tensor, "n visits"]]:
-        """t and weight of every visit: some to t = 1, then one to each of equally heavy slices of 2..T."""
+        """t and weight of every evaluation: some at t = 1, then one in each of equally probable slices of 2..T.
+
+        Raises:
+            ValueError: fewer than two evaluations.
+        """
         if visits < 2:
             raise ValueError(f"{visits} evaluations leave terms of the bound out: use at least 2")
         first = round(visits * float(self.scatter[0] / self.scatter.sum()))
@@ -83,7 +87,7 @@ class Design:
 
 
 class Sketch(NamedTuple):
-    """An estimate of L for each example, and what each visit contributes to it beside L_T."""
+    """An estimate of L for each example, and the share that each evaluation contributes to it; L_T is the rest."""
 
     nats: PerExample
     t: Int64[Tensor, "b k"]
@@ -91,7 +95,7 @@ class Sketch(NamedTuple):
 
 
 class Outline(NamedTuple):
-    """What a pilot tells of the bound's parts at every t, in the place of all of them; entry t - 1 belongs to t."""
+    """Estimates, from a pilot, of the bound's terms and of the squared error at every t; entry t - 1 belongs to t."""
 
     terms: Float64[Tensor, " T"]  # L_{t-1} in nats
     terms_stderr: Float64[Tensor, " T"]
@@ -99,7 +103,7 @@ class Outline(NamedTuple):
 
     @classmethod
     def of(cls, pilot: Visits, design: Design) -> "Outline":
-        """Means within the design's bins: of t L_{t-1} as steps, of the squared error joined over log t."""
+        """Means within the design's bins: t L_{t-1} is constant in each, the squared error interpolated over log t."""
         T, t = len(design.level), pilot.t.flatten().cpu()
         squared_error = pilot.squared_error.flatten().cpu().double()
         counts, centers, means = torch.empty(T, dtype=torch.float64), [], []
@@ -115,7 +119,7 @@ class Outline(NamedTuple):
 
 
 class Estimates(NamedTuple):
-    """Independent estimates for each example, without L_T."""
+    """Independent estimates for each example, without L_T; one column for each of the halves."""
 
     distortion_nats: Float[Tensor, "b halves"]  # L_0
     rate_nats: Float[Tensor, "b halves"]  # L_1 + ... + L_{T-1}
@@ -131,7 +135,7 @@ def visit(p: ReverseProcess, x_0: Batch, t: Int64[Tensor, "b k"], generator: tor
 
 
 def explore(p: ReverseProcess, x_0: Batch, visits: int, generator: torch.Generator) -> Visits:
-    """A pilot: t = 1, and t spread over the others as 1/t."""
+    """The pilot: evaluations at t = 1, and at others drawn with probability proportional to 1/t."""
     t, _ = Design.blind(p.q.T).draw(len(x_0), visits, generator)
     return visit(p, x_0, t, generator)
 
@@ -150,7 +154,7 @@ def estimate(p: ReverseProcess, x_0: Batch, design: Design, visits: int, generat
 
 
 def estimate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, num_timesteps: int) -> Sketch:
-    """An estimate of L without a pilot, which visits about the same t whatever the model."""
+    """An estimate of L without a pilot; its t do not depend on the model, so that it can be followed while training."""
     design = Design.blind(p.q.T)
     t, weight = design.draw(len(x_0), num_timesteps, generator)
     shares = weight.to(x_0.device) * visit(p, x_0, t, generator).nats
@@ -158,10 +162,10 @@ def estimate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, nu
 
 
 def split_budget(evaluations: int) -> tuple[int, int]:
-    """Evaluations per example for the pilot, and for each half.
+    """How many of the evaluations per example the pilot gets, and how many each half.
 
     Raises:
-        ValueError: too few.
+        ValueError: fewer than FEWEST.
     """
     if evaluations < FEWEST:
         raise ValueError(f"{evaluations} evaluations per image are too few for an estimate: use at least {FEWEST}")
@@ -171,28 +175,29 @@ def split_budget(evaluations: int) -> tuple[int, int]:
 
 
 def _covariates(x_0: Batch, noise: Batch) -> Float[Tensor, "b 3"]:
-    """What of the noise a term leans on; each has mean 0 given x_0.
+    """Statistics of the noise that a term correlates with; each has mean 0 given x_0.
 
-    Its energy, all over and where x_0 is far from 0, and its push outwards: the decoder's outermost bins are open.
+    They are its energy, everywhere and where x_0 is far from 0, and its component away from 0: it matters since the
+    decoder's outermost bins are open.
     """
     excess = noise.square() - 1
     return torch.stack([part.flatten(1).mean(1) for part in (excess, excess * x_0.square(), noise * x_0)], 1)
 
 
 def _bins_for(t: Int64[Tensor, " m"], T: int) -> list[tuple[int, int]]:
-    """As many as these visits fill."""
+    """Bins of t, as many as there are visits to fill."""
     return _bins(T, min(BINS, int((t > 1).sum()) // IN_BIN))
 
 
 def _bins(T: int, n: int) -> list[tuple[int, int]]:
-    """t = 1, and up to n ranges [low, high) of 2..T that grow geometrically."""
+    """Bins [low, high) of t: t = 1 alone, and up to n of 2..T that grow geometrically."""
     ratio = (T + 1) / 2
     edges = grid(2, T + 1, min(max(n, 1), T - 1) + 1, lambda u: (ratio**u - 1) / (ratio - 1))
     return [(1, 2), *pairwise(edges)]
 
 
 def _interpolated(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
-    """Linear between the known points, constant beyond them."""
+    """Values at x, linear between the known points and constant beyond them."""
     right = torch.searchsorted(known, x).clamp(1, max(1, len(known) - 1))
     left, right = right - 1, right.clamp(max=len(known) - 1)
     span = (known[right] - known[left]).clamp(min=1e-12)
@@ -200,7 +205,7 @@ def _interpolated(x: Tensor, known: Tensor, values: Tensor) -> Tensor:
 
 
 def _regression(x: Float64[Tensor, "m 3"], y: Float64[Tensor, " m"]) -> Float64[Tensor, " 5"]:
-    """Of y on x: the intercept, the slopes, and the standard deviation about them; too few points have no slopes."""
+    """Regression of y on x: intercept, slopes, standard deviation of the residuals; too few points have no slopes."""
     design = torch.cat([torch.ones_like(x[:, :1]), x * (len(y) >= IN_BIN)], 1)
     fitted = torch.linalg.lstsq(design, y[:, None], driver="gelsd").solution[:, 0]
     return torch.cat([fitted, (y - design @ fitted).std()[None] if len(y) > 1 else y.new_ones(1)])

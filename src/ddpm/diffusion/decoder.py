@@ -12,15 +12,16 @@ from ddpm.diffusion.process import Batch
 
 
 class Decoder(ABC):
-    """log p_theta(x_0 | x_1) of every element, in nats, given the Gaussian step at t = 1."""
+    """A likelihood of data given the Gaussian p_theta(x_0 | x_1)."""
 
     @abstractmethod
-    def log_prob(self, step: Gaussian, x_0: Batch) -> Batch: ...
+    def log_prob(self, step: Gaussian, x_0: Batch) -> Batch:
+        """log p_theta(x_0 | x_1) of every element of x_0, in nats; `step` is the Gaussian at t = 1."""
 
 
 @final
 class DiscretizedDecoder(Decoder):
-    """The mass of the step in a bin of 2/255 around x_0, the outermost bins open; Eq. (13).
+    """The likelihood is the Gaussian's mass in a bin of width 2/255 around x_0, the outermost bins open; Eq. (13).
 
     `x_0` holds the 256 levels k / 127.5 - 1. Masses below 1e-12 count as 1e-12 (39.9 bits). `cdf="tanh"` is the
     original's approximation of the normal CDF, on which all published numbers rest (off by up to 1.8e-4);
@@ -42,7 +43,7 @@ class DiscretizedDecoder(Decoder):
 
 @final
 class ContinuousDecoder(Decoder):
-    """The step's density, for data that are not gray levels, as points in the plane."""
+    """The likelihood is the Gaussian's density, for data that are not gray levels, such as points in the plane."""
 
     def log_prob(self, step: Gaussian, x_0: Batch) -> Batch:
         return step.log_prob(x_0)

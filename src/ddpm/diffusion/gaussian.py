@@ -1,4 +1,4 @@
-"""Diagonal Gaussians: all that q and p_theta are made of."""
+"""Diagonal Gaussians, of which both q and p_theta are made."""
 
 import math
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Gaussian:
-    """N(mean, exp(log_var) I), one per example; log_var may be -inf, a point."""
+    """N(mean, diag(exp(log_var))), one for each example of a batch; where log_var is -inf it is the point `mean`."""
 
     mean: Float[Tensor, " b *event"]
     log_var: Float[Tensor, " b *#event"]
 
     def sample(self, noise: Float[Tensor, " b *event"]) -> Float[Tensor, " b *event"]:
-        """mean + std * noise."""
+        """A sample, mean + std * noise, for `noise` drawn from N(0, I)."""
         return self.mean + torch.exp(0.5 * self.log_var) * noise
 
     def kl(self, other: "Gaussian") -> Float[Tensor, " b *event"]:
@@ -33,7 +33,7 @@ class Gaussian:
 
 
 def standard_normal(like: Float[Tensor, " b *event"]) -> Gaussian:
-    """p(x_T) = N(0, I)."""
+    """The prior p(x_T) = N(0, I) of the reverse process, in the shape, dtype and device of `like`."""
     return Gaussian(torch.zeros_like(like), torch.zeros_like(like))
 
 

@@ -1,4 +1,4 @@
-"""Training objectives (the third axis of Table 2): a loss per example, averaged by the caller."""
+"""Training objectives (the third axis of Table 2): each is a loss per example, which the caller averages."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, final
@@ -13,17 +13,18 @@ from ddpm.diffusion.reverse import Estimate, ReverseProcess
 
 
 class Weighting(ABC):
-    """The weight of the squared error at t."""
+    """A weight, for each t, of the squared error in the space of the prediction."""
 
     uniform: ClassVar[bool]  # whether every t weighs the same
 
     @abstractmethod
-    def __call__(self, p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]: ...
+    def __call__(self, p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]:
+        """The weight of each example."""
 
 
 @final
 class Unweighted(Weighting):
-    """1, as in L_simple; Eq. (14)."""
+    """The weight is 1, as in L_simple; Eq. (14)."""
 
     uniform = True
 
@@ -33,7 +34,7 @@ class Unweighted(Weighting):
 
 @final
 class MinSNR(Weighting):
-    """min(SNR_t, gamma) times the squared error of x_0, whatever the prediction is; Hang et al. 2023, Eq. (8)."""
+    """The loss is min(SNR_t, gamma) times the squared error of x_0, whatever is predicted; Hang et al. 2023, Eq. 8."""
 
     uniform = False
 
@@ -49,18 +50,22 @@ class MinSNR(Weighting):
 
 
 class Objective(ABC):
-    """A loss per example, given t and the noise that makes x_t of x_0."""
+    """A training loss."""
 
     trains_variance: ClassVar[bool]  # whether a learned variance receives a gradient
     needs_learned_variance: ClassVar[bool]  # whether the loss makes no sense without one
 
     @abstractmethod
-    def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]: ...
+    def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
+        """The loss of each example at x_t = p.q.diffuse(x_0, t, noise)."""
 
 
 @final
 class Simple(Objective):
-    """Squared error in the space of the prediction, mean over dimensions: L_simple for epsilon; Eq. (14)."""
+    """The squared error in the space of the prediction, mean over dimensions: L_simple for epsilon; Eq. (14).
+
+    It gives a learned variance no gradient.
+    """
 
     trains_variance = False
     needs_learned_variance = False
@@ -76,9 +81,9 @@ class Simple(Objective):
 
 @final
 class Vlb(Objective):
-    """scale * L_{t-1} in bits/dim: for uniform t its mean is L / T without L_T, as in the original; Eq. (5).
+    """scale * L_{t-1} in bits/dim, whose mean over uniform t is (L - L_T) / T, as in the original; Eq. (5).
 
-    `scale` = T estimates the whole bound.
+    `scale` = T estimates the whole of L - L_T.
     """
 
     trains_variance = True
@@ -96,7 +101,7 @@ class Vlb(Objective):
 class Hybrid(Objective):
     """L_simple + weight * L_vlb in bits/dim, where L_vlb reaches only the variance; Nichol & Dhariwal 2021, Eq. (16).
 
-    For uniform t; T L_{t-1} stands for L_vlb.
+    T L_{t-1} stands for L_vlb, which is right for uniform t.
     """
 
     trains_variance = True

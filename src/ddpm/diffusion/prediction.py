@@ -1,4 +1,4 @@
-"""What the network's output stands for (the first axis of Table 2)."""
+"""Prediction types: what the network's output stands for (the first axis of Table 2)."""
 
 from abc import ABC, abstractmethod
 from typing import ClassVar, final
@@ -9,15 +9,17 @@ from ddpm.diffusion.process import Batch, ForwardProcess, Time
 
 
 class Prediction(ABC):
-    """A regression target, and the way back from it to x_0 (linear in the output and x_t)."""
+    """A regression target, and the way back from it to x_0, which must be linear in the output and x_t."""
 
     symbol: ClassVar[str] = "the output"  # what figures call the target
 
     @abstractmethod
-    def target(self, q: ForwardProcess, x_0: Batch, noise: Batch, t: Time) -> Batch: ...
+    def target(self, q: ForwardProcess, x_0: Batch, noise: Batch, t: Time) -> Batch:
+        """What the network is to put out at x_t = q.diffuse(x_0, t, noise)."""
 
     @abstractmethod
-    def x_0(self, q: ForwardProcess, output: Batch, x_t: Batch, t: Time) -> Batch: ...
+    def x_0(self, q: ForwardProcess, output: Batch, x_t: Batch, t: Time) -> Batch:
+        """The estimate of x_0 that the network's output at x_t implies: the inverse of `target`."""
 
     def mean(self, q: ForwardProcess, output: Batch, x_0: Batch, x_t: Batch, t: Time, s: Time) -> Batch:
         """mu_theta(x_t, t), the mean of p_theta(x_s | x_t), given the possibly clipped estimate `x_0`."""
@@ -26,7 +28,7 @@ class Prediction(ABC):
 
 @final
 class Epsilon(Prediction):
-    """The noise; Eqs. (9), (11)."""
+    """The network predicts the noise in x_t; Eqs. (9), (11)."""
 
     symbol = "ε"
 
@@ -39,7 +41,7 @@ class Epsilon(Prediction):
 
 @final
 class Mu(Prediction):
-    """mu_tilde_t(x_t, x_0), the posterior mean; Eqs. (7), (8).
+    """The network predicts mu_tilde_t(x_t, x_0), the posterior mean; Eqs. (7), (8).
 
     For s = t - 1 the output itself is the mean, and clipping touches only the reported x_0, as in the original.
     """
@@ -60,7 +62,7 @@ class Mu(Prediction):
 
 @final
 class X0(Prediction):
-    """x_0 itself; Ho et al. 2020, section 3.2."""
+    """The network predicts x_0 itself; Ho et al. 2020, section 3.2."""
 
     symbol = "$x_0$"
 
@@ -73,7 +75,7 @@ class X0(Prediction):
 
 @final
 class Velocity(Prediction):
-    """sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0; Salimans & Ho 2022, appendix D."""
+    """The network predicts v = sqrt(alpha_bar_t) noise - sqrt(1 - alpha_bar_t) x_0; Salimans & Ho 2022, appendix D."""
 
     symbol = "v"
 

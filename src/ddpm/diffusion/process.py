@@ -20,7 +20,11 @@ Coefficient = Float[Tensor, " b *#event"]  # broadcast over an example's dimensi
 class ForwardProcess(nn.Module):
     """q(x_t | x_0) and q(x_s | x_t, x_0) for the variance schedule beta_1, ..., beta_T; Eqs. (2), (4), (6), (7).
 
-    Coefficients are combined in float64 and cast when they meet the data.
+    Coefficients are combined in float64 and cast when they meet the data. In the methods, t and s hold one time for
+    each example, and results have the shape of the data.
+
+    Raises:
+        ValueError: alpha_bar does not fall strictly from 1 and stay above 0, or there are fewer than two steps.
     """
 
     alpha_bar: Float64[Tensor, " T+1"]
@@ -44,15 +48,15 @@ class ForwardProcess(nn.Module):
         return self
 
     def signal(self, t: Time, like: Batch) -> Coefficient:
-        """sqrt(alpha_bar_t)."""
+        """The coefficient of x_0 in x_t, sqrt(alpha_bar_t), to be broadcast over `like`."""
         return expand(self._at(t).sqrt(), like)
 
     def noise_scale(self, t: Time, like: Batch) -> Coefficient:
-        """sqrt(1 - alpha_bar_t)."""
+        """The coefficient of the noise in x_t, sqrt(1 - alpha_bar_t), to be broadcast over `like`."""
         return expand((1 - self._at(t)).sqrt(), like)
 
     def snr(self, t: Time) -> Float64[Tensor, " b"]:
-        """alpha_bar_t / (1 - alpha_bar_t)."""
+        """The signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t); infinite at t = 0."""
         return self._at(t) / (1 - self._at(t))
 
     def beta(self, t: Time, s: Time) -> Float64[Tensor, " b"]:
@@ -68,7 +72,7 @@ class ForwardProcess(nn.Module):
         return self.signal(t, x_0) * x_0 + self.noise_scale(t, x_0) * noise
 
     def prior(self, x_0: Batch) -> Gaussian:
-        """q(x_T | x_0); Eq. (4)."""
+        """q(x_T | x_0), the Gaussian that L_T compares with N(0, I); Eq. (4)."""
         t = torch.full((len(x_0),), self.T, device=x_0.device)
         return Gaussian(self.signal(t, x_0) * x_0, expand((1 - self._at(t)).log(), x_0))
 
@@ -86,7 +90,10 @@ class ForwardProcess(nn.Module):
         return expand(on_x_0, like), expand(on_x_t, like)
 
     def implicit_posterior(self, x_0: Batch, x_t: Batch, t: Time, s: Time, eta: float) -> Gaussian:
-        """q_sigma(x_s | x_t, x_0) with sigma^2 = eta^2 beta~; Song et al. 2021, Eq. (7). The posterior for eta = 1."""
+        """q_sigma(x_s | x_t, x_0) of DDIM with sigma^2 = eta^2 beta~; Song et al. 2021, Eq. (7).
+
+        It is the posterior for eta = 1 and a point for eta = 0.
+        """
         a_t, a_s, variance = self._at(t), self._at(s), eta**2 * self.beta_tilde(t, s)
         on_x_t = ((1 - a_s - variance).clamp(min=0) / (1 - a_t)).sqrt()
         on_x_0 = a_s.sqrt() - on_x_t * a_t.sqrt()

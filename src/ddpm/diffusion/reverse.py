@@ -1,4 +1,4 @@
-"""The learned reverse process p_theta: a network, read through two small objects."""
+"""The learned reverse process p_theta: a network whose output a prediction and a variance turn into a Gaussian."""
 
 from typing import NamedTuple
 
@@ -13,17 +13,18 @@ from ddpm.diffusion.variance import Variance
 
 
 class Estimate(NamedTuple):
-    """What one evaluation of the network at (x_t, t) says."""
+    """What one evaluation of the network at (x_t, t) says; every part has the shape of x_t."""
 
     output: Batch  # in the space of the prediction, without a learned variance's channels
-    x_0: Batch
+    x_0: Batch  # the estimate of x_0, clipped if that was asked for
     step: Gaussian  # p_theta(x_s | x_t)
 
 
 class ReverseProcess(nn.Module):
     """p_theta(x_s | x_t) = N(mu_theta(x_t, t), Sigma_theta(x_t, t)) for any s < t; Eq. (1) for s = t - 1.
 
-    `network(x_t, t)` counts time from 0, as pretrained weights do; nothing else does.
+    `network(x_t, t)` counts time from 0, as pretrained weights do; nothing else does. With a learned variance it
+    returns twice the channels of x_t, the output first. Without a `decoder`, data are gray levels.
     """
 
     def __init__(
@@ -39,7 +40,10 @@ class ReverseProcess(nn.Module):
         self.decoder = decoder or DiscretizedDecoder()
 
     def forward(self, x_t: Batch, t: Time, s: Time | None = None, *, clip: bool = False) -> Estimate:
-        """`clip` cuts the x_0 estimate to [-1, 1]: for sampling and evaluation, not for training."""
+        """Evaluate the network at (x_t, t) for a step to s, by default t - 1.
+
+        `clip` cuts the x_0 estimate to [-1, 1]: for sampling and evaluation, not for training.
+        """
         s = t - 1 if s is None else s
         raw: Tensor | None = None
         output: Tensor = self.network(x_t, t - 1).to(x_t.dtype)  # under autocast the output is narrower

@@ -1,4 +1,4 @@
-"""From x_T to x_0: generators of states, so that one loop serves images, films and previews."""
+"""Samplers: each yields the states of a chain from x_T to x_0, so that one loop serves images, films and previews."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -32,11 +32,14 @@ class Visit(NamedTuple):
 
 
 class Sampler(ABC):
-    """A walk from T to 0 with `steps` evaluations of the network (None: T), at distinct times from T down to 1.
+    """A chain from T to 0 with `steps` evaluations of the network (None: T), at distinct times from T down to 1.
 
     "uniform" spacing is that of Nichol & Dhariwal 2021, t = 1 + round(i (T-1) / (steps-1)) for i < steps; "quadratic"
-    squares the fraction, as Song et al. 2021 do for CIFAR-10. Their code stops at t = 0.8 T + 1; here every walk starts
-    at T, the only time at which x_t ~ N(0, I) under every schedule.
+    squares the fraction, as Song et al. 2021 do for CIFAR-10. Their code starts at t = 0.8 T + 1; here every chain
+    starts at T, the only time at which x_t ~ N(0, I) under every schedule.
+
+    Raises:
+        ValueError: fewer than one step, or an unknown spacing.
     """
 
     def __init__(self, steps: int | None, spacing: str) -> None:
@@ -47,7 +50,11 @@ class Sampler(ABC):
         self.num_steps, self.spacing = steps, spacing
 
     def steps(self, T: int) -> list[int]:
-        """The times at which the network is evaluated, descending from T; the walk's last step goes to 0."""
+        """The times at which the network is evaluated, descending from T; the last step goes to 0.
+
+        Raises:
+            ValueError: more than T steps.
+        """
         n = T if self.num_steps is None else self.num_steps
         if n > T:
             raise ValueError(f"steps={n} exceeds T={T}: a sampler takes at most T steps")
@@ -55,7 +62,7 @@ class Sampler(ABC):
         return grid(1, T, n, lambda u: u**power)[::-1]
 
     def steps_from(self, T: int, start: int | None) -> list[int]:
-        """Those of a walk that begins at t = `start` (None: T): there, and at the usual times below."""
+        """The times of a chain that begins at t = `start` (None: T): `start`, and the times of `steps` below it."""
         return self.steps(T) if start is None else [start, *(t for t in self.steps(T) if t < start)]
 
     def num_evaluations(self, T: int) -> int:
@@ -99,12 +106,12 @@ class Sampler(ABC):
 
     @abstractmethod
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
-        """x_s, given the visit at t, the one before it, and noise that is 0 for s = 0."""
+        """x_s, given the network's estimate `here` at t, the one `before` (None at first), and noise (0 for s = 0)."""
 
 
 @final
 class Ancestral(Sampler):
-    """x_s ~ p_theta(x_s | x_t); Algorithm 2."""
+    """Ancestral sampling, x_s ~ p_theta(x_s | x_t); Algorithm 2."""
 
     def __init__(self, steps: int | None = None, spacing: str = "uniform") -> None:
         super().__init__(steps, spacing)
@@ -119,7 +126,7 @@ class Ancestral(Sampler):
 
 @final
 class DDIM(Sampler):
-    """x_s ~ q_sigma(x_s | x_t, x_0) at the x_0 estimate, sigma^2 = eta^2 beta~; Song et al. 2021, Eqs. (12), (16).
+    """DDIM: x_s ~ q_sigma(x_s | x_t, x_0) at the x_0 estimate, sigma^2 = eta^2 beta~; Song et al. 2021, Eqs. 12, 16.
 
     epsilon is derived from the clipped x_0, so that eta = 1 over all T steps is `Ancestral` with fixed_small. The
     variance of p_theta plays no part.
@@ -148,7 +155,7 @@ class DPMSolver(Sampler):
     """DPM-Solver++(2M): DDIM's step at an x_0 extrapolated linearly in log SNR; Lu et al. 2022, Algorithm 2.
 
     The first step and the last, which has no finite log SNR to go to, are of first order. Quadratic spacing comes near
-    the paper's, uniform in log SNR; uniform spacing in t leaves the extrapolation too long a last leg.
+    the paper's, uniform in log SNR; with uniform spacing in t, the last steps are too long for the extrapolation.
     """
 
     def __init__(self, steps: int | None = 20, spacing: str = "quadratic") -> None:

@@ -1,7 +1,9 @@
-"""Variance schedules beta_1, ..., beta_T as float64 vectors: element 0 is beta_1.
+"""Variance schedules: each function returns beta_1, ..., beta_T as a float64 vector whose element 0 is beta_1.
 
 `rescale=True` multiplies the endpoints by 1000 / T, so that the noise at the end does not depend on T
 (Nichol & Dhariwal 2021); the original keeps them, whatever T is.
+
+Each raises ValueError for fewer than two steps, and for a beta or another parameter outside of its range.
 """
 
 import math
@@ -14,37 +16,38 @@ Betas = Float64[Tensor, " T"]
 
 
 def linear(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
-    """beta_t linear in t; Ho et al. 2020, section 4."""
+    """beta_t is linear in t; Ho et al. 2020, section 4."""
     first, last = _endpoints(T, beta_1, beta_T, rescale)
     return torch.linspace(first, last, T, dtype=torch.float64)
 
 
 def quadratic(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
-    """sqrt(beta_t) linear in t; Ho et al. 2020, appendix B."""
+    """sqrt(beta_t) is linear in t; Ho et al. 2020, appendix B."""
     first, last = _endpoints(T, beta_1, beta_T, rescale)
     return torch.linspace(first**0.5, last**0.5, T, dtype=torch.float64).square()
 
 
 def constant(T: int, beta_T: float = 0.02, rescale: bool = False) -> Betas:
-    """beta_t = beta_T; Ho et al. 2020, appendix B."""
+    """beta_t = beta_T for every t; Ho et al. 2020, appendix B."""
     _, last = _endpoints(T, beta_T, beta_T, rescale)
     return torch.full((T,), last, dtype=torch.float64)
 
 
 def warmup10(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
-    """Linear over the first tenth of the steps, then constant; the original's code."""
+    """beta_t is linear over the first tenth of the steps, then constant; code of Ho et al. 2020."""
     return _warmup(T, T // 10, beta_1, beta_T, rescale)
 
 
 def warmup50(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
-    """Linear over the first half of the steps, then constant; the original's code."""
+    """beta_t is linear over the first half of the steps, then constant; code of Ho et al. 2020."""
     return _warmup(T, T // 2, beta_1, beta_T, rescale)
 
 
 def jsd(T: int, max_beta: float = 0.999) -> Betas:
     """beta_t = 1 / (T - t + 1); Sohl-Dickstein et al. 2015.
 
-    beta_T would be 1 and leave nothing of x_0 to divide by (the original divides by zero): it is cut to `max_beta`.
+    beta_T would be 1, so that x_T kept nothing of x_0 and alpha_bar_T = 0 would be divided by (the original does so):
+    it is cut to `max_beta`.
     """
     _check_T(T)
     _check_beta("max_beta", max_beta)
@@ -52,7 +55,7 @@ def jsd(T: int, max_beta: float = 0.999) -> Betas:
 
 
 def cosine(T: int, offset: float = 0.008, max_beta: float = 0.999) -> Betas:
-    """alpha_bar_t proportional to cos^2((t/T + offset) / (1 + offset) pi/2); Nichol & Dhariwal 2021, Eq. (17)."""
+    """alpha_bar_t is proportional to cos^2((t/T + offset) / (1 + offset) pi/2); Nichol & Dhariwal 2021, Eq. (17)."""
     _check_T(T)
     _check_beta("max_beta", max_beta)
     if not 0 < offset < math.inf:
@@ -63,7 +66,7 @@ def cosine(T: int, offset: float = 0.008, max_beta: float = 0.999) -> Betas:
 
 
 def sigmoid(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:
-    """A logistic curve over [-6, 6], scaled to the endpoints (met within 0.25 %); the code of Song et al. 2021."""
+    """beta_t is a logistic curve over [-6, 6], scaled to the endpoints within 0.25 %; code of Song et al. 2021."""
     first, last = _endpoints(T, beta_1, beta_T, rescale)
     return first + (last - first) * torch.linspace(-6, 6, T, dtype=torch.float64).sigmoid()
 

@@ -1,4 +1,4 @@
-"""Which t to look at: distributions over 1..T for training, and grids of distinct times."""
+"""Which t the network is evaluated at: distributions over 1..T for training, and grids of distinct times."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -10,22 +10,22 @@ from torch import Tensor, nn
 
 
 class Timesteps(nn.Module, ABC):
-    """A distribution of t in 1..T with weights that keep (weight * loss).mean() an estimate under uniform t."""
+    """A distribution of t in 1..T whose weights make (weight * loss).mean() an unbiased estimate under uniform t."""
 
     adaptive: ClassVar[bool]  # whether `update` does anything
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
-        """t and its weight, on the generator's device."""
+        """n draws of t and their weights, on the generator's device."""
 
     @abstractmethod
     def update(self, t: Int64[Tensor, " m"], loss: Float[Tensor, " m"]) -> None:
-        """Learns from the unweighted losses of one step: of all processes, in the same order in each of them."""
+        """Learn from the unweighted losses of one step: those of all processes, in the same order in each of them."""
 
 
 @final
 class Uniform(Timesteps):
-    """t ~ Uniform({1, ..., T}); Algorithm 1."""
+    """t is drawn from Uniform({1, ..., T}); Algorithm 1."""
 
     adaptive = False
 
@@ -43,10 +43,13 @@ class Uniform(Timesteps):
 
 @final
 class LossSecondMoment(Timesteps):
-    """p_t proportional to sqrt(E[L_t^2]) over the last `history` losses; Nichol & Dhariwal 2021, Eq. (18).
+    """p_t is proportional to sqrt(E[L_t^2]) over the last `history` losses at t; Nichol & Dhariwal 2021, Eq. (18).
 
-    Uniform until every t has its full history; ever after a `uniform_share` of the draws is. Losses that are not
-    finite are passed over. Nothing here waits for the device.
+    Draws are uniform until every t has its full history, and afterwards a share of `uniform_share` of them is. Losses
+    that are not finite are ignored. No step waits for the device.
+
+    Raises:
+        ValueError: `history` or `uniform_share` is outside of its range.
     """
 
     adaptive = True
@@ -64,7 +67,7 @@ class LossSecondMoment(Timesteps):
         self.register_buffer("count", torch.zeros(T + 1, dtype=torch.int64))
 
     def probabilities(self) -> Float[Tensor, " T"]:
-        """p_1, ..., p_T."""
+        """p_1, ..., p_T, which sum to 1."""
         # A share of 0.001 / T is lost in the rounding of a float32 sum; MPS has nothing wider.
         wide = torch.float32 if self.losses.device.type == "mps" else torch.float64
         root = self.losses[1:].to(wide).square().mean(1).sqrt() + 1e-30
@@ -91,9 +94,9 @@ class LossSecondMoment(Timesteps):
 
 
 def grid(first: int, last: int, n: int, curve: Callable[[float], float]) -> list[int]:
-    """n distinct whole numbers from `first` to `last`, spaced as `curve` (convex, from 0 to 1 on [0, 1]) where it can.
+    """n distinct whole numbers from `first` to `last`, spaced like `curve`, which is convex and maps [0, 1] to [0, 1].
 
-    Where the curve asks for the same number twice, the next one is taken; being convex it leaves room for that.
+    Where the curve asks for the same number twice, the next one is taken; a convex curve leaves room for that.
     """
     if n == 1:
         return [last]

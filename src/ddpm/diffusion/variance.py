@@ -1,7 +1,8 @@
 """The variance of the reverse step p_theta(x_s | x_t) (the second axis of Table 2).
 
-Between beta~, right if the data were one point, and beta, right if they were N(0, I) (section 3.2). At s = 0, where
-beta~ is 0, the decoder needs a variance: as in the original it is that of q(x_1 | x_2, x_0).
+The best variance lies between beta~, which is right if the data are one point, and beta, which is right if they are
+N(0, I) (section 3.2). At s = 0, where beta~ is 0, the decoder needs a variance: as in the original it is that of
+q(x_1 | x_2, x_0).
 """
 
 from abc import ABC, abstractmethod
@@ -15,17 +16,22 @@ from ddpm.diffusion.process import Batch, Coefficient, ForwardProcess, Time, exp
 
 
 class Variance(ABC):
-    """log Sigma_theta(x_t, t) for a step from t to any s < t. If `learned`, `raw` is a second output per channel."""
+    """A rule for log Sigma_theta(x_t, t), the log variance of a step from t to any s < t.
+
+    Attributes:
+        learned: the network has a second output for each channel, from which `log_var` reads the variance.
+    """
 
     learned: ClassVar[bool]
 
     @abstractmethod
-    def log_var(self, q: ForwardProcess, raw: Batch | None, x_t: Batch, t: Time, s: Time) -> Coefficient: ...
+    def log_var(self, q: ForwardProcess, raw: Batch | None, x_t: Batch, t: Time, s: Time) -> Coefficient:
+        """The log variance of p_theta(x_s | x_t), to be broadcast over x_t; `raw` is the second output, if any."""
 
 
 @final
 class FixedLarge(Variance):
-    """sigma_t^2 = beta_t; section 3.2."""
+    """The variance is sigma_t^2 = beta_t; section 3.2."""
 
     learned = False
 
@@ -36,7 +42,7 @@ class FixedLarge(Variance):
 
 @final
 class FixedSmall(Variance):
-    """sigma_t^2 = beta~_t; section 3.2."""
+    """The variance is sigma_t^2 = beta~_t; section 3.2."""
 
     learned = False
 
@@ -66,7 +72,10 @@ class Learned(Variance):
 
 @final
 class LearnedRange(Variance):
-    """v log beta + (1 - v) log beta~ with v = (raw + 1) / 2, unbounded; Nichol & Dhariwal 2021, Eq. (15)."""
+    """The log variance is v log beta + (1 - v) log beta~ with v = (raw + 1) / 2; Nichol & Dhariwal 2021, Eq. (15).
+
+    v is not bounded to [0, 1], as there.
+    """
 
     learned = True
 
