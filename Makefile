@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test test-all torture bench lint format lock clean
+.PHONY: train test quick test-all torture bench lint format lock clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -13,6 +13,11 @@ IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
 test: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL)
+
+QUICK := $(addprefix tests/,diffusion networks data metrics report config)
+
+quick: $(VENV)/installed  # what starts no runs, while one works on it
+	$(BIN)/python -m pytest $(IN_PARALLEL) $(QUICK)
 
 test-all: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow"
