@@ -1,4 +1,6 @@
-"""Denoising diffusion probabilistic models (Ho, Jain and Abbeel 2020): what a notebook needs, imported when it is used.
+"""Denoising diffusion probabilistic models (Ho, Jain and Abbeel 2020).
+
+A notebook finds here what it needs; each name is imported when it is first used.
 
 Example:
     p = ddpm.load("runs/latest")  # the reverse process; p.q is the forward process

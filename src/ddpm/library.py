@@ -1,4 +1,4 @@
-"""For notebooks: what `import ddpm` offers beside the processes and samplers themselves."""
+"""Functions for notebooks, which `import ddpm` offers beside the processes and samplers themselves."""
 
 import math
 import os
@@ -23,10 +23,11 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
 
     Args:
         ckpt: whatever `evaluate.py ckpt=` takes: a run folder, a file, a diffusers folder, `hf://OWNER/NAME`.
-        overrides: words of the command line, for what a foreign file leaves open: "recipe=lsun_church".
+        overrides: settings as on the command line, for what another codebase's file leaves open: "recipe=lsun_church".
 
     Raises:
-        FileNotFoundError, ImportError, ValueError, ddpm.cli.RequestError: as one line, what is wrong with them.
+        FileNotFoundError, ImportError, ValueError, ddpm.config.errors.RequestError: what is wrong with the checkpoint
+            or the overrides, in one line.
     """
     saved = checkpoint.load(os.fspath(ckpt))
     config = compose_evaluation(saved.config, quote_paths(overrides))
@@ -36,11 +37,12 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
 def sample(
     p: ReverseProcess, shape: Sequence[int], sampler: Sampler | None = None, seed: int = 0
 ) -> UInt8[Tensor, "n c h w"]:
-    """Images of p, for the shape [n, channels, height, width] that they shall have.
+    """Draw images from p.
 
     Args:
-        sampler: `Ancestral()`, over all T steps, by default; `DDIM(steps=50)` takes T / 50 times fewer.
-        seed: of all the noise; another device draws another noise from it.
+        shape: the shape [n, channels, height, width] of the result; all but n must be those of the training data.
+        sampler: by default `Ancestral()`, which takes all T steps; `DDIM(steps=50)` takes 50.
+        seed: seed of all the noise; the same seed gives other noise on another device.
     """
     device = next(p.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Progress that a person can follow: a bar on a terminal, a line now and then where there is none."""
+"""Progress of a long computation on stderr: a bar on a terminal, elsewhere a line every ten seconds."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -13,14 +13,17 @@ Item = TypeVar("Item")
 
 
 def duration(seconds: float) -> str:
-    """For a person: "40 s", "12 min", "3.5 h"."""
+    """A duration as a person says it: "40 s", "12 min", "3.5 h"."""
     if seconds < 90:
         return f"{round(seconds)} s"
     return f"{seconds / 60:.0f} min" if seconds < 90 * 60 else f"{seconds / 3600:.1f} h"
 
 
 class Bar:
-    """One task of `total` steps. `advance` moves it; `note` is what stands behind the count ("loss 0.05")."""
+    """The progress of one task of `total` steps, as a context manager; `start` of them were done earlier.
+
+    `note` is shown behind the count ("loss 0.05"). Where `enabled` is false, steps are counted and nothing is shown.
+    """
 
     def __init__(self, title: str, total: int, *, enabled: bool = True, start: int = 0) -> None:
         self.title, self.total, self.done, self.note, self.enabled = title, total, start, "", enabled
@@ -47,6 +50,7 @@ class Bar:
         self._progress.stop()
 
     def advance(self, steps: int = 1, note: str | None = None) -> None:
+        """Count so many more steps, and show a new note if there is one."""
         self.done += steps
         self.note = self.note if note is None else note
         self._progress.update(self._task, completed=self.done, note=self.note)
@@ -59,7 +63,7 @@ class Bar:
             print(line, file=self._console.file, flush=True)
 
     def watch(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, one step each."""
+        """Yield the items, and count a step after each."""
         for item in items:
             yield item
             self.advance()

@@ -5,7 +5,7 @@ import torch
 
 
 def seed_of(*key: int) -> int:
-    """A 64-bit seed; different keys of the same length give independent streams."""
+    """A 64-bit seed that is a function of the key; different keys of the same length give independent streams."""
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
 
 
@@ -15,10 +15,10 @@ def generator(device: torch.device | str, *key: int) -> torch.Generator:
 
 
 def seed_dropout(device: torch.device, *key: int) -> None:
-    """Seed what draws on `device` without a generator of its own, by the key.
+    """Seed PyTorch's own generator of `device`, from which dropout draws, by the key.
 
-    torch.manual_seed does so for every kind of device there might be, and notes who asked where one is not in use: two
-    milliseconds.
+    torch.manual_seed would do so for every kind of device, and record a traceback for each that is not in use, which
+    takes two milliseconds.
     """
     seed = seed_of(*key)
     if device.type == "cpu":

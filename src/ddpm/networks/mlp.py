@@ -13,10 +13,13 @@ from ddpm.networks.unet import time_embedding
 
 @final
 class MLP(nn.Module):
-    """network(x, t) with t counted from 0, for vectors [b, in_channels]: residual layers that all see the time.
+    """network(x, t) with t counted from 0, for vectors [b, in_channels]: residual blocks that all see the time.
 
-    Beside x they see sin and cos of 2^k pi x for k < `frequencies`, without which a network of this size learns nothing
-    fine; Tancik et al. 2020.
+    The input is x with sin and cos of 2^k pi x for k < `frequencies`, without which a network of this size learns no
+    fine detail; Tancik et al. 2020.
+
+    Raises:
+        ValueError: `channels` is odd or below 4.
     """
 
     event_ndim = 1
@@ -44,6 +47,8 @@ class MLP(nn.Module):
 
 
 class ResBlock(nn.Module):
+    """x plus two linear layers of x, with the time added in between."""
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.dense1 = nn.Linear(channels, channels)

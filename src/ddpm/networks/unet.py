@@ -1,7 +1,7 @@
 """The U-Net of Ho et al. 2020 (appendix B and its code), detail for detail.
 
-Names of modules, and so of the state's keys, are those of the original: level i of `down` and of `up` works at
-1 / 2^i of the resolution.
+Modules, and so the keys of the state_dict, have the original's names: level i of `down` and of `up` works at 1 / 2^i of
+the resolution.
 """
 
 import math
@@ -18,11 +18,10 @@ from ddpm.networks.dropout import Dropout
 
 Features = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
-Norm = Callable[[int], nn.GroupNorm]  # of so many channels
+Norm = Callable[[int], nn.GroupNorm]  # makes the norm of a number of channels
 
-NEAR_ZERO = (
-    1e-5  # gain of the last layer of each residual branch and of the net: at first each is (nearly) the identity
-)
+# Gain of the last layer of each residual branch and of the network: at first each branch adds (nearly) nothing.
+NEAR_ZERO = 1e-5
 
 
 @final
@@ -33,16 +32,21 @@ class UNet(nn.Module):
     Attention follows every block of the levels whose feature height is in `attention_resolutions` (the height decides
     for images that are not square, too), and stands once in the middle.
 
-    The arguments after `groups` are at the paper's values. Others are those of Nichol & Dhariwal 2021 and of further
-    networks whose weights can be read; none changes a name in the state.
+    The defaults of the arguments after `groups` are the paper's. Other values are those of Nichol & Dhariwal 2021 and
+    of other networks whose weights can be read; none changes a key of the state_dict.
 
     Args:
-        heads: of every attention.
-        head_channels: channels of a head, for as many heads as they make; instead of `heads`.
+        image_size: height and width.
+        groups: groups of every GroupNorm.
+        heads: number of heads of every attention.
+        head_channels: channels of each head, instead of `heads`.
         scale_shift: the time scales and shifts the second norm of a block, instead of being added before it.
-        symmetric_padding: of the downsampling, instead of right and below only.
-        frequency_shift: frequencies of the time embedding end at 10000^-1 for 1, one step before it for 0.
-        time_scale: what t is multiplied by; 1000 / T for Nichol & Dhariwal 2021.
+        symmetric_padding: the downsampling pads on all sides, instead of right and below only.
+        frequency_shift: the frequencies of the time embedding end at 10000^-1 for 1, one step before it for 0.
+        time_scale: factor by which t is multiplied; 1000 / T for Nichol & Dhariwal 2021.
+
+    Raises:
+        ValueError: sizes that do not fit each other; the message names one that does.
     """
 
     event_ndim = 3  # of the examples that it takes: channels, height, width
@@ -111,7 +115,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Features, t: Int[Tensor, " b"]) -> Float[Tensor, "b out h w"]:
         embedding = time_embedding(t, self.channels, self.frequency_shift, self.time_scale)
-        temb = F.silu(self.temb(embedding))  # the silu with which every block begins
+        temb = F.silu(self.temb(embedding))  # every block would begin with this silu
         h = self.conv_in(x)
         skips = [h]
         for down in self.down:
@@ -124,9 +128,9 @@ class UNet(nn.Module):
 
 
 def time_embedding(t: Int[Tensor, " b"], dim: int, shift: int = 1, scale: float = 1.0) -> Embedding:
-    """[sin(t f), cos(t f)] with frequencies f from `scale` down to 1e-4 of it, both included; dim / 2 of them.
+    """The sinusoidal embedding [sin(t f), cos(t f)] with dim / 2 frequencies f from `scale` down to 1e-4 `scale`.
 
-    With `shift` 0 they take steps that would come to 1e-4 after the last one.
+    Both ends are included for `shift` 1; for `shift` 0 the last frequency is one step before 1e-4 `scale`.
     """
     half = dim // 2
     frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - shift)))
@@ -135,6 +139,8 @@ def time_embedding(t: Int[Tensor, " b"], dim: int, shift: int = 1, scale: float 
 
 
 class TimeEmbedding(nn.Module):
+    """Two linear layers on the sinusoidal embedding of t."""
+
     def __init__(self, dim: int, out: int) -> None:
         super().__init__()
         self.dense = nn.ModuleList([dense(dim, out), dense(out, out)])
@@ -165,6 +171,8 @@ class Down(nn.Module):
 
 
 class Middle(nn.Module):
+    """The lowest level: a block, an attention, a block."""
+
     def __init__(self, block_1: nn.Module, attn_1: nn.Module, block_2: nn.Module) -> None:
         super().__init__()
         self.block_1, self.attn_1, self.block_2 = block_1, attn_1, block_2
@@ -191,6 +199,8 @@ class Up(nn.Module):
 
 
 class ResBlock(nn.Module):
+    """A residual block of two convolutions, with the time added, or scaled and shifted by, in between."""
+
     def __init__(
         self, channels: int, out: int, embedding: int, dropout: float, norm: Norm, scale_shift: bool = False
     ) -> None:
@@ -240,7 +250,7 @@ class Attention(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Convolution of stride 2 that pads right and below only, as TensorFlow's SAME does, unless `symmetric`."""
+    """A convolution of stride 2 that pads right and below only, as TensorFlow's SAME does, unless `symmetric`."""
 
     def __init__(self, channels: int, symmetric: bool = False) -> None:
         super().__init__()
@@ -253,16 +263,17 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """Convolution of what nearest neighbours make twice as large.
+    """Nearest-neighbour upsampling by two, then a 3x3 convolution.
 
-    Doubling is a transposed convolution with 2x2 ones, and both together are one with a kernel of 4x4: 4 products in
-    place of 9 for each output and channel.
+    The upsampling is a transposed convolution with a 2x2 kernel of ones, and both together are one transposed
+    convolution with a 4x4 kernel: 4 products instead of 9 for each output and channel.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.conv = conv(channels, channels, 3)
-        twice = (torch.eye(4)[:3] + torch.eye(4)[1:]).flip(1)  # where a weight goes on one axis, back to front
+        # On one axis: which weights of the 3-kernel make up each weight of the 4-kernel, in reversed order.
+        twice = (torch.eye(4)[:3] + torch.eye(4)[1:]).flip(1)
         self.register_buffer("spread", torch.einsum("uy,vx->uvyx", twice, twice), persistent=False)
 
     def forward(self, x: Features) -> Float[Tensor, "b c 2*h 2*w"]:
@@ -273,19 +284,21 @@ class Upsample(nn.Module):
 def conv(
     channels: int, out: int, size: int, *, stride: int = 1, padding: int | None = None, gain: float = 1.0
 ) -> nn.Conv2d:
+    """A convolution with the original's initialisation, by default padded so that the size stays."""
     layer = nn.Conv2d(channels, out, size, stride, size // 2 if padding is None else padding)
     _initialise(layer, gain)
     return layer
 
 
 def dense(channels: int, out: int) -> nn.Linear:
+    """A linear layer with the original's initialisation."""
     layer = nn.Linear(channels, out)
     _initialise(layer, 1.0)
     return layer
 
 
 def _initialise(layer: nn.Conv2d | nn.Linear, gain: float) -> None:
-    """Xavier-uniform weights and zero biases, for every layer alike."""
+    """Set Xavier-uniform weights and zero biases, as the original does for every layer."""
     nn.init.xavier_uniform_(layer.weight, gain)
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)

@@ -1,4 +1,7 @@
-"""The report on a sweep or on any collection of runs: report.md, report.csv, report.html. Never imports torch."""
+"""The report on a sweep or on any collection of runs: report.md, report.csv and report.html.
+
+Nothing here imports torch.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -10,22 +13,22 @@ from ddpm.files import write_whole
 from ddpm.report import collect, page, table, texts
 from ddpm.runs import records
 
-WIDTH = 400  # of what is printed where there is no terminal
+WIDTH = 400  # characters of a printed line where there is no terminal
 
 
 def publish(folders: Sequence[Path], out: Path) -> None:
-    """Report on the runs in `folders`: three files into `out`, and the table on the terminal."""
+    """Report on the runs in `folders`: write three files into `out`, and print the table."""
     write(collect.within(folders), folders, out)
 
 
 def write(found: Sequence[collect.Run], folders: Sequence[Path], out: Path) -> None:
-    """As `publish`, of runs that have been collected."""
+    """Write and print the report on runs that have been collected already from `folders`."""
     made = table.of(found)
     kind = "Sweep " if records.folders(folders[0]) else ""
     title = f"{kind}{folders[0].resolve().name}" if len(folders) == 1 else f"{len(folders)} folders of runs"
     html = page.render(
         made, found, collect.shown(title), out
-    )  # first: pictures that cannot be read are said in the rows
+    )  # first, since it notes in the runs which pictures cannot be read
     write_whole(out / "report.html", html)
     write_whole(out / "report.md", texts.markdown(made, out))
     write_whole(out / "report.csv", texts.every_run(made, found, out))

@@ -1,4 +1,4 @@
-"""Folders of runs become rows. What cannot be read is said in its row: the files may be half-written or a stranger's.
+"""Read run folders for a report. Files may be half-written or come from strangers; a run keeps what could not be read.
 
 Nothing is read that is larger than any file of ours, is not a plain file, or lies outside of its run's folder.
 """
@@ -20,8 +20,8 @@ from ddpm.config.saved import read_config
 from ddpm.report import published
 from ddpm.runs import records
 
-SKIPPED = ("evaluations", "wandb")  # what lies in a run's folder beside the run
-LARGEST = 1 << 25  # bytes of a file; a metrics.csv of 800,000 steps has 3 MB
+SKIPPED = ("evaluations", "wandb")  # folders in which no runs are looked for
+LARGEST = 1 << 25  # bytes of a file that is read; a metrics.csv of 800,000 steps has 3 MB
 LONGEST = 1000  # characters of a text that is shown
 TERMS = ("t", "term")
 RATES = ("rate_bits_per_dim", "rmse")
@@ -31,13 +31,13 @@ Curve = tuple[list[float], list[float]]  # x and y, of equal length
 
 @dataclass
 class Run:
-    """One run: what it was asked, how it ended, what it measured."""
+    """One run as its files describe it: its settings, how it ended, what was measured."""
 
     folder: Path
     status: str
     reason: str = ""
-    overrides: dict[str, str] | None = None  # of a sweep's run
-    seconds: float | None = None  # of a sweep's run: all its starts together, evaluation included
+    overrides: dict[str, str] | None = None  # for a sweep's run only
+    seconds: float | None = None  # for a sweep's run only: of all its starts together, evaluation included
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # finite numbers only
     protocol: dict[str, str] = field(default_factory=dict)  # leaves by their dotted names
@@ -53,12 +53,12 @@ class Run:
 
     @property
     def why(self) -> str:
-        """All that is to be said of it."""
+        """Why the run did not finish, and what could not be read of it."""
         return "; ".join([self.reason] * bool(self.reason) + self.problems)
 
     @cached_property
     def choices(self) -> dict[str, str]:
-        """The option of each group."""
+        """The option that was chosen for each group."""
         chosen = self.config.get("choices")
         return {str(group): text(option) for group, option in chosen.items()} if isinstance(chosen, dict) else {}
 
@@ -73,14 +73,14 @@ class Run:
         return self.setting("seed")
 
     def setting(self, key: str) -> str:
-        """What it had for a group or a dotted key: by its configuration, or, without one, by what the sweep asked."""
+        """The option of a group, or the value of a dotted key, by the configuration or, without one, the overrides."""
         found = self.choices.get(key, self.settings.get(key))
         if found is None and key in PRESETS and self.choices:
             return "none"
         return (self.overrides or {}).get(key, "") if found is None else found
 
     def knows(self, key: str) -> bool:
-        """Whether `setting` is more than a gap: a run that never began has only what it was asked."""
+        """Whether `setting` has something to go by; a run that never began has no configuration, only overrides."""
         return bool(self.config) or key in (self.overrides or {})
 
     @property
@@ -89,7 +89,7 @@ class Run:
 
     @property
     def expected(self) -> dict[str, Any]:
-        """`source`, and the published value and tolerance by metric."""
+        """The published values: `source`, and value and tolerance by metric."""
         try:
             return dict(published.expected(self.config))
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -97,7 +97,7 @@ class Run:
 
     @property
     def training_seconds(self) -> float | None:
-        """Of the training steps alone, by the throughput that metrics.csv has."""
+        """Wall clock of the training steps alone, by the throughput in metrics.csv."""
         try:
             batch = float(self.config["loader"]["batch_size"])
         except (KeyError, TypeError, ValueError):
@@ -109,13 +109,13 @@ class Run:
 
 
 def within(folders: Sequence[Path]) -> list[Run]:
-    """The runs in these folders, each once: a sweep's in the order of its records, others by path."""
+    """The runs in these folders, each once: those of a sweep in the order of its records, others by path."""
     seen: set[Path] = set()
     return [run for folder in folders for run in _within(folder, seen)]
 
 
 def _within(folder: Path, seen: set[Path]) -> Iterator[Run]:
-    """Links are followed last, so that a run has the name of its own folder."""
+    """The runs in a folder. Links are followed last, so that a run is listed under its own folder, not under a link."""
     folder = folder.resolve()
     if folder in seen:
         return
@@ -157,7 +157,7 @@ def _read(folder: Path) -> Run:
 
 
 def _cell(folder: Path) -> tuple[records.Cell | None, str]:
-    """A sweep's record of a run, and what is wrong with it."""
+    """The sweep record of a run, and what is wrong with it, or ""."""
     file = folder.with_name(f"{folder.name}.json")
     try:
         _check(file, folder.parent)
@@ -172,7 +172,7 @@ def _cell(folder: Path) -> tuple[records.Cell | None, str]:
 
 
 def overrides(said: Sequence[str]) -> dict[str, str]:
-    """By key, values as the configuration would show them."""
+    """Overrides by key, with values as the configuration would show them."""
     found = {}
     for override in said:
         try:
@@ -209,14 +209,14 @@ def _read_curves(run: Run) -> None:
 
 
 def _pairs(table: dict[str, list[float | None]], x: str, y: str) -> Curve:
-    """Where both are known."""
+    """The points (x, y) of two columns, where both have a number."""
     rows = zip(table.get(x, []), table.get(y, []), strict=True) if table.keys() >= {x, y} else ()
     known = [(a, b) for a, b in rows if a is not None and b is not None]
     return [a for a, _ in known], [b for _, b in known]
 
 
 def _end(run: Run) -> tuple[str, str]:
-    """How a run that no sweep watched has ended, as far as its files say."""
+    """Status and reason of a run that has no sweep record, as far as its files say."""
     step = max((steps[-1] for steps, _ in run.history.values() if steps), default=0)
     due = _number(run.config.get("max_steps"))
     if run.metrics or (due is not None and step >= due):
@@ -225,7 +225,7 @@ def _end(run: Run) -> tuple[str, str]:
 
 
 def bounded(run: Run, file: Path) -> bytes | None:
-    """A file of a run; None where there is none, and where it is none of ours, which the row then says."""
+    """The content of a run's file; None if there is none or it is not to be read, which the run's problems then say."""
     try:
         _check(file, run.folder)
         return file.read_bytes()
@@ -238,7 +238,11 @@ def bounded(run: Run, file: Path) -> bytes | None:
 
 
 def _check(file: Path, folder: Path) -> None:
-    """Raises: OSError, ValueError: it is not to be read."""
+    """Check that a file is one that may be read.
+
+    Raises:
+        OSError, ValueError: it is not.
+    """
     if file.stat().st_size > LARGEST:
         raise ValueError("larger than any of ours")
     if not file.is_file():
@@ -262,7 +266,7 @@ def _json(run: Run, name: str) -> dict[str, Any] | None:
 
 
 def _csv(run: Run, name: str, *due: str) -> dict[str, list[float | None]]:
-    """The columns of a table of numbers, up to the first line that is none; `due` are those that it must have."""
+    """The columns of a table of numbers, up to the first damaged line; `due` are columns that it must have."""
     content = bounded(run, run.folder / name)
     if content is None:
         return {}
@@ -284,7 +288,7 @@ def _csv(run: Run, name: str, *due: str) -> dict[str, list[float | None]]:
 
 
 def _number(value: Any) -> float | None:
-    """A finite number, or nothing."""
+    """The value as a float if it is a finite number, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -303,7 +307,7 @@ def text(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """One printable line of bounded length."""
+    """Any value as one printable line of bounded length."""
     line = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
     line = line.encode("utf-8", "replace").decode()
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

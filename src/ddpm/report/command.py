@@ -1,9 +1,9 @@
-"""The report on runs that are there.
+"""Write a report on runs that exist, finished or not.
 
     python -m ddpm report FOLDER... [out=DIR]
 
-FOLDER is a sweep's folder, a run's, or any that holds such, at any depth. report.html, report.md and report.csv go to
-DIR: by default the folder itself where it is one sweep's, else a new one under runs/reports/.
+FOLDER is the folder of a sweep or of a run, or one that contains such folders at any depth. report.html, report.md and
+report.csv go to DIR: by default the sweep's folder if FOLDER is one, otherwise a new one under runs/reports/.
 """
 
 from pathlib import Path
@@ -15,6 +15,14 @@ from ddpm.runs import folders, records
 
 
 def main(arguments: list[str]) -> int:
+    """Write the report that the arguments ask for.
+
+    Returns:
+        The exit code.
+
+    Raises:
+        RequestError: an argument is wrong, or there are no runs.
+    """
     if {"-h", "--help"} & set(arguments):
         print(__doc__)
         return 0
@@ -32,10 +40,10 @@ def main(arguments: list[str]) -> int:
 
 
 def request(arguments: list[str]) -> tuple[list[Path], Path | None]:
-    """The folders, which exist, and where the report goes.
+    """The folders to report on, and the one where the report goes, if that is said.
 
     Raises:
-        RequestError: there is none, or it is no folder.
+        RequestError: there is no folder, one does not exist, or a flag is unknown.
     """
     where: list[Path] = []
     out = None

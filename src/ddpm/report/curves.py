@@ -1,6 +1,6 @@
-"""The curves of the page: one colour for each configuration, a line for each seed, as SVG in the page's colours.
+"""The curves of report.html as SVG: one colour for each configuration, a line for each seed.
 
-matplotlib draws with placeholder colours, which become CSS variables: light and dark are the page's business.
+matplotlib draws with placeholder colours, which are replaced by CSS variables, so that the page can be light or dark.
 """
 
 import io
@@ -13,13 +13,13 @@ from typing import Any, Literal
 from ddpm.report.collect import Curve, Run
 from ddpm.report.table import Line
 
-COLOURS = 6  # of the page's palette; further configurations take them again, dashed
+COLOURS = 6  # in the page's palette; further configurations use them again, dashed
 DASHES = ((), (5.0, 2.0), (1.5, 1.5), (7.0, 2.0, 1.5, 2.0))
-POINTS = 200  # of a curve at most
-WINDOWS = 40  # a smoothed point is the mean over this share of its curve
+POINTS = 200  # that are drawn of a curve, at most
+WINDOWS = 40  # a smoothed point is the mean over 1 / WINDOWS of its curve
 VALIDATION = "validation/"
-WIDE = 8.0  # from the lowest to the highest: beyond it, a linear axis would show the beginning alone
-INK = "#010203"  # stands for the page's colour of text
+WIDE = 8.0  # ratio of the highest to the lowest value from which an axis is logarithmic
+INK = "#010203"  # placeholder for the page's colour of text
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Plot:
 
 
 def plots(lines: Sequence[Line]) -> list[Plot]:
-    """Those that there is something to draw for."""
+    """The figures for which some run has data."""
     validations = sorted({name for line in lines for run in line.runs for name in run.history if _of_validation(name)})
     drawn = [
         _plot(
@@ -70,7 +70,7 @@ def plots(lines: Sequence[Line]) -> list[Plot]:
 
 
 def smoothed(curve: Curve) -> Curve:
-    """Means over windows of a fortieth of the curve, centred, narrower at its ends."""
+    """The curve's running means over centred windows of 1 / WINDOWS of it, narrower at its ends."""
     x, y = curve
     half = round(len(y) / WINDOWS) // 2
     sums = [0.0, *accumulate(y)]
@@ -79,7 +79,7 @@ def smoothed(curve: Curve) -> Curve:
 
 
 def thinned(curve: Curve, log_x: bool) -> Curve:
-    """At most POINTS of its points, evenly over the axis; the first and the last among them."""
+    """At most POINTS points of the curve, evenly over the axis, the first and the last included."""
     x, y = curve
     last = len(x) - 1
     if last < POINTS:
@@ -90,7 +90,7 @@ def thinned(curve: Curve, log_x: bool) -> Curve:
 
 
 def dashes(i: int) -> tuple[float, ...]:
-    """Of the i-th configuration."""
+    """The dash pattern of the i-th configuration's curves; empty is a solid line."""
     return DASHES[i // COLOURS % len(DASHES)]
 
 
@@ -99,7 +99,7 @@ def _of_validation(name: str) -> bool:
 
 
 def _curves(lines: Sequence[Line], curve: Callable[[Run], Curve]) -> Iterator[tuple[int, int, Curve]]:
-    """(configuration, how many seeds it has, the curve of one of them)."""
+    """For each run: the index of its configuration, how many seeds that has, and the run's curve."""
     for i, line in enumerate(lines):
         for run in line.runs:
             yield i, len(line.runs), curve(run)
@@ -157,12 +157,12 @@ def _plot(
 
 
 def _colour(i: int) -> str:
-    """A placeholder."""
+    """The placeholder for the i-th configuration's colour."""
     return f"#fe{i % COLOURS:02x}fe"
 
 
 def _for_page(svg: str, title: str, caption: str) -> str:
-    """Inline SVG: no prologue, the page's colours, ids that no other figure has, rounded numbers."""
+    """matplotlib's SVG, made fit for the page: no prologue, CSS variables as colours, unique ids, rounded numbers."""
     name = re.sub(r"\W+", "-", f"{title}-{caption}".lower())[:60]
     svg = svg[svg.index("<svg") :].replace(INK, "var(--ink)")
     svg = re.sub(r"#fe0(\d)fe", r"var(--series-\1)", svg)

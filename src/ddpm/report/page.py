@@ -1,4 +1,4 @@
-"""report.html: one file that needs nothing but itself. page.html is its template; whatever goes in is escaped."""
+"""report.html, one file that needs no other. Its template is page.html, and everything that goes in is escaped."""
 
 import shlex
 import time
@@ -22,7 +22,7 @@ LONGEST_URL = 300
 
 @dataclass(frozen=True)
 class Number:
-    """A cell of the table: what is shown, and what it is sorted by."""
+    """A number in the page's table: its text, and the value by which rows are sorted."""
 
     text: str
     value: float | None
@@ -32,8 +32,8 @@ class Number:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A picture below its configuration's name."""
+class LabelledPicture:
+    """A picture with the line of the table, and the run, from which it is."""
 
     index: int
     line: Line
@@ -42,7 +42,7 @@ class Shown:
 
 
 def render(made: Table, runs: Sequence[Run], title: str, out: Path) -> str:
-    """The page, for a file in `out`."""
+    """The content of report.html in the folder `out`."""
     environment = Environment(
         loader=PackageLoader("ddpm.report", "."),
         autoescape=True,
@@ -84,7 +84,7 @@ def _numbers(made: Table, i: int, line: Line) -> list[Number]:
 
 
 def _by_seed(made: Table, line: Line) -> list[tuple[Run, list[Number]]]:
-    """Each run of several with its own numbers."""
+    """The runs of a line with their own numbers; none if there is only one run."""
     if len(line.runs) < 2:
         return []
     alone = [(run, Line(line.settings, [run])) for run in line.runs]
@@ -100,12 +100,16 @@ def _minutes(made: Table, line: Line) -> Number:
     return Number(minutes(made, line), made.minutes(line))
 
 
-def _pictures(lines: Sequence[Line], folder: str) -> list[Shown]:
-    """Of each configuration's first finished run that has one."""
+def _pictures(lines: Sequence[Line], folder: str) -> list[LabelledPicture]:
+    """For each line, the newest picture in `folder` of the first finished run that has one."""
     found = (
         next(((run, picture) for run in line.finished if (picture := newest(run, folder))), None) for line in lines
     )
-    return [Shown(i, line, *each) for i, (line, each) in enumerate(zip(lines, found, strict=True)) if each is not None]
+    return [
+        LabelledPicture(i, line, *each)
+        for i, (line, each) in enumerate(zip(lines, found, strict=True))
+        if each is not None
+    ]
 
 
 def _values(line: Line, key: str) -> str:
@@ -113,13 +117,13 @@ def _values(line: Line, key: str) -> str:
 
 
 def _files(run: Run) -> list[Path]:
-    """What of a run the page links to: its folder, and the files that are there."""
+    """The files of a run that exist and that the page links to."""
     names = ("config.yaml", "results.json", "metrics.csv")
     return [file for file in (run.folder / name for name in names) if file.is_file()]
 
 
 def _wandb(run: Run) -> tuple[str, str]:
-    """Where W&B shows the run; of one that was logged offline, the command that sends it there."""
+    """The address at which W&B shows the run, and, for a run that was logged offline, the command that uploads it."""
     url = shown((bounded(run, run.folder / "wandb" / "url") or b"")[:LONGEST_URL].decode(errors="replace"))
     if url.startswith("https://"):
         return url, ""

@@ -1,4 +1,4 @@
-"""Sample grids and strips of a run, small enough to be part of a page."""
+"""Pictures of a run (grids of samples, strips of x_0 estimates), made small enough to be part of report.html."""
 
 import base64
 import io
@@ -12,9 +12,9 @@ from ddpm.report.collect import Run, bounded
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-WIDEST = 560  # pixels
+WIDEST = 560  # pixels of width
 LARGEST = 60_000  # bytes
-QUALITIES = (85, 50, 20)
+QUALITIES = (85, 50, 20)  # of WebP, tried in turn until a picture has at most LARGEST bytes
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Picture:
 
 
 def newest(run: Run, folder: str) -> Picture | None:
-    """The last of `folder`/step_*.png that can be read; what cannot is said in the run's row."""
+    """The last of `folder`/step_*.png that can be read; those that cannot are added to the run's problems."""
     files = {int(match[1]): path for path in (run.folder / folder).glob("step_*.png") if (match := _STEP(path.name))}
     for step, path in sorted(files.items(), reverse=True):
         content = bounded(run, path)
@@ -43,7 +43,7 @@ _STEP = re.compile(r"step_(\d{1,12})\.png").fullmatch
 
 
 def _picture(content: bytes, step: int) -> Picture | None:
-    """The same pixels where they are few; else as many as a page can show."""
+    """The picture in a PNG file, scaled down if it is too large; None if it cannot be read."""
     from PIL import Image  # a refused request does not wait for it
 
     try:
@@ -62,7 +62,7 @@ def _picture(content: bytes, step: int) -> Picture | None:
 
 
 def _compressed(image: "Image") -> bytes:
-    """As WebP, as well as LARGEST allows."""
+    """The image as WebP, in the best of the QUALITIES that stays within LARGEST."""
     for quality in QUALITIES:
         buffer = io.BytesIO()
         image.convert("RGB").save(buffer, "WEBP", quality=quality)

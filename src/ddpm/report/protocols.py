@@ -1,4 +1,4 @@
-"""What was measured differently, and which metrics that keeps from being ranked."""
+"""How the protocols of runs differ, and which metrics cannot be ranked for that reason."""
 
 from collections.abc import Sequence
 

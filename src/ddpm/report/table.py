@@ -1,4 +1,4 @@
-"""Rows become lines, one for each configuration: means over seeds, the best of each column, published values, notes."""
+"""The table of a report: a line for each configuration, with means over seeds, the best of each column, and notes."""
 
 import math
 import statistics
@@ -13,8 +13,8 @@ from ddpm.report import protocols
 from ddpm.report.collect import Run, shown, text
 from ddpm.report.settings import varying
 
-PROTOCOL = "protocol"  # the column that tells apart what was measured differently of one configuration
-VERDICTS = ("PASS", "FAIL")  # any other is the reason why there is none
+PROTOCOL = "protocol"  # the column that tells apart runs of one configuration that were measured differently
+VERDICTS = ("PASS", "FAIL")  # any other text says why there is no verdict
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Line:
 
     @property
     def name(self) -> str:
-        """What tells it from the others; of a group, the chosen option says enough."""
+        """The settings that tell the line from the others; for most groups the option is enough, without the group."""
         known = {key: value for key, value in self.settings.items() if value}
         clear = [key for key in group_names() if known.get(key) != "none"]
         return " ".join(value if key in clear else f"{key}={value}" for key, value in known.items()) or "unknown"
@@ -65,7 +65,7 @@ class Line:
         return statistics.fmean(values) if values else None
 
     def shown(self, column: Column) -> str:
-        """The mean ± the deviation over seeds; of one run, its own error (± in brackets)."""
+        """The mean ± the deviation over seeds; for a single run, the metric's own error (± in brackets)."""
         mean = self.mean(column)
         if mean is None:
             return ""
@@ -76,7 +76,7 @@ class Line:
         return f"± {column.number(statistics.stdev(values))}" if len(values) > 1 else ""
 
     def error(self, column: Column) -> str:
-        """Of the one run that has the metric."""
+        """The metric's own error, if just one run has the metric."""
         with_it = [run.metrics[column.metric] for run in self.finished if column.metric in run.metrics]
         if len(with_it) != 1 or column.part != "value" or column.quantity.error not in with_it[0]:
             return ""
@@ -103,7 +103,7 @@ class Line:
 
     @property
     def note(self) -> str:
-        """How the runs ended that have not finished, and what could not be read of the others."""
+        """How unfinished runs ended, and what could not be read of any."""
         said = [(run, ": ".join(filter(None, ["" if run.finished else run.status, run.why]))) for run in self.runs]
         by_text: dict[str, list[str]] = {}
         for run, why in said:
@@ -115,12 +115,12 @@ class Line:
 
 @dataclass
 class Table:
-    """The lines, their columns, which numbers are the best, and what to know before quoting them."""
+    """The lines and columns of a report, which numbers are the best, and notes to read before quoting them."""
 
     settings: list[str]
     columns: list[Column]
     lines: list[Line]
-    whole_time: bool  # minutes are those of a whole run as its sweep saw it, or else of the training steps
+    whole_time: bool  # minutes are those of whole runs, which sweeps record; else of the training steps
     best: set[tuple[int, int]] = field(default_factory=set)  # line, column
     notes: list[str] = field(default_factory=list)
 
@@ -168,7 +168,7 @@ def of(runs: Sequence[Run]) -> Table:
 
 
 def _grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
-    """By these settings; a run that has measured nothing goes with the first of its configuration."""
+    """The runs grouped by these settings; one without measurements joins the first line of its configuration."""
     lines: dict[tuple[str, ...], Line] = {}
     for run in sorted(runs, key=lambda run: not run.fingerprint) if PROTOCOL in keys else runs:
         settings = {key: run.fingerprint if key == PROTOCOL else run.setting(key) for key in keys}

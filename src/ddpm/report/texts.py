@@ -1,4 +1,4 @@
-"""The table as text: on the terminal, as Markdown, and each run by itself as CSV."""
+"""The table of a report as text: for the terminal, as Markdown, and each run by itself as CSV."""
 
 import csv
 import html
@@ -17,10 +17,11 @@ from rich.text import Text
 from ddpm.report.collect import Run, shown
 from ddpm.report.table import Line, Table
 
-NOTE = 60  # characters of a line of a note in the terminal's table
+NOTE = 60  # characters after which a note is wrapped in the terminal's table
 
 
 def terminal(made: Table) -> RichTable:
+    """The table for a terminal."""
     headings, rows, best = _cells(made)
     shown = RichTable(box=box.SIMPLE_HEAD)
     for j, heading in enumerate(headings):
@@ -33,7 +34,7 @@ def terminal(made: Table) -> RichTable:
 
 
 def markdown(made: Table, out: Path) -> str:
-    """report.md: the table, its notes, links to the runs."""
+    """The content of report.md in the folder `out`: the table, its notes, links to the runs."""
     headings, rows, best = _cells(made)
     lines = [[*map(_escaped, headings), "runs"], ["---"] * (len(headings) + 1)]
     for i, (row, line) in enumerate(zip(rows, made.lines, strict=True)):
@@ -47,7 +48,7 @@ def markdown(made: Table, out: Path) -> str:
 
 
 def every_run(made: Table, runs: Sequence[Run], out: Path) -> str:
-    """report.csv: every run by itself, unrounded."""
+    """The content of report.csv in the folder `out`: every run by itself, unrounded."""
     text = io.StringIO(newline="")
     keys = list(dict.fromkeys([*made.settings, "seed"]))
     numbers = {column.title: (column.metric, column.part) for column in made.columns}
@@ -66,17 +67,18 @@ def every_run(made: Table, runs: Sequence[Run], out: Path) -> str:
 
 
 def link(target: Path, out: Path) -> str:
-    """A file or folder, from a page in `out`."""
+    """The relative URL of a file or folder, for a page in the folder `out`."""
     return quote(os.fsencode(os.path.relpath(target, out.resolve())))
 
 
 def minutes(made: Table, line: Line) -> str:
+    """The minutes of a line as text, "" where they are not known."""
     value = made.minutes(line)
     return "" if value is None else f"{value:.1f}"
 
 
 def _cells(made: Table) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
-    """Headings, texts, and which texts are the best of their column."""
+    """The headings, the texts of every row, and (row, column) of the texts that are the best of their column."""
     headings, rows, best = list(made.settings), [list(line.settings.values()) for line in made.lines], set()
     for j, column in enumerate(made.columns):
         best |= {(i, len(headings)) for i in range(len(rows)) if (i, j) in made.best}
@@ -93,5 +95,5 @@ def _cells(made: Table) -> tuple[list[str], list[list[str]], set[tuple[int, int]
 
 
 def _escaped(text: str) -> str:
-    """Text that Markdown shows as it is."""
+    """The text, escaped so that Markdown shows it as it is."""
     return re.sub(r"([\\`*\[\]|])", r"\\\1", html.escape(text, quote=False))

@@ -1,4 +1,4 @@
-"""What a sweep records of each of its runs: SWEEP/<cell>.json beside the cell's run folder SWEEP/<cell>/."""
+"""Sweep records: a sweep keeps SWEEP/<cell>.json beside the run folder SWEEP/<cell>/ of each of its cells."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -10,23 +10,23 @@ from ddpm.files import write_whole
 
 Status = Literal["waiting", "running", "finished", "refused", "failed", "diverged", "interrupted"]
 PLAN = "sweep.json"  # in a sweep's folder: the overrides that it was asked, and the keys that vary
-SETTLED: tuple[Status, ...] = ("finished", "diverged")  # what the same command would only repeat
+SETTLED: tuple[Status, ...] = ("finished", "diverged")  # running such a cell again would only repeat it
 
 
 @dataclass
 class Cell:
-    """One run of a sweep: what it was asked, and how it ended."""
+    """The record of one run of a sweep: its overrides, and how it ended."""
 
-    folder: Path  # of the run; there once it has begun
+    folder: Path  # the run folder, which exists once the run has begun
     overrides: list[str]
-    varying: list[str] = field(default_factory=list)  # those of the overrides that the sweep varies
+    varying: list[str] = field(default_factory=list)  # the overrides that differ between the sweep's cells
     status: Status = "waiting"
-    reason: str = ""
-    seconds: float = 0.0  # of all its starts together
+    reason: str = ""  # why it was refused or did not finish
+    seconds: float = 0.0  # wall clock of all its starts together
 
     @property
     def name(self) -> str:
-        """What tells it from the others: "objective=vlb seed=2"."""
+        """The overrides that tell the cell from the others: "objective=vlb seed=2"."""
         return " ".join(self.varying) or self.folder.name
 
     @property
@@ -35,20 +35,20 @@ class Cell:
 
     @property
     def log(self) -> Path:
-        """What it printed, where cells run at the same time."""
+        """The file that holds what the run printed, where cells run at the same time."""
         return self.folder.with_name(f"{self.folder.name}.log")
 
     def write(self) -> None:
-        """Record it, whole at any moment."""
+        """Write the record; whoever reads the file sees the old one or the new one, never a part."""
         content = {key: value for key, value in asdict(self).items() if key != "folder"}
         write_whole(_file(self.folder), json.dumps(content, indent=2))
 
 
 def of(folder: Path) -> Cell | None:
-    """The cell whose run folder this is; None for a run that no sweep started.
+    """The record of the run in this folder; None for a run that no sweep started.
 
     Raises:
-        ValueError: its record is damaged.
+        ValueError: the record is damaged.
     """
     file = _file(folder)
     if not file.is_file():
@@ -62,7 +62,7 @@ def of(folder: Path) -> Cell | None:
 
 
 def within(sweep: Path) -> list[Cell]:
-    """The cells of a sweep's folder, in order; none where it is no sweep's.
+    """The records in a sweep's folder, by number; none in any other folder.
 
     Raises:
         ValueError: a record is damaged.
@@ -71,16 +71,16 @@ def within(sweep: Path) -> list[Cell]:
 
 
 def folders(sweep: Path) -> list[Path]:
-    """The run folders, begun or not, that a sweep's folder has records of, in their order."""
+    """The run folders, whether they exist yet or not, of which a sweep's folder has records; by number."""
     found = [record.with_suffix("") for record in sweep.glob("[0-9]*_*.json") if record.is_file()]
     return sorted((folder for folder in found if _number(folder) is not None), key=lambda f: (_number(f), f.name))
 
 
 def plan(sweep: Path) -> dict[str, list[str]]:
-    """What a sweep was asked.
+    """What is written in `PLAN`: the "overrides" that the sweep was started with, and the keys that are "varying".
 
     Raises:
-        ValueError: its record is damaged.
+        OSError, ValueError: the file is missing or damaged.
     """
     content: dict[str, list[str]] = json.loads((sweep / PLAN).read_text())
     return {name: translated_overrides(texts) for name, texts in content.items()}

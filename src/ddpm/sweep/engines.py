@@ -1,4 +1,4 @@
-"""What runs the cells of a sweep and what chooses them: Hydra's own engines, and those of its plugins."""
+"""The engines of a sweep, Hydra's own or a plugin's: a launcher runs the cells, a sweeper chooses them."""
 
 import importlib.util
 import logging
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import nearest, parse
 
-PLUGINS = {  # option: the module that brings it
+PLUGINS = {  # by group and option: the module in which it is
     "hydra/launcher": {
         "basic": "hydra",
         "joblib": "hydra_plugins.hydra_joblib_launcher",
@@ -23,7 +23,7 @@ PLUGINS = {  # option: the module that brings it
 
 @dataclass(frozen=True)
 class Engines:
-    """The launcher and the sweeper that a sweep asks for, and its settings of them."""
+    """The launcher and the sweeper of a sweep, and the settings of both."""
 
     launcher: str
     sweeper: str
@@ -31,7 +31,7 @@ class Engines:
 
     @property
     def parallel(self) -> bool:
-        """Whether cells run at the same time, and none of them has the terminal."""
+        """Whether cells run at the same time; what they print then goes to files, not to the terminal."""
         return self.launcher != "basic"
 
     @property
@@ -41,11 +41,12 @@ class Engines:
 
     @property
     def maximizing(self) -> bool:
+        """Whether a search looks for the largest value of its metric."""
         return self._setting("hydra.sweeper.direction", "minimize") == "maximize"
 
     def prepare(self, cells: int) -> None:
-        """Make this process, whose environment the cells inherit, ready to launch so many."""
-        if self.launcher == "joblib":  # threads of several cells on one core wait for each other
+        """Prepare this process, whose environment the cells inherit, for launching so many cells."""
+        if self.launcher == "joblib":  # with more threads than cores, cells would wait for each other
             cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
             n_jobs = int(self._setting("hydra.launcher.n_jobs", "-1"))
             at_once = min(max(1, cells), cores if n_jobs < 1 else n_jobs)
@@ -61,10 +62,10 @@ class Engines:
 
 
 def of(overrides: Sequence[str]) -> tuple[Engines, list[str]]:
-    """The engines, and the overrides that are for the runs.
+    """Split the overrides of a sweep into its engines (all that is under `hydra`) and the overrides of its runs.
 
     Raises:
-        RequestError: an engine that does not exist, is not installed, or cannot work on this machine.
+        RequestError: an engine does not exist, is not installed, or cannot work on this machine.
     """
     own, rest, chosen = [], [], dict.fromkeys(PLUGINS, "basic")
     for text, override in zip(overrides, parse(overrides), strict=True):
@@ -84,7 +85,7 @@ def of(overrides: Sequence[str]) -> tuple[Engines, list[str]]:
             "or use submitit_local or joblib"
         )
     if chosen["hydra/sweeper"] == "optuna" and not any("/sampler" in text or ".sampler" in text for text in own):
-        own.append("hydra.sweeper.sampler.seed=0")  # going on with a search must propose the same cells again
+        own.append("hydra.sweeper.sampler.seed=0")  # a search that is resumed must propose the same cells again
     return Engines(chosen["hydra/launcher"], chosen["hydra/sweeper"], own), rest
 
 

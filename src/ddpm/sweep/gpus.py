@@ -1,4 +1,4 @@
-"""The GPUs of a machine, shared out among runs that go on at the same time."""
+"""The GPUs of one machine, shared out among cells that run at the same time."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ POLL = 0.5  # seconds
 
 
 def visible() -> list[str]:
-    """What this process may use, as CUDA_VISIBLE_DEVICES names it; empty without GPUs."""
+    """The GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES; empty without GPUs."""
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         return [name.strip() for name in named.split(",") if name.strip()]
     try:
@@ -25,7 +25,7 @@ def visible() -> list[str]:
 
 
 def needed(config: DictConfig) -> int:
-    """How many a run takes; `devices=auto` takes one, so that the others are for other runs."""
+    """How many GPUs a run takes; `devices=auto` takes one and leaves the rest to other runs."""
     hardware = config.trainer
     if hardware.accelerator == "cpu":
         return 0
@@ -37,9 +37,9 @@ def needed(config: DictConfig) -> int:
 
 @contextlib.contextmanager
 def borrowed(count: int, folder: Path) -> Iterator[list[str]]:
-    """`count` of the visible GPUs, which no other run has meanwhile; those that share them share the `folder`.
+    """Hold `count` of the visible GPUs, waiting until they are free; no other run with the same `folder` gets them.
 
-    Waits for its turn. One run at a time gathers, so that two never wait for what the other holds.
+    Runs collect their GPUs one after the other, so that two never wait for what the other holds.
     """
     if not count:
         yield []

@@ -1,4 +1,4 @@
-"""Which runs a sweep asks for: of a grid all; of a search enough to know that every value is right."""
+"""Which runs a sweep asks for: all of a grid; for a search, samples that show whether every value is valid."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of every run of a grid, in Hydra's order.
 
     Raises:
-        RequestError: a glob or list that matches nothing, values without an end, or the same run twice.
+        RequestError: a glob or list is empty, an axis is an interval, or the same run comes twice.
     """
     axes = _axes(overrides)
     for axis in axes:
@@ -31,10 +31,10 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def probes(overrides: Sequence[str]) -> list[list[str]]:
-    """Runs of a search that show each value, or end of an interval, once.
+    """The overrides of a few runs of a search, in which each value, and both ends of an interval, occur.
 
     Raises:
-        RequestError: as `expand`, or there is nothing to search.
+        RequestError: a glob or list is empty, or there is nothing to search.
     """
     axes = _axes(overrides)
     choices = [[f"{axis.get_key_element()}={value}" for value in _values(axis)] for axis in axes]
@@ -45,12 +45,12 @@ def probes(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def varying(overrides: Sequence[str]) -> list[str]:
-    """The keys that differ between the runs."""
+    """The keys of a sweep's axes, whose values differ between its runs."""
     return [override.key_or_group for override in parse(overrides) if override.is_sweep_override()]
 
 
 def _axes(overrides: Sequence[str]) -> list[Any]:
-    parse(overrides)  # explains what Hydra's parser, asked for all at once, would not
+    parse(overrides)  # one by one, since its messages then name the override that is wrong
     with hydra_context():
         parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
         axes = parser.parse_overrides(list(overrides))

@@ -1,4 +1,7 @@
-"""One run of a sweep: a process of its own, watched to its end, and its record. Whatever happens, the sweep goes on."""
+"""One cell of a sweep: its run is a process of its own, watched to its end; the cell's record says how it ended.
+
+However a run ends, the sweep goes on.
+"""
 
 import contextlib
 import json
@@ -24,27 +27,28 @@ from ddpm.processes import STARTED_BY
 from ddpm.runs import records
 from ddpm.sweep import gpus
 
-# What a launcher leaves in the environment, and what would make a run take itself for a rank of another job.
+# Variables that a launcher leaves in the environment and that would make a run believe it is a rank of another job.
 OF_RANKS = (
     "LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
     "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID",
 )  # fmt: skip
-# What a run does unless told otherwise: without numbers there is no table, and a whole bound costs more than it tells.
+# Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
+# estimate of the bound is enough.
 DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
 ENDS: dict[int, records.Status] = {0: "finished", 2: "refused", 130: "interrupted", 143: "interrupted"}
 
 
 def compose_cell(overrides: Sequence[str]) -> DictConfig:
-    """A run's configuration.
+    """The configuration of a cell's run.
 
     Raises:
-        RequestError: as `cli.compose`.
+        RequestError: an override is wrong, or the combination cannot work (RefusedError).
     """
     return compose(_with_defaults(overrides))
 
 
 def metric(config: DictConfig) -> str | None:
-    """What a search optimises: unless it is said, FID, or the bound where there is no FID."""
+    """The metric that a search optimises, None if it is not measured: by default FID, or the bound without FID."""
     measured = config.evaluation.metrics
     known = {name for metric in measured for name in registry.quantities_of(metric)}
     wish = config.optimized_metric or next((m for m in ("fid", "bits_per_dim", "bound_nats") if m in known), None)
@@ -52,28 +56,29 @@ def metric(config: DictConfig) -> str | None:
 
 
 def named(sweep: Path, number: int, overrides: list[str], varying: Sequence[str]) -> records.Cell:
-    """A run's record, not yet written; its folder is numbered, and named after what varies."""
+    """A new record, not yet written, for a cell whose run folder is named by a number and by what varies."""
     own = [text for text in overrides if text.partition("=")[0].lstrip("+") in varying]
     slug = re.sub(r"[^\w.+-]+", "-", "_".join(own or overrides)).strip("-.")[:80]
     return records.Cell(sweep / f"{number:03d}_{slug or 'run'}", overrides, own)
 
 
 def same(cell: records.Cell, overrides: Sequence[str]) -> bool:
-    """Whether it is the run that these overrides ask for, in any order."""
+    """Whether the cell has these overrides, in any order."""
     return sorted(cell.overrides) == sorted(overrides)
 
 
 def run(_: DictConfig) -> float | None:
-    """What Hydra's launcher calls, here or on another machine: the run with the overrides of Hydra's current job.
+    """Run the cell with the overrides of Hydra's current job; Hydra's launcher calls this, perhaps on another machine.
 
-    Returns: what a search is to minimise, or maximise: the worst where nothing was measured.
+    Returns:
+        The number that a search optimises, the worst possible one where nothing was measured; None for a grid.
     """
     job = HydraConfig.get()
     overrides, sweep = list(job.overrides.task), Path(job.sweep.dir)
     launcher, sweeper = (job.runtime.choices[f"hydra/{engine}"] for engine in ("launcher", "sweeper"))
     worst = -math.inf if "maximize" in str(job.sweeper.get("direction")) else math.inf
     cell = next((known for known in records.within(sweep) if same(known, overrides)), None)
-    if cell is None:  # of a search: grids are planned ahead
+    if cell is None:  # in a search, which chooses cells as it goes; a grid's are all recorded beforehand
         cell = named(sweep, int(job.job.num), overrides, records.plan(sweep)["varying"])
     try:
         config = compose_cell(overrides)
@@ -87,7 +92,7 @@ def run(_: DictConfig) -> float | None:
 
 
 def _execute(cell: records.Cell, config: DictConfig, *, alone: bool, shares_gpus: bool) -> None:
-    """Run it to its end, however that comes, and record how it ended."""
+    """Run the cell until it ends in any way, and record how it ended."""
     needed = gpus.needed(config) if shares_gpus and gpus.visible() else 0
     with gpus.borrowed(needed, cell.folder.parent / ".gpus") as own:
         begun, before = time.monotonic(), cell.seconds
@@ -112,13 +117,13 @@ def _execute(cell: records.Cell, config: DictConfig, *, alone: bool, shares_gpus
 
 
 def _command(cell: records.Cell) -> list[str]:
-    """The same for a first start and for going on."""
+    """The command of the cell's run, which starts it or goes on with it."""
     script = str(CONF.parent / "train.py")
     return [sys.executable, script, *as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"]
 
 
 def _watch(command: list[str], own_gpus: Sequence[str], log: Path | None) -> tuple[int, str]:
-    """The exit code of a process and what it complained of; what it prints goes to the log, or on."""
+    """Run a process; return its exit code and its error message. What it prints goes to `log`, or to our own output."""
     environment = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
     environment[STARTED_BY] = str(os.getpid())
     if own_gpus:
@@ -140,7 +145,7 @@ def _watch(command: list[str], own_gpus: Sequence[str], log: Path | None) -> tup
 
 @contextlib.contextmanager
 def _stopping(process: subprocess.Popen[str]) -> Iterator[None]:
-    """End the process, which saves, if this one is told to end."""
+    """If this process is told to end, end the given one, too, which saves a checkpoint first."""
     try:
         yield
     except (KeyboardInterrupt, SystemExit):

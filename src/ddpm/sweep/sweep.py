@@ -1,4 +1,4 @@
-"""A sweep from its request to its report: plan, check, launch, or go on with an earlier one."""
+"""A sweep from its request to its report: it is planned, checked and launched, or an earlier one goes on."""
 
 import contextlib
 import json
@@ -19,12 +19,12 @@ from ddpm.runs import folders, records
 from ddpm.sweep import engines, gpus, grid, job
 from ddpm.sweep.engines import Engines
 
-POLL = 1.0  # seconds between two looks at runs that others watch
+POLL = 1.0  # seconds between two looks at the records of cells that run at the same time
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be run, by which engines, and the earlier sweep that it goes on with."""
+    """What is to be run, by which engines, and the folder of the earlier sweep that goes on, if one does."""
 
     overrides: list[str]  # of the runs, axes included
     engines: Engines
@@ -34,7 +34,8 @@ class Request:
 def run(overrides: Sequence[str]) -> int:
     """Check the whole sweep, run its cells, write the report.
 
-    Returns: the exit code: 1 if a cell did not finish, 2 if all turned out to be refused.
+    Returns:
+        The exit code: 1 if a cell did not finish, 2 if all turned out to be refused.
 
     Raises:
         RequestError: a cell's overrides are wrong, there are no cells, every one is refused, or an engine is missing.
@@ -57,7 +58,7 @@ def run(overrides: Sequence[str]) -> int:
         raise
     finally:
         for cell in records.within(folder):
-            if cell.status == "running":  # its watcher was ended, too
+            if cell.status == "running":  # the process that watched it was ended, too, and could not record it
                 cell.status, cell.reason = "interrupted", "the sweep was stopped"
                 cell.write()
         report.publish([folder], folder)
@@ -67,7 +68,7 @@ def run(overrides: Sequence[str]) -> int:
 
 
 def _read(overrides: Sequence[str]) -> Request:
-    """Of a command line; of `resume=SWEEP` alone, what that sweep was asked."""
+    """The request of a command line; `resume=SWEEP` alone repeats the request of that sweep."""
     wishes, rest = split_keys(overrides, ("resume", "out"))
     if "out" in wishes:
         raise RequestError("out= names one run's folder: a sweep makes its own under runs/sweeps")
@@ -89,7 +90,11 @@ def _read(overrides: Sequence[str]) -> Request:
 
 
 def _check(request: Request) -> list[tuple[list[str], str]]:
-    """Every cell's overrides and the reason why it is refused, if it is. Composes them all, and the engines."""
+    """The overrides of every cell and the reason why it is refused, or ""; all are composed, as are the engines.
+
+    Raises:
+        RequestError: an override is wrong, or every cell is refused.
+    """
     own = request.engines
     runs_ = grid.probes(request.overrides) if own.searching else grid.expand(request.overrides)
     compose(own.settings)
@@ -123,7 +128,11 @@ def _check_metric(metric: str | None, measured: bool, own: Engines) -> None:
 
 
 def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Path) -> int:
-    """Write down what is planned, beside what is there of an earlier start. Returns how many cells are to run."""
+    """Write the sweep's plan and the records of its cells, keeping those of an earlier start.
+
+    Returns:
+        How many cells are to run.
+    """
     varying = grid.varying(request.overrides)
     said = {"overrides": [*request.overrides, *request.engines.settings], "varying": varying}
     write_whole(folder / records.PLAN, json.dumps(said, indent=2))
@@ -157,7 +166,7 @@ def _launch(request: Request, folder: Path, todo: int) -> None:
 
 @contextlib.contextmanager
 def _followed(folder: Path) -> Iterator[None]:
-    """Print how the cells' records change while nobody else does."""
+    """Meanwhile print how the cells' records change; cells that run at the same time print nothing here."""
     over, seen = threading.Event(), dict[str, str]()
 
     def look() -> None:

@@ -1,4 +1,4 @@
-"""Numbers that are no longer finite: what is said, and the batch that is kept to replay it."""
+"""Training that diverged: the message, and the file that keeps the batch to replay the step with."""
 
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ddpm.processes import RunFailedError, is_rank_zero
 
-FEW = 8  # values of t to name
+FEW = 8  # values of t that the message names
 
 
 class DivergedError(RunFailedError):
@@ -16,17 +16,17 @@ class DivergedError(RunFailedError):
 
 
 class Step(NamedTuple):
-    """An optimizer step about to be taken: its number, the gradient's norm, its examples as the dataset has them."""
+    """An optimizer step that is about to be taken."""
 
     number: int
-    gradient_norm: Tensor
-    batch: Tensor
-    t: Tensor
-    loss: Tensor
+    gradient_norm: Tensor  # a scalar
+    batch: Tensor  # the examples as the dataset has them, [b, ...]
+    t: Tensor  # [b]
+    loss: Tensor  # of each example, [b]
 
 
 def raise_diverged(step: Step, folder: Path) -> NoReturn:
-    """Keep the batch in the run folder and end the run.
+    """Write the batch, t, losses and gradient's norm into the run folder (on rank 0), and end the run.
 
     Raises:
         DivergedError: always.
