@@ -46,7 +46,7 @@ def prepare_for_evaluation(network: nn.Module, bf16: bool) -> None:
     """Change the network in place for fast forward passes; it cannot be trained afterwards.
 
     The layout channels_last is a quarter faster on a CPU. With `bf16`, weights that autocast would convert each time
-    are kept in bfloat16, which saves a CPU 6 % of its time, and small maps are normalised in float32, which saves it 2 %.
+    are kept in bfloat16, which saves a CPU 6 % of its time, and small maps are normalised in float32, which saves 2 %.
     """
     network.to(memory_format=torch.channels_last)
     if bf16:
