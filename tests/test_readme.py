@@ -39,3 +39,18 @@ def test_python_commands_run_in_order(workspace):
 def test_table_2_runs(workspace):
     run("train.py", "-m", "experiment=glob(table2_*)", "debug=smoke", "logger=csv", cwd=workspace)
     assert len((workspace / "runs/sweeps/latest/report.csv").read_text().splitlines()) == 7
+
+
+def test_the_files_that_contributing_names_exist():
+    rows = [line for line in (ROOT / "CONTRIBUTING.md").read_text().splitlines() if line.startswith("| ")][1:]
+    assert len(rows) >= 14
+    for row in rows:
+        _, what, source, conf, tests, _ = row.split("|")
+        named = [ROOT / "src/ddpm" / path for path in re.findall(r"`([a-z_]+/[a-z_]*(?:\.py)?)`", source)]
+        named += [ROOT / "conf" / path for path in re.findall(r"`([a-z_]+/)`", conf)]
+        folder = ""
+        for path in re.findall(r"`([a-z_/0-9]+(?:\.py|/))`", tests):
+            folder = path.rpartition("/")[0] or folder
+            named.append(ROOT / "tests" / folder / path.rpartition("/")[2])
+        assert named, what
+        assert not [str(path) for path in named if not path.exists()], what
