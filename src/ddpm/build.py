@@ -28,11 +28,12 @@ from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation import plane
 from ddpm.evaluation.chunks import Place
 from ddpm.evaluation.evaluation import Evaluation, Settings
-from ddpm.evaluation.measure import FeatureSettings
 from ddpm.figures.context import Scene
 from ddpm.figures.gallery import Gallery
 from ddpm.loggers import loggers
+from ddpm.metrics import registry
 from ddpm.metrics.features import FeatureExtractor
+from ddpm.metrics.metric import SampleMetric
 from ddpm.processes import end_with_launcher
 from ddpm.randomness import seed_of
 from ddpm.training import callbacks, checkpointing
@@ -185,6 +186,21 @@ def features(config: DictConfig) -> FeatureExtractor:
     return built
 
 
+def sample_metrics(config: DictConfig) -> dict[str, SampleMetric]:
+    """The metrics of samples that the configuration loads, measured or not, by name and in the order of tables.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+    loaded = {
+        str(name): section
+        for name, section in config.evaluation.items()
+        if isinstance(section, DictConfig) and "_target_" in section
+    }
+    order = dict.fromkeys([*(name for name in registry.metrics() if name in loaded), *loaded])
+    return {name: instantiate(loaded[name]) for name in order}
+
+
 def place(settings: DictConfig) -> Place:
     """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
     quieten()
@@ -210,15 +226,12 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
         bound_images=asked.bits_per_dim.images,
         evaluations=None if evaluations is None or evaluations >= config.schedule.T else evaluations,
         decoder=asked.bits_per_dim.decoder,
-        features=FeatureSettings(
-            asked.inception_score.splits, asked.kid.subsets, asked.kid.subset_size, asked.precision_recall.neighborhood
-        ),
         chunk=asked.chunk,
         precision=asked.precision,
         seed=asked.seed,
         **({"weights": f"as in the file ({config.foreign})"} if config.get("foreign") else {}),
     )
-    return Evaluation(images, sampler(config), features(config), settings)
+    return Evaluation(images, sampler(config), features(config), sample_metrics(config), settings)
 
 
 def gallery(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: ReverseProcess) -> Gallery:

@@ -12,7 +12,7 @@ from ddpm.config.groups import CONF, options_of
 from ddpm.config.saved import _section, compose_saved
 from ddpm.messages import say
 
-EVALUATION_GROUPS = ("sampler", "features", "trainer", "logger")
+EVALUATION_GROUPS = ("sampler", "features", "metric", "trainer", "logger")
 EVALUATION_KEYS = (
     *("ckpt", "out", "keep", "figures", "figure", "debug", "data.split", "data.path", "evaluation"),
     *EVALUATION_GROUPS,

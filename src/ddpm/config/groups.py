@@ -8,7 +8,7 @@ import hydra
 from hydra.core.global_hydra import GlobalHydra
 
 CONF = Path(__file__).parents[3] / "conf"
-SEVERAL = ("logger",)  # groups that take a list of options, too
+SEVERAL = ("logger", "metric")  # groups that take a list of options, too
 
 
 def options_of(group: str) -> list[str]:

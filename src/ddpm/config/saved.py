@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm.config.compose import _explained, compose
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
-from ddpm.config.groups import CONF, group_names
+from ddpm.config.groups import CONF, group_names, options_of
 from ddpm.config.moved import translated
 
 LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
@@ -55,6 +55,9 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: S
     node = {str(key): value for key, value in OmegaConf.load(CONF / "train.yaml").items()}  # what it is older than
     node |= {key: _without_interpolation(value) for key, value in base.items()}
     node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
+    # Before version 0.2 a configuration did not name the classes of its metrics.
+    shipped = {name: dict(OmegaConf.load(CONF / "metric" / f"{name}.yaml")) for name in options_of("metric")}
+    node["evaluation"] = {**node["evaluation"], **_filled(node["evaluation"], shipped)}
     for key in (*chosen, "hydra", "defaults"):
         node.pop(key, None)
     node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups)]}
@@ -63,6 +66,11 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: S
     config = compose(overrides, "saved")
     keep_precision(config, base)
     return config
+
+
+def _filled(saved: dict[str, Any], entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """The entries under what the saved configuration says of each."""
+    return {name: {**entry, **(saved.get(name) or {})} for name, entry in entries.items()}
 
 
 def keep_precision(config: DictConfig, base: dict[str, Any]) -> None:

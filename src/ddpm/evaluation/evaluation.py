@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,19 +22,19 @@ from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation import plane, reference
 from ddpm.evaluation.bound import BoundOverSplit
 from ddpm.evaluation.chunks import Chunk, Chunks, Place
-from ddpm.evaluation.measure import OF_FEATURES, FeatureMetrics, FeatureSettings
-from ddpm.evaluation.reference import Reference
+from ddpm.evaluation.measure import MetricsOfImages
 from ddpm.evaluation.results import Results
 from ddpm.figures import drawing
 from ddpm.hardware import prepare_for_evaluation
 from ddpm.messages import say
+from ddpm.metrics import registry
 from ddpm.metrics.features import FeatureExtractor
+from ddpm.metrics.metric import Reference, SampleMetric
 from ddpm.progress import Bar, duration
 from ddpm.runs import folders
 
 SAMPLES = 1  # what a chunk's generator is for
-OF_IMAGES = (*OF_FEATURES, "bits_per_dim")
-OF_POINTS = ("bound_nats",)
+BOUND_OF_IMAGES, BOUND_OF_POINTS = "bits_per_dim", "bound_nats"
 COLUMNS = 10  # and rows of the sample grid
 CHAINS, STATES = 6, 13  # in the picture of the reverse process
 TRIAL = 32  # images that tell how long an evaluation of the network takes on a CPU
@@ -44,7 +44,7 @@ WhichSplit = Literal["train", "test", "both"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, on how much, with which draws.
+    """What is measured (names of metrics of samples, and of the bound), on how much, with which draws.
 
     The bound is that of `bound_images` of `bound_split` (None: all), from `evaluations` evaluations of the network per
     image (None: one at each t).
@@ -57,7 +57,6 @@ class Settings:
     bound_images: int | None
     evaluations: int | None
     decoder: str
-    features: FeatureSettings
     chunk: int
     precision: str
     seed: int
@@ -67,11 +66,19 @@ class Settings:
 class Evaluation:
     """What is measured of any reverse process for one dataset. Building it fails where the request is wrong."""
 
-    def __init__(self, images: Dataset, sampler: Sampler, extractor: FeatureExtractor, settings: Settings) -> None:
+    def __init__(
+        self,
+        images: Dataset,
+        sampler: Sampler,
+        extractor: FeatureExtractor,
+        metrics: Mapping[str, SampleMetric],
+        settings: Settings,
+    ) -> None:
         self.images, self.sampler, self.extractor, self.settings = images, sampler, extractor, settings
-        self.of_features = [metric for metric in OF_FEATURES if metric in settings.metrics]
+        self.metrics = metrics  # of samples, all that there are
+        self.of_samples = {name: metric for name, metric in metrics.items() if name in settings.metrics}
         self._check_metrics()
-        if self.of_features:
+        if self.of_samples:
             self._check_features()
         if settings.precision not in ("32-true", "bf16-mixed"):
             raise ValueError(f"evaluation.precision={settings.precision}: use 32-true or bf16-mixed")
@@ -80,10 +87,11 @@ class Evaluation:
 
     def _check_metrics(self) -> None:
         wanted, images = set(self.settings.metrics), self.images
-        if unknown := sorted(wanted - {*OF_IMAGES, *OF_POINTS}):
-            known = ", ".join((*OF_IMAGES, *OF_POINTS))
+        of_images, of_points = (*self.metrics, BOUND_OF_IMAGES), (BOUND_OF_POINTS,)
+        if unknown := sorted(wanted - {*of_images, *of_points}):
+            known = ", ".join((*of_images, *of_points))
             raise ValueError(f"evaluation.metrics: {', '.join(unknown)} unknown; known are {known}")
-        fitting = OF_IMAGES if images.discrete else OF_POINTS
+        fitting = of_images if images.discrete else of_points
         if not wanted:
             raise ValueError(f"evaluation.metrics is empty: choose from {', '.join(fitting)}")
         if wrong := sorted(wanted - set(fitting)):
@@ -96,23 +104,18 @@ class Evaluation:
     def _check_features(self) -> None:
         images, extractor, settings = self.images, self.extractor, self.settings
         extractor(torch.zeros(1, *images.shape, dtype=torch.uint8))  # does it take images of this shape?
-        if "inception_score" in self.of_features and not extractor.has_logits:
-            raise ValueError(
-                f"features={extractor.name} has no classes, so no Inception Score: leave it out of evaluation.metrics"
-            )
-        for metric in self.of_features:
-            hint = "; or use a smaller evaluation.kid.subset_size" if metric == "kid" else ""
-            if settings.num_samples < (fewest := settings.features.fewest(metric)):
+        for name, metric in self.of_samples.items():
+            if metric.needs_logits and not extractor.has_logits:
                 raise ValueError(
-                    f"evaluation.num_samples={settings.num_samples}: {metric} needs {fewest} or more{hint}"
+                    f"features={extractor.name} has no classes, so no {name}: leave it out of evaluation.metrics"
                 )
-            if metric == "inception_score":
-                continue
-            for split in _splits(settings.fid_split, "train"):
-                if (n := len(images.split(split))) < fewest:
-                    raise ValueError(
-                        f"evaluation.fid_split={split} has {n} images: {metric} needs {fewest} or more{hint}"
-                    )
+        for name, metric in self.of_samples.items():
+            needs = f"{name} needs {metric.fewest} or more" + (f"; or {metric.remedy}" if metric.remedy else "")
+            if settings.num_samples < metric.fewest:
+                raise ValueError(f"evaluation.num_samples={settings.num_samples}: {needs}")
+            for split in _splits(settings.fid_split, "train") if metric.needs_reference else []:
+                if (n := len(images.split(split))) < metric.fewest:
+                    raise ValueError(f"evaluation.fid_split={split} has {n} images: {needs}")
 
     # --- the whole ---------------------------------------------------------------------------------------------------
 
@@ -129,15 +132,17 @@ class Evaluation:
         kept = folder / folders.UNFINISHED / f"{protocol['fingerprint']}-{weights[:10]}" if folder else None
         chunks = Chunks(self.settings.chunk, self.settings.seed, place, kept)
         self.announce(p, chunks)
-        results = Results({}, {}, protocol, {**about, "weights_sha256": weights})
-        if self.of_features:
+        results = Results(
+            {}, {}, protocol, {**about, "weights_sha256": weights}, of_samples=list(self.of_samples.values())
+        )
+        if self.of_samples:
             self._measure_samples(p, chunks, results)
         if not self.images.discrete:
             draw = chunks.generator(SAMPLES, 0)
             with self._precision(place.device):
                 picture = plane.picture(p, self.sampler, draw, examples=self.images.split("train"))
             results.pictures["process"] = picture
-        if {"bits_per_dim", "bound_nats"} & set(self.settings.metrics):
+        if {BOUND_OF_IMAGES, BOUND_OF_POINTS} & set(self.settings.metrics):
             self._measure_bound(p, chunks, results)
         return results
 
@@ -145,11 +150,11 @@ class Evaluation:
         """What will be done, and what it costs in evaluations of the network and in time."""
         settings, T, lines = self.settings, p.q.T, []
         work: list[tuple[str, int, int]] = []  # what a chunk's file is called, images, evaluations of each
-        if self.of_features:
+        if self.of_samples:
             steps, n = self.sampler.num_evaluations(T), settings.num_samples
             work.append(("samples", n, steps))
             lines.append(f"{n:,} samples x {steps} steps = {n * steps:,} evaluations of the network")
-        if {"bits_per_dim", "bound_nats"} & set(settings.metrics):
+        if {BOUND_OF_IMAGES, BOUND_OF_POINTS} & set(settings.metrics):
             each = settings.evaluations or T
             for split in _splits(settings.bound_split, "test"):
                 n = self._bound_count(split)
@@ -183,7 +188,7 @@ class Evaluation:
             "evaluations_per_sample": self.sampler.num_evaluations(p.q.T),
             "num_samples": settings.num_samples,
             "features": self.extractor.protocol,
-            "feature_metrics": vars(settings.features),
+            "feature_metrics": self._protocol_of_metrics(),
             "quantiser": "round(clamp(127.5 x + 127.5, 0, 255))",
             "fid_reference": settings.fid_split,
             "bound": {
@@ -199,6 +204,12 @@ class Evaluation:
         text = json.dumps(protocol, sort_keys=True, default=str)
         return {**protocol, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
 
+    def _protocol_of_metrics(self) -> dict[str, Any]:
+        """The shipped metrics' parts always, as in every protocol so far; a further metric's only if it is measured."""
+        shipped = registry.shipped()
+        counted = [metric for name, metric in self.metrics.items() if name in shipped or name in self.of_samples]
+        return {name: value for metric in counted for name, value in metric.protocol.items()}
+
     # --- samples -----------------------------------------------------------------------------------------------------
 
     def _measure_samples(self, p: ReverseProcess, chunks: Chunks, results: Results) -> None:
@@ -212,7 +223,7 @@ class Evaluation:
                 first.append(images.cpu())
             return images
 
-        results.metrics |= self._measure("samples", n, self.of_features, references, sampled, chunks)
+        results.metrics |= self._measure("samples", n, list(self.of_samples.values()), references, sampled, chunks)
         results.samples = lambda: chunks.finished("samples", n)
         if chunks.place.rank == 0:
             results.pictures["samples"] = drawing.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
@@ -220,8 +231,12 @@ class Evaluation:
         # What real images score: those that train beside those that test, and the other way round.
         for split in SPLITS:
             others = [known for known in references if known.split != split]
-            wanted = [metric for metric in self.of_features if metric != "inception_score" or split == "train"]
-            if wanted and (others or "inception_score" in wanted):
+            wanted = [
+                metric
+                for metric in self.of_samples.values()
+                if (others if metric.needs_reference else split == "train")
+            ]
+            if wanted:
                 examples = self.images.split(split)
                 shown = min(n, len(examples))
                 read = lambda c, e=examples: chunks.examples(e, c)[: len(c.indices)]  # noqa: E731
@@ -251,7 +266,8 @@ class Evaluation:
     def _references(self, extractor: FeatureExtractor, chunks: Chunks) -> list[Reference]:
         """The real images that the wanted metrics hold samples against."""
         references: list[Reference] = []
-        for split in _splits(self.settings.fid_split, "train") if {*self.of_features} - {"inception_score"} else []:
+        wanted = self.of_samples.values()
+        for split in _splits(self.settings.fid_split, "train") if any(m.needs_reference for m in wanted) else []:
             examples = self.images.split(split)
             depends_on: dict[str, str | int] = {
                 "data": self.images.state,
@@ -262,7 +278,7 @@ class Evaluation:
             folder = folders.ROOT / "statistics"
             statistics = reference.statistics(examples, extractor, chunks, depends_on, folder)
             pool = None
-            if {"kid", "precision_recall"} & {*self.of_features}:
+            if any(metric.needs_pool for metric in wanted):
                 pool = reference.pool(examples, min(len(examples), self.settings.num_samples), extractor, chunks)
             suffix = f"_{split}" if references else ""
             references.append(Reference(split, statistics, pool, suffix))
@@ -272,13 +288,13 @@ class Evaluation:
         self,
         title: str,
         n: int,
-        wanted: Sequence[str],
+        wanted: Sequence[SampleMetric],
         references: Sequence[Reference],
         images_of: Callable[[Chunk], UInt8[Tensor, "k c h w"]],
         chunks: Chunks,
     ) -> dict[str, Any]:
         """The wanted metrics of n images from one pass of the extractor."""
-        metrics = FeatureMetrics(wanted, references, self.settings.features, self.extractor.width, chunks.place.device)
+        metrics = MetricsOfImages(wanted, references, self.extractor.width, chunks.place.device)
         mine = chunks.of(n)
         with Bar(title, sum(len(chunk.indices) for chunk in mine), enabled=chunks.place.rank == 0) as bar:
             for chunk in mine:
@@ -290,7 +306,7 @@ class Evaluation:
 
     def _measure_bound(self, p: ReverseProcess, chunks: Chunks, results: Results) -> None:
         settings, dims = self.settings, math.prod(self.images.shape)
-        name, scale = ("bits_per_dim", dims * math.log(2)) if self.images.discrete else ("bound_nats", 1.0)
+        name, scale = (BOUND_OF_IMAGES, dims * math.log(2)) if self.images.discrete else (BOUND_OF_POINTS, 1.0)
         splits = _splits(settings.bound_split, "test")
         for split in splits:
             bound = BoundOverSplit(

@@ -2,33 +2,17 @@
 
 import hashlib
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
-from ddpm.data.dataset import Examples, Split
+from ddpm.data.dataset import Examples
 from ddpm.evaluation.chunks import Chunks
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.metrics.statistics import FeatureMoments, FeatureStatistics, InOrder
 
 Protocol = dict[str, str | int]
-
-
-@dataclass(frozen=True)
-class Reference:
-    """Real images of a split: mean and covariance of all their features, and some of the features themselves."""
-
-    split: Split
-    statistics: FeatureStatistics
-    pool: Float[Tensor, "n d"] | None = None
-    suffix: str = ""  # of the names of metrics held against it
-
-    @property
-    def some_features(self) -> Float[Tensor, "n d"]:
-        assert self.pool is not None, "only moments were computed"
-        return self.pool
 
 
 def statistics(

@@ -19,11 +19,11 @@ from torch import Tensor
 
 from ddpm.files import write_whole
 from ddpm.loggers.loggers import log_by_t, log_picture, means_by_t
-from ddpm.metrics import names
+from ddpm.metrics import registry
+from ddpm.metrics.metric import SampleMetric
 from ddpm.runs import folders
 
 ABREAST = 5  # metrics side by side; more go below each other
-FEW = 2048  # fewer images than Inception has features: FID is then mostly bias
 
 
 @dataclass
@@ -38,6 +38,7 @@ class Results:
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     samples: Callable[[], Iterator[Tensor]] | None = None  # uint8, in order, where they are kept on disk
     published: list[dict[str, Any]] = field(default_factory=list)  # beside the experiment's `expected`
+    of_samples: Sequence[SampleMetric] = ()  # the metrics of samples that were measured, which have notes of their own
 
     def publish(self, folder: Path, loggers: Sequence[Logger], step: int, keep: str | None = None) -> None:
         """To the files, the loggers and the terminal; what was kept of the work goes."""
@@ -90,7 +91,7 @@ class Results:
 
     def print(self) -> None:
         """The table, and what to know before quoting it."""
-        shown = [name for name in self.metrics if names.of(name)]
+        shown = [name for name in self.metrics if registry.of(name).in_tables]
         lines: list[list[str]] = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
         if self.real:
             lines.append(["real images", *(_cell(name, self.real) for name in shown)])
@@ -108,24 +109,10 @@ class Results:
 
     def notes(self) -> list[str]:
         """What the numbers rest on."""
-        notes = []
-        for name, fid in self.metrics.items():
-            if name.startswith("fid"):
-                few = f"; fewer than {FEW:,}, so biased upwards: compare at equal counts" if fid["n"] < FEW else ""
-                notes.append(
-                    f"{_title(name)}: {fid['n']:,} samples against {fid['reference_n']:,} images of the "
-                    f"{fid['reference']} split{few}"
-                )
-                if real := self.real.get(name):
-                    other = "train" if fid["reference"] == "test" else "test"
-                    notes.append(f"real images: {real['n']:,} of the {other} split in the samples' place")
-        if score := self.metrics.get("inception_score"):
-            counts = {score["n"], self.real.get("inception_score", score)["n"]}
-            of = " and ".join(f"{count:,}" for count in sorted(counts))
-            notes.append(
-                f"IS: mean ± deviation over {score['splits']} splits of {of} images; real ones of the train split"
-            )
-        if self.metrics.keys() & {"fid", "inception_score", "kid", "precision"}:
+        notes: list[str] = []
+        for metric in self.of_samples:
+            notes += metric.notes(self.metrics, self.real)
+        if self.of_samples:
             features, sampler = self.protocol["features"]["extractor"], self.protocol["sampler"]
             own = ", which compares with itself only" if features == "digits" else ""
             steps = f"{self.protocol['evaluations_per_sample']} of {self.protocol['timesteps']} steps"
@@ -156,14 +143,12 @@ class Results:
 
 
 def _title(name: str) -> str:
-    quantity = names.of(name)
-    assert quantity is not None
-    return quantity.title
+    return registry.of(name).title
 
 
 def _cell(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    quantity, found = names.of(name), metrics.get(name)
-    if not found or quantity is None:
+    quantity, found = registry.of(name), metrics.get(name)
+    if not found:
         return ""
     error = f" ± {found[quantity.error]:.{quantity.digits}f}" if quantity.error else ""
     return f"{found['value']:.{quantity.digits}f}{error}"

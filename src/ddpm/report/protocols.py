@@ -1,25 +1,14 @@
 """What was measured differently, and which metrics that keeps from being ranked."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from ddpm.metrics import registry
 from ddpm.report.collect import Run
 from ddpm.report.settings import under
 
-# Parts of a protocol, by the beginning of their names. The compared method's may differ; each of the others matters to
-# these metrics, and what is not listed to all.
+# Parts of a protocol that belong to the compared method, by the beginning of their names: these may differ.
 OF_METHOD = ("sampler", "timesteps", "evaluations_per_sample", "weights", "fingerprint")
-SAMPLES = ("inception_score", "fid", "kid", "precision", "recall")
-MATTERS = {
-    "features": SAMPLES,
-    "feature_metrics.inception_score_splits": ("inception_score",),
-    "feature_metrics.kid_subsets": ("kid",),
-    "feature_metrics.kid_subset_size": ("kid",),
-    "feature_metrics.neighborhood": ("precision", "recall"),
-    "num_samples": SAMPLES,
-    "fid_reference": ("fid", "kid", "precision", "recall"),
-    "quantiser": SAMPLES,
-    "bound": ("bits_per_dim", "bound_nats"),
-}
+OF_METRICS = "feature_metrics"  # settings of metrics, which matter to nothing else
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -38,8 +27,23 @@ def _comparable(protocol: dict[str, str]) -> dict[str, str]:
 
 def void(part: str, metric: str) -> bool:
     """Whether values of this metric, measured with different such parts, cannot be ranked."""
-    metrics = next((metrics for name, metrics in MATTERS.items() if under(part, [name])), None)
-    return not of_method(part) and (metrics is None or metric.startswith(metrics))
+    metrics = _concerned(part)
+    return not of_method(part) and (metrics is None or registry.base_of(metric) in metrics)
+
+
+def _concerned(part: str) -> Collection[str] | None:
+    """The quantities that this part of a protocol matters to; None: all."""
+    metrics = registry.metrics().values()
+    if under(part, ("features", "num_samples", "quantiser")):
+        return [name for metric in metrics for name in metric.quantities]
+    if under(part, ("fid_reference",)):
+        return [name for metric in metrics if metric.needs_reference for name in metric.quantities]
+    if under(part, ("bound",)):
+        return registry.bound()
+    if under(part, (OF_METRICS,)):
+        stated = part.removeprefix(f"{OF_METRICS}.")
+        return [name for metric in metrics if stated in metric.settings.values() for name in metric.quantities]
+    return None
 
 
 def of_method(part: str) -> bool:

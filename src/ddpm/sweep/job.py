@@ -19,6 +19,7 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError
 from ddpm.config.grammar import as_typed
 from ddpm.config.groups import CONF
+from ddpm.metrics import registry
 from ddpm.processes import STARTED_BY
 from ddpm.runs import records
 from ddpm.sweep import gpus
@@ -45,7 +46,8 @@ def compose_cell(overrides: Sequence[str]) -> DictConfig:
 def metric(config: DictConfig) -> str | None:
     """What a search optimises: unless it is said, FID, or the bound where there is no FID."""
     measured = config.evaluation.metrics
-    known = {*measured, *(("precision", "recall") if "precision_recall" in measured else ())}
+    registered = registry.metrics()
+    known = {name for m in measured for name in (registered[m].quantities if m in registered else (m,))}
     wish = config.optimized_metric or next((m for m in ("fid", "bits_per_dim", "bound_nats") if m in known), None)
     return wish if wish in known else None
 

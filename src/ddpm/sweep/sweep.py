@@ -14,12 +14,12 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError, RequestError, request_errors
 from ddpm.config.grammar import quote, split_keys
 from ddpm.files import write_whole
+from ddpm.metrics import registry
 from ddpm.runs import folders, records
 from ddpm.sweep import engines, gpus, grid, job
 from ddpm.sweep.engines import Engines
 
 POLL = 1.0  # seconds between two looks at runs that others watch
-LARGER_IS_BETTER = ("inception_score", "precision", "recall")
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,9 @@ def _check_metric(metric: str | None, measured: bool, own: Engines) -> None:
         raise RequestError(
             "a search needs what it searches for: optimized_metric= one of evaluation.metrics, and evaluate_after=true"
         )
-    if (metric in LARGER_IS_BETTER) != own.maximizing:
-        direction = "maximize" if metric in LARGER_IS_BETTER else "minimize"
+    better = registry.of(metric).better
+    if better and (better == "higher") != own.maximizing:
+        direction = "maximize" if better == "higher" else "minimize"
         raise RequestError(f"optimized_metric={metric} needs hydra.sweeper.direction={direction}")
 
 
