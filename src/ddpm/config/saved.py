@@ -70,7 +70,8 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str], open_groups: S
 
 def _filled(saved: dict[str, Any], entries: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """The entries under what the saved configuration says of each."""
-    return {name: {**entry, **(saved.get(name) or {})} for name, entry in entries.items()}
+    sections = {name: saved.get(name, {}) for name in entries}
+    return {name: {**entries[name], **said} if isinstance(said, dict) else said for name, said in sections.items()}
 
 
 def keep_precision(config: DictConfig, base: dict[str, Any]) -> None:
