@@ -22,7 +22,9 @@ from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.evaluation import Evaluation, Settings
 from ddpm.figures.context import FigureContext
 from ddpm.figures.figures import FigureSet
+from ddpm.metrics import registry
 from ddpm.metrics.features import FeatureExtractor
+from ddpm.metrics.metric import SampleMetric
 from ddpm.randomness import seed_of
 from ddpm.training.module import DiffusionModule, OptimizerSettings
 
@@ -147,6 +149,21 @@ def features(config: DictConfig) -> FeatureExtractor:
     return built
 
 
+def sample_metrics(config: DictConfig) -> dict[str, SampleMetric]:
+    """The metrics of samples that the configuration loads, measured or not, by name and in the order of tables.
+
+    Raises:
+        ValueError: a setting out of range.
+    """
+    loaded = {
+        str(name): section
+        for name, section in config.evaluation.items()
+        if isinstance(section, DictConfig) and "_target_" in section
+    }
+    order = dict.fromkeys([*(name for name in registry.metrics() if name in loaded), *loaded])
+    return {name: instantiate(loaded[name]) for name in order}
+
+
 def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     """The evaluation that the configuration asks for; whatever is wrong with the request fails here."""
     asked, evaluations = config.evaluation, config.evaluation.bits_per_dim.evaluations
@@ -158,17 +175,12 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
         bound_images=asked.bits_per_dim.images,
         evaluations=None if evaluations is None or evaluations >= config.schedule.T else evaluations,
         decoder=asked.bits_per_dim.decoder,
-        sample_metrics={
-            str(name): instantiate(section)
-            for name, section in asked.items()
-            if isinstance(section, DictConfig) and "_target_" in section
-        },
         chunk=asked.chunk,
         precision=asked.precision,
         seed=asked.seed,
         **({"weights": f"as in the file ({config.foreign})"} if config.get("foreign") else {}),
     )
-    return Evaluation(images, sampler(config), features(config), settings)
+    return Evaluation(images, sampler(config), features(config), sample_metrics(config), settings)
 
 
 def figures(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: ReverseProcess) -> FigureSet:

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from ddpm.data.digits import load_digits_split
 from ddpm.metrics import features
 from ddpm.metrics.features import DIGITS_WEIGHTS, Digits, TorchFidelity
-from ddpm.metrics.statistics import FeatureStatistics, InceptionScore, frechet_distance
+from ddpm.metrics.fid import frechet_distance
+from ddpm.metrics.inception_score import InceptionScore
+from ddpm.metrics.statistics import FeatureStatistics
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,9 +48,10 @@ def test_the_yardstick_stays_as_it_was(digits, split):
 def judged(extractor, images, test):
     found = extractor(images)
     score = InceptionScore()
-    score.update(found.logits, torch.arange(len(images)))
+    score.begin(extractor.width)
+    score.update(found, torch.arange(len(images)))
     fid = frechet_distance(FeatureStatistics.of(found.pool), FeatureStatistics.of(extractor(test).pool))
-    return fid, score.compute().value
+    return fid, score.compute(len(images))["inception_score"]["value"]
 
 
 def blurred(x, amount, generator):

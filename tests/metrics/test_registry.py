@@ -1,139 +1,136 @@
-"""A metric is registered once: one class and one file in conf/metric/, and everything else knows it."""
+"""One class and one file in conf/metric make a metric: measured, in the protocol, shown, ranked, and searched for."""
 
 import shutil
 import subprocess
 import sys
 
 import pytest
-from evaluated import SMALL, made
+from evaluated import CPU, SMALL
 from written_runs import write_run
 
-from ddpm import report
-from ddpm.config import groups, saved, targets
+from ddpm import build
+from ddpm.config import evaluation as config_evaluation
+from ddpm.config import groups, saved
 from ddpm.config.compose import compose
-from ddpm.config.groups import CONF
-from ddpm.config.saved import compose_saved, plain
-from ddpm.launch import Place
+from ddpm.config.errors import RequestError
+from ddpm.evaluation.chunks import Place
 from ddpm.metrics import registry
-from ddpm.metrics.sample_metric import SampleMetric
-from ddpm.report import collect, protocols, table
-from ddpm.sweep import job
+from ddpm.report import collect, table
+from ddpm.sweep import engines, job, sweep
 
-CLASS = """
-from ddpm.metrics.sample_metric import SampleMetric, at_least
-
-
-class Spread(SampleMetric):
-    quantities = {"spread": {"title": "spread", "digits": 2, "better": "higher"}}
-    parts = {"spread_power": "power"}
-
-    def __init__(self, power=1):
-        self.power = at_least("evaluation.spread.power", power, 1)
-
-    @property
-    def fewest(self):
-        return 2
-
-    def compute(self, rows, reference):
-        width = len(reference.statistics.mean)
-        return {"spread": {"value": float(rows.double().std(0).mean() ** self.power), "seen": width}}
-"""
+LOADED = "metric=[inception_score,fid,kid,precision_recall,spread]"
+PROTOCOL = {"inception_score_splits", "kid_subsets", "kid_subset_size", "neighborhood"}
 
 
 @pytest.fixture
-def spread(tmp_path, monkeypatch):
-    """conf/ with one more metric, and its class."""
+def own_metric(tmp_path, monkeypatch):
+    """conf/ with one more file."""
     conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
-    (conf / "metric" / "spread.yaml").write_text("# @package evaluation.spread\n_target_: my_metric.Spread\npower: 1\n")
-    (tmp_path / "my_metric.py").write_text(CLASS)
-    monkeypatch.syspath_prepend(tmp_path)
-    for module in (groups, saved, targets):
+    shutil.copytree(groups.CONF, conf)
+    (conf / "metric" / "spread.yaml").write_text(
+        "# @package evaluation.spread\n_target_: own_metric.Spread\npower: 2\n"
+    )
+    for module in (groups, saved, config_evaluation, build):
         monkeypatch.setattr(module, "CONF", conf)
-    caches = (targets.allowed_targets, targets.target_of)
-    for cache in caches:
-        cache.cache_clear()
+    build.allowed_targets.cache_clear()
     yield
-    for cache in caches:
-        cache.cache_clear()
+    build.allowed_targets.cache_clear()
 
 
-MEASURED = "evaluation.metrics=[fid,spread]"
+def evaluated(*overrides):
+    config = compose([*SMALL, LOADED, *overrides])
+    images = build.dataset(config)
+    p = build.reverse_process(config, images).requires_grad_(False).eval()
+    return build.evaluation(config, images).run(p, Place(0, 1, CPU), {})
 
 
-def test_it_is_measured_protocolled_and_printed(spread, workspace, capsys):
-    p, evaluation = made(MEASURED, "evaluation.spread.power=2")
-    results = evaluation.run(p, Place(0, 1, next(p.parameters()).device), {"ckpt": "none"})
-    assert results.metrics["spread"].keys() == {"value", "seen", "n", "reference"}
-    assert (results.metrics["spread"]["n"], results.metrics["spread"]["seen"]) == (101, 64)
-    assert results.real["spread"]["value"] > 0
-    assert results.protocol["feature_metrics"]["spread_power"] == 2
+@pytest.mark.usefixtures("own_metric")
+def test_it_is_measured_and_stated_and_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    results = evaluated("evaluation.metrics=[spread]", "evaluation.spread.power=3")
+    assert results.metrics["spread"].keys() == {"value", "n", "power"}
+    assert results.metrics["spread"]["value"] > 0
+    assert results.real.keys() == {"spread"}
+    assert results.protocol["feature_metrics"].keys() == {*PROTOCOL, "spread_power"}
+    assert "Spread: of 101 samples" in results.notes()
     results.print()
-    printed = capsys.readouterr().out
-    assert "spread" in printed
-    assert f"{results.metrics['spread']['value']:.2f}" in printed
+    assert "Spread" in capsys.readouterr().out
 
 
-def test_what_is_not_measured_leaves_the_fingerprint_alone(spread):
-    p, evaluation = made("evaluation.metrics=[fid]", "evaluation.spread.power=3")
-    assert "spread_power" not in evaluation.protocol(p)["feature_metrics"]
+@pytest.mark.usefixtures("own_metric")
+def test_what_is_not_measured_is_no_part_of_the_protocol():
+    for loaded in ((), (LOADED,)):
+        config = compose([*SMALL, *loaded, "evaluation.metrics=[fid]"])
+        images = build.dataset(config)
+        protocol = build.evaluation(config, images).protocol(build.reverse_process(config, images))
+        assert protocol["feature_metrics"].keys() == PROTOCOL
 
 
-def test_its_settings_and_its_counts_are_checked(spread):
-    with pytest.raises(ValueError, match=r"evaluation.spread.power=0 must be a whole number of at least 1"):
-        made(MEASURED, "evaluation.spread.power=0")
-    with pytest.raises(ValueError, match=r"unknown; known are .*spread"):
-        made("evaluation.metrics=[sprad]")
+@pytest.mark.usefixtures("own_metric")
+def test_its_settings_are_checked():
+    with pytest.raises(ValueError, match=r"evaluation\.spread\.power=0 must be a whole number of at least 1"):
+        evaluated("evaluation.metrics=[spread]", "evaluation.spread.power=0")
 
 
-def test_a_search_can_optimise_it_in_its_direction(spread):
-    assert job.metric(compose([*SMALL, MEASURED, "optimized_metric=spread"])) == "spread"
-    assert registry.of("spread").better == "higher"
-    assert registry.of("spread_test").title == "spread, test"
+@pytest.mark.usefixtures("own_metric")
+def test_it_can_be_searched_for():
+    config = compose([LOADED, "evaluation.metrics=[fid,spread]", "optimized_metric=spread"])
+    assert job.metric(config) == "spread"
+    with pytest.raises(RequestError, match="direction=maximize"):
+        sweep._check_metric("spread", True, engines.of(["hydra/sweeper=optuna"])[0])
 
 
-def test_a_run_that_is_older_than_the_metric_can_be_measured_by_it(spread):
-    base = plain(compose(SMALL))
-    del base["evaluation"]["spread"]
-    assert compose_saved(base, [MEASURED, "evaluation.spread.power=4"]).evaluation.spread.power == 4
+@pytest.mark.usefixtures("own_metric")
+def test_a_checkpoint_that_does_not_know_it_can_be_measured_by_it():
+    trained = build.plain(compose(["evaluation.kid.subset_size=33"]))
+    config = config_evaluation.compose_evaluation(trained, ["metric=spread", "evaluation.metrics=[kid,spread]"])
+    metrics = build.sample_metrics(config)
+    assert list(metrics) == ["inception_score", "fid", "kid", "precision_recall", "spread"]
+    assert metrics["kid"].chosen == {"subsets": 100, "subset_size": 33}
 
 
-def test_a_report_ranks_it(spread, tmp_path):
-    for name, value in (("a", 1.0), ("b", 3.0)):
-        write_run(tmp_path / "runs" / name, choices={"prediction": name}, metrics={"spread": {"value": value}})
-    made_table = table.of(collect.within([tmp_path / "runs"]))
-    (column,) = [i for i, column in enumerate(made_table.columns) if column.metric == "spread"]
-    assert made_table.best == {(1, column)}
-    assert made_table.columns[column].number(2.345) == "2.35"
-    assert protocols.void("feature_metrics.spread_power", "spread")
-    assert not protocols.void("feature_metrics.spread_power", "fid")
-
-
-def test_an_unknown_metric_is_shown_and_not_ranked(tmp_path):
-    for name, value in (("a", 1.0), ("b", 3.0)):
-        write_run(tmp_path / "runs" / name, choices={"prediction": name}, metrics={"strange": {"value": value}})
-    made_table = table.of(collect.within([tmp_path / "runs"]))
-    assert [column.title for column in made_table.columns] == ["strange"]
-    assert not made_table.best
-    report.write(collect.within([tmp_path / "runs"]), [tmp_path / "runs"], tmp_path)
-    assert "strange" in (tmp_path / "report.md").read_text()
-
-
-def test_the_metrics_that_ship():
-    assert registry.known()[::3] == [
-        "inception_score", "fid", "kid", "precision", "recall", "bits_per_dim", "bound_nats",
-    ]  # fmt: skip
-    assert [registry.of(name).title for name in ("fid", "kid_test", "bound_nats")] == [
-        "FID",
-        "KID, test",
-        "bound (nats)",
+def two_lines(folder, *powers):
+    """The table of two runs, the second of which has the larger spread and the larger FID."""
+    runs = [
+        write_run(
+            folder / str(k),
+            settings={"optimizer.lr": k},
+            metrics={"fid": {"value": 2.0 + k, "n": 1500}, "spread": {"value": 1.0 + k, "n": 1500}},
+            protocol={"feature_metrics": {"spread_power": power}},
+        )
+        for k, power in enumerate(powers)
     ]
-    assert {name: registry.of(name).better for name in ("inception_score", "recall", "fid", "bits_per_dim")} == {
-        "inception_score": "higher", "recall": "higher", "fid": "lower", "bits_per_dim": "lower",
-    }  # fmt: skip
-    assert SampleMetric.__abstractmethods__ == {"fewest"}
+    return table.of(collect.within(runs))
 
 
-def test_the_registry_waits_for_no_torch():
-    code = "import sys; from ddpm.metrics import registry; registry.known(); assert 'torch' not in sys.modules"
-    subprocess.run([sys.executable, "-c", code], check=True)
+@pytest.mark.usefixtures("own_metric")
+def test_a_table_shows_and_ranks_it(tmp_path):
+    found = two_lines(tmp_path, 2, 2)
+    assert [column.title for column in found.columns] == ["FID", "Spread"]
+    assert found.best == {(0, 0), (1, 1)}
+    assert found.lines[1].shown(found.columns[1]) == "2.00"
+
+
+@pytest.mark.usefixtures("own_metric")
+def test_another_setting_keeps_only_it_from_being_ranked(tmp_path):
+    assert two_lines(tmp_path, 2, 3).best == {(0, 0)}
+
+
+def test_a_metric_that_is_not_installed_is_shown_by_its_name_and_not_ranked(tmp_path):
+    found = two_lines(tmp_path, 2, 3)
+    assert [column.title for column in found.columns] == ["FID", "spread"]
+    assert found.best == {(0, 0)}
+
+
+def test_facts_are_read_without_torch():
+    script = "import sys; from ddpm.metrics import registry; print(*registry.known()); sys.exit('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "fid" in done.stdout.split()
+    assert "bound_nats_train" in done.stdout.split()
+
+
+def test_names_and_splits():
+    assert registry.of("fid_test").title == "FID, test"
+    assert registry.base_of("precision_train") == "precision"
+    assert registry.base_of("spread_test") == "spread_test"
+    assert not registry.of("bits_per_dim_gap").in_tables

@@ -9,18 +9,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from metrics_in_processes import metrics_over, process, some_features
+from metrics_in_processes import begun, held, metrics_over, numbers, process, some_features
 from torch import nn
 
-from ddpm.metrics.features import TorchFidelity
-from ddpm.metrics.statistics import (
-    FeatureMoments,
-    FeatureStatistics,
-    InceptionScore,
-    KernelDistance,
-    PrecisionRecall,
-    frechet_distance,
-)
+from ddpm.metrics.features import Features, TorchFidelity
+from ddpm.metrics.fid import FrechetDistance, frechet_distance
+from ddpm.metrics.inception_score import InceptionScore
+from ddpm.metrics.kid import KernelDistance
+from ddpm.metrics.precision_recall import PrecisionRecall
+from ddpm.metrics.statistics import FeatureMoments, FeatureStatistics
 
 PROTOCOL = {"extractor": "digits", "split": "test", "count": 297}
 
@@ -113,83 +110,102 @@ def test_what_is_no_file_of_statistics(tmp_path, content):
 # --- IS, KID, precision and recall ------------------------------------------------------------------------------------
 
 
+REFERENCE = held(some_features(80, seed=1) + 0.2)
+
+
 def gathering_metrics():
-    reference = some_features(80, seed=1) + 0.2
-    return InceptionScore(), KernelDistance(reference, subsets=5, subset_size=40), PrecisionRecall(reference)
+    return InceptionScore(), KernelDistance(subsets=5, subset_size=40), PrecisionRecall()
 
 
 @pytest.mark.parametrize("which", range(3), ids=["IS", "KID", "precision and recall"])
 def test_neither_order_nor_batches_nor_random_state_matter(which):
     x, index = some_features(101), torch.arange(101)
-    once, shuffled = gathering_metrics()[which], gathering_metrics()[which]
-    once.update(x, index)
+    once, shuffled = begun(gathering_metrics()[which], x, index), begun(gathering_metrics()[which])
     for part in torch.randperm(101).split(13):
-        shuffled.update(x[part], index[part])
+        shuffled.update(Features(x[part], x[part]), index[part])
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
-    value = once.compute()
-    assert value == shuffled.compute()
+    value = once.compute(101, REFERENCE)
+    assert value == shuffled.compute(101, REFERENCE)
     assert torch.equal(torch_state, torch.get_rng_state())
     assert (numpy_state == np.random.get_state()[1]).all()  # noqa: NPY002
 
 
 def test_score_of_certain_and_of_uncertain_classifications():
     """Ten classes, each image surely in one, as many of each: exp(log 10). No information: exp(0)."""
-    certain, uncertain = InceptionScore(splits=1), InceptionScore(splits=1)
-    certain.update(100 * torch.eye(10).repeat(20, 1), torch.arange(200))
-    uncertain.update(torch.ones(200, 10), torch.arange(200))
-    assert math.isclose(certain.compute().value, 10, rel_tol=1e-6)
-    assert math.isclose(uncertain.compute().value, 1, rel_tol=1e-6)
+    certain = begun(InceptionScore(splits=1), 100 * torch.eye(10).repeat(20, 1))
+    uncertain = begun(InceptionScore(splits=1), torch.ones(200, 10))
+    assert math.isclose(numbers(certain, 200)[0], 10, rel_tol=1e-6)
+    assert math.isclose(numbers(uncertain, 200)[0], 1, rel_tol=1e-6)
 
 
 def test_kernel_distance_of_equal_distributions_is_unbiased():
-    kid = KernelDistance(some_features(400, seed=1), subsets=50, subset_size=200)
-    kid.update(some_features(400), torch.arange(400))
-    value, std = kid.compute()
+    kid, real = begun(KernelDistance(subsets=50, subset_size=200), some_features(400)), some_features(400, seed=1)
+    value, std = numbers(kid, 400, held(real))
     assert abs(value) < 3 * std
-    away = KernelDistance(some_features(400, seed=1) + 1, subsets=50, subset_size=200)
-    away.update(some_features(400), torch.arange(400))
-    assert away.compute().value > 3 * std
+    assert numbers(kid, 400, held(real + 1))[0] > 3 * std
 
 
 def test_precision_and_recall_tell_quality_from_coverage():
     """Real images on two sites, samples on one of them: all of them are good, half of the real ones are reached."""
     real = torch.cat([some_features(100, seed=1), some_features(100, seed=2) + 100])
-    one_site = PrecisionRecall(real)
-    one_site.update(some_features(200), torch.arange(200))
-    precision, recall = one_site.compute()
+    precision, recall = numbers(begun(PrecisionRecall(), some_features(200)), 200, held(real))
     assert precision > 0.85
     assert 0.4 < recall <= 0.5
 
 
 def test_a_sample_counts_once():
-    score = InceptionScore()
-    score.update(some_features(20), torch.arange(20))
-    score.update(some_features(3), torch.tensor([20, 7, 21]))
+    score = begun(InceptionScore(), some_features(20))
+    score.update(Features(some_features(3), some_features(3)), torch.tensor([20, 7, 21]))
     with pytest.raises(ValueError, match="sample 7 was counted twice"):
-        score.compute()
+        score.compute(23)
+
+
+def test_a_metric_begins_again():
+    score = begun(InceptionScore(), some_features(50))
+    first = score.compute(50)
+    begun(score, some_features(50, seed=3))
+    assert begun(score, some_features(50)).compute(50) == first
 
 
 @pytest.mark.parametrize("which", range(3), ids=["IS", "KID", "precision and recall"])
 def test_too_few_samples_are_refused(which):
-    metric = gathering_metrics()[which]
-    metric.update(some_features(3), torch.arange(3))
+    metric = begun(gathering_metrics()[which], some_features(3))
     with pytest.raises(ValueError, match=r"as many images, not 3|among 3 samples"):
-        metric.compute()
+        metric.compute(3, REFERENCE)
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method of metric")
 def test_no_samples_are_refused():
     with pytest.raises(ValueError, match="as many images, not 0"):
-        InceptionScore().compute()
+        begun(InceptionScore()).compute(0)
     with pytest.raises(ValueError, match="at least 2 images, not 0"):
         FeatureMoments(6).compute()
 
 
+def test_samples_that_are_missing_are_noticed():
+    with pytest.raises(RuntimeError, match="20 images were counted where 21 were due"):
+        begun(FrechetDistance(), some_features(20)).compute(21, REFERENCE)
+
+
 def test_a_reference_too_small_is_refused():
     with pytest.raises(ValueError, match="2 to 80 images"):
-        KernelDistance(some_features(80))
+        begun(KernelDistance(), some_features(80)).compute(80, REFERENCE)
     with pytest.raises(ValueError, match="among 3 real images"):
-        PrecisionRecall(some_features(3))
+        begun(PrecisionRecall(), some_features(80)).compute(80, held(some_features(3)))
+
+
+@pytest.mark.parametrize(
+    ("made", "message"),
+    [
+        (lambda: InceptionScore(splits=0), r"evaluation.inception_score.splits=0 must be .* at least 1"),
+        (lambda: KernelDistance(subsets=0), r"evaluation.kid.subsets=0 must be .* at least 1"),
+        (lambda: KernelDistance(subset_size=1), r"evaluation.kid.subset_size=1 must be .* at least 2"),
+        (lambda: PrecisionRecall(neighborhood=True), r"evaluation.precision_recall.neighborhood=True must be"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_their_names(made, message):
+    with pytest.raises(ValueError, match=message):
+        made()
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
@@ -234,22 +250,21 @@ def both(extractor, samples, real, **settings):
 
     ours_of = [extractor(samples), extractor(real)]
     index = torch.arange(len(samples))
-    moments = FeatureMoments(extractor.width)
-    kid = KernelDistance(ours_of[1].pool, settings["kid_subsets"], settings["kid_subset_size"])
-    prc, score = PrecisionRecall(ours_of[1].pool), InceptionScore()
-    for part in index.split(7):
-        moments.update(ours_of[0].pool[part])
-        for metric in (kid, prc):
-            metric.update(ours_of[0].pool[part], part)
-        if ours_of[0].logits is not None:
-            score.update(ours_of[0].logits[part], part)
-    ours = {}
+    kid = KernelDistance(settings["kid_subsets"], settings["kid_subset_size"])
+    fid, prc, score = FrechetDistance(), PrecisionRecall(), InceptionScore()
+    metrics = [fid, kid, prc, *([score] if ours_of[0].logits is not None else [])]
+    for metric in metrics:
+        metric.begin(extractor.width)
+        for part in index.split(7):
+            logits = ours_of[0].logits
+            metric.update(Features(ours_of[0].pool[part], None if logits is None else logits[part]), part)
+    ours, n, real_ones = {}, len(samples), held(ours_of[1].pool)
     if settings["fid"]:
-        ours["frechet_inception_distance"] = frechet_distance(moments.compute(), FeatureStatistics.of(ours_of[1].pool))
-    ours["kernel_inception_distance_mean"], ours["kernel_inception_distance_std"] = kid.compute()
-    ours["precision"], ours["recall"] = prc.compute()
+        (ours["frechet_inception_distance"],) = numbers(fid, n, real_ones)
+    ours["kernel_inception_distance_mean"], ours["kernel_inception_distance_std"] = numbers(kid, n, real_ones)
+    ours["precision"], ours["recall"] = numbers(prc, n, real_ones)
     if ours_of[0].logits is not None:
-        ours["inception_score_mean"], ours["inception_score_std"] = score.compute()
+        ours["inception_score_mean"], ours["inception_score_std"] = numbers(score, n)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         theirs = torch_fidelity.calculate_metrics(

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, final
+from typing import final
 
 from jaxtyping import Float, Shaped
 from torch import Tensor
@@ -20,7 +20,6 @@ class Kind(ABC):
         unit: of that metric.
         has_features: feature extractors look at such examples, so that there are metrics of samples.
         density: L_0 is a density, which may be negative in nats.
-        quantities: the bound as tables show it; see metrics/sample_metric.py.
     """
 
     name: str
@@ -28,7 +27,6 @@ class Kind(ABC):
     unit: str
     has_features: bool
     density: bool
-    quantities: ClassVar[dict[str, dict[str, Any]]]
 
     @abstractmethod
     def decoder(self, cdf: str) -> Decoder:
@@ -52,9 +50,6 @@ class Images(Kind):
     """uint8 images, with the discretized decoder of Section 3.3 and bits per dimension."""
 
     name, bound, unit, has_features, density = "images", "bits_per_dim", "bits/dim", True, False
-    quantities: ClassVar[dict[str, dict[str, Any]]] = {
-        "bits_per_dim": {"title": "bits/dim", "digits": 4, "better": "lower", "error": "stderr"}
-    }
 
     def decoder(self, cdf: str) -> Decoder:
         return DiscretizedDecoder(cdf)
@@ -74,9 +69,6 @@ class Points(Kind):
     """Vectors of real numbers, as points in the plane, with a density and nats."""
 
     name, bound, unit, has_features, density = "points", "bound_nats", "nats", False, True
-    quantities: ClassVar[dict[str, dict[str, Any]]] = {
-        "bound_nats": {"title": "bound (nats)", "digits": 4, "better": "lower", "error": "stderr"}
-    }
 
     def decoder(self, cdf: str) -> Decoder:
         return ContinuousDecoder()

@@ -4,7 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -36,6 +36,28 @@ class BoundOverSplit:
         evaluations: of the network per example, the pilot's included; None for all T terms.
         precision: entered around every evaluation of the network.
     """
+
+    # As a metric of samples states them: `ddpm.metrics.metric.SampleMetric`.
+    quantities: ClassVar[dict[str, dict[str, Any]]] = {
+        "bits_per_dim": {
+            "title": "bits/dim",
+            "digits": 4,
+            "better": "lower",
+            "unit": "bits/dim",
+            "error": "stderr",
+            "error_is": "the standard error over images",
+        },
+        "bound_nats": {
+            "title": "bound (nats)",
+            "digits": 4,
+            "better": "lower",
+            "unit": "nats",
+            "error": "stderr",
+            "error_is": "the standard error over images",
+        },
+        "bits_per_dim_gap": {"title": "test less train", "digits": 4, "error": "stderr", "in_tables": False},
+        "bound_nats_gap": {"title": "test less train", "digits": 4, "error": "stderr", "in_tables": False},
+    }
 
     def __init__(
         self,

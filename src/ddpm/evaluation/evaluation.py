@@ -23,23 +23,20 @@ from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation import references
 from ddpm.evaluation.bound import BoundOverSplit
 from ddpm.evaluation.chunks import Chunk, Chunks
-from ddpm.evaluation.measure import FeatureMetrics
+from ddpm.evaluation.measure import MetricsOfImages
 from ddpm.evaluation.results import Results
 from ddpm.figures import drawing
 from ddpm.figures.display import display_of
 from ddpm.hardware import autocast, check_precision, prepare_for_evaluation
 from ddpm.launch import Place
 from ddpm.messages import say
+from ddpm.metrics import registry
 from ddpm.metrics.features import FeatureExtractor
-from ddpm.metrics.reference import Reference
-from ddpm.metrics.sample_metric import SampleMetric
+from ddpm.metrics.metric import Reference, SampleMetric
 from ddpm.progress import Bar, duration
 from ddpm.runs import folders
 
 SAMPLES = 1  # what a chunk's generator is for
-# Whose settings stand in every protocol, measured or not, so that fingerprints stay what they were.
-ALWAYS_NAMED = ("inception_score", "kid", "precision_recall")
-BOUNDS = tuple(kind.bound for kind in KINDS)
 COLUMNS = 10  # and rows of the sample grid
 CHAINS, STATES = 6, 13  # in the picture of the reverse process
 TRIAL = 32  # images that tell how long an evaluation of the network takes on a CPU
@@ -49,7 +46,7 @@ WhichSplit = Literal["train", "test", "both"]
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured, on how much, with which draws.
+    """What is measured (names of metrics of samples, and of the bound), on how much, with which draws.
 
     The bound is that of `bound_images` of `bound_split` (None: all), from `evaluations` evaluations of the network per
     image (None: one at each t).
@@ -62,7 +59,6 @@ class Settings:
     bound_images: int | None
     evaluations: int | None
     decoder: str
-    sample_metrics: Mapping[str, SampleMetric]  # all that there are, by name
     chunk: int
     precision: str
     seed: int
@@ -72,24 +68,30 @@ class Settings:
 class Evaluation:
     """What is measured of any reverse process for one dataset. Building it fails where the request is wrong."""
 
-    def __init__(self, images: Dataset, sampler: Sampler, extractor: FeatureExtractor, settings: Settings) -> None:
+    def __init__(
+        self,
+        images: Dataset,
+        sampler: Sampler,
+        extractor: FeatureExtractor,
+        metrics: Mapping[str, SampleMetric],
+        settings: Settings,
+    ) -> None:
         self.images, self.sampler, self.extractor, self.settings = images, sampler, extractor, settings
-        known = settings.sample_metrics
-        self.of_features = {name: metric for name, metric in known.items() if name in settings.metrics}
+        self.metrics = metrics  # of samples, all that there are
+        self.of_samples = {name: metric for name, metric in metrics.items() if name in settings.metrics}
         self._check_metrics()
-        if self.of_features:
+        if self.of_samples:
             self._check_features()
         check_precision(settings.precision)
         if settings.evaluations is not None:
             budget.split_budget(settings.evaluations)
 
     def _check_metrics(self) -> None:
-        wanted, images, of_samples = set(self.settings.metrics), self.images, self.settings.sample_metrics
-        if unknown := sorted(wanted - {*of_samples, *BOUNDS}):
-            known = ", ".join((*of_samples, *BOUNDS))
-            raise ValueError(f"evaluation.metrics: {', '.join(unknown)} unknown; known are {known}")
-        kind = images.kind
-        fitting = [*(of_samples if kind.has_features else ()), kind.bound]
+        wanted, images, kind = set(self.settings.metrics), self.images, self.images.kind
+        known = (*self.metrics, *(each.bound for each in KINDS))
+        if unknown := sorted(wanted - {*known}):
+            raise ValueError(f"evaluation.metrics: {', '.join(unknown)} unknown; known are {', '.join(known)}")
+        fitting = [*(self.metrics if kind.has_features else ()), kind.bound]
         if not wanted:
             raise ValueError(f"evaluation.metrics is empty: choose from {', '.join(fitting)}")
         if wrong := sorted(wanted - set(fitting)):
@@ -102,12 +104,13 @@ class Evaluation:
     def _check_features(self) -> None:
         images, extractor, settings = self.images, self.extractor, self.settings
         extractor(torch.zeros(1, *images.shape, dtype=torch.uint8))  # does it take images of this shape?
-        for name, metric in self.of_features.items():
-            if metric.uses_logits and not extractor.has_logits:
+        for name, metric in self.of_samples.items():
+            if metric.needs_logits and not extractor.has_logits:
                 raise ValueError(
                     f"features={extractor.name} has no classes, so no {name}: leave it out of evaluation.metrics"
                 )
-            needs = f"{name} needs {metric.fewest} or more{metric.advice}"
+        for name, metric in self.of_samples.items():
+            needs = f"{name} needs {metric.fewest} or more" + (f"; or {metric.remedy}" if metric.remedy else "")
             if settings.num_samples < metric.fewest:
                 raise ValueError(f"evaluation.num_samples={settings.num_samples}: {needs}")
             for split in _splits(settings.fid_split, "train") if metric.needs_reference else []:
@@ -129,8 +132,10 @@ class Evaluation:
         kept = folder / folders.UNFINISHED / f"{protocol['fingerprint']}-{weights[:10]}" if folder else None
         chunks = Chunks(self.settings.chunk, self.settings.seed, place, kept)
         self.announce(p, chunks)
-        results = Results({}, {}, protocol, {**about, "weights_sha256": weights})
-        if self.of_features:
+        results = Results(
+            {}, {}, protocol, {**about, "weights_sha256": weights}, of_samples=list(self.of_samples.values())
+        )
+        if self.of_samples:
             self._measure_samples(p, chunks, results)
         with self._precision(place.device):
             shown = display_of(self.images).of_process(p, self.sampler, chunks.generator(SAMPLES, 0), self.images)
@@ -143,7 +148,7 @@ class Evaluation:
         """What will be done, and what it costs in evaluations of the network and in time."""
         settings, T, lines = self.settings, p.q.T, []
         work: list[tuple[str, int, int]] = []  # what a chunk's file is called, images, evaluations of each
-        if self.of_features:
+        if self.of_samples:
             steps, n = self.sampler.num_evaluations(T), settings.num_samples
             work.append(("samples", n, steps))
             lines.append(f"{n:,} samples x {steps} steps = {n * steps:,} evaluations of the network")
@@ -181,7 +186,7 @@ class Evaluation:
             "evaluations_per_sample": self.sampler.num_evaluations(p.q.T),
             "num_samples": settings.num_samples,
             "features": self.extractor.protocol,
-            "feature_metrics": self._parts_of_metrics(),
+            "feature_metrics": self._protocol_of_metrics(),
             "quantiser": "round(clamp(127.5 x + 127.5, 0, 255))",
             "fid_reference": settings.fid_split,
             "bound": {
@@ -197,10 +202,11 @@ class Evaluation:
         text = json.dumps(protocol, sort_keys=True, default=str)
         return {**protocol, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
 
-    def _parts_of_metrics(self) -> dict[str, Any]:
-        """The metrics' settings: of those that are measured, and of those that every protocol has named so far."""
-        named = {**{name: self.settings.sample_metrics[name] for name in ALWAYS_NAMED}, **self.of_features}
-        return {part: value for metric in named.values() for part, value in metric.protocol.items()}
+    def _protocol_of_metrics(self) -> dict[str, Any]:
+        """The shipped metrics' parts always, as in every protocol so far; a further metric's only if it is measured."""
+        shipped = registry.shipped()
+        counted = [metric for name, metric in self.metrics.items() if name in shipped or name in self.of_samples]
+        return {name: value for metric in counted for name, value in metric.protocol.items()}
 
     # --- samples -----------------------------------------------------------------------------------------------------
 
@@ -215,7 +221,7 @@ class Evaluation:
                 first.append(images.cpu())
             return images
 
-        results.metrics |= self._measure("samples", n, self.of_features, references, sampled, chunks)
+        results.metrics |= self._measure("samples", n, list(self.of_samples.values()), references, sampled, chunks)
         results.samples = lambda: chunks.finished("samples", n)
         if chunks.place.rank == 0:
             results.pictures["samples"] = drawing.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
@@ -223,11 +229,11 @@ class Evaluation:
         # What real images score: those that train beside those that test, and the other way round.
         for split in SPLITS:
             others = [known for known in references if known.split != split]
-            wanted = {
-                name: metric
-                for name, metric in self.of_features.items()
+            wanted = [
+                metric
+                for metric in self.of_samples.values()
                 if (others if metric.needs_reference else split == "train")
-            }
+            ]
             if wanted:
                 examples = self.images.split(split)
                 shown = min(n, len(examples))
@@ -258,8 +264,8 @@ class Evaluation:
     def _references(self, extractor: FeatureExtractor, chunks: Chunks) -> list[Reference]:
         """The real images that the wanted metrics hold samples against."""
         made: list[Reference] = []
-        wanted = [metric for metric in self.of_features.values() if metric.needs_reference]
-        for split in _splits(self.settings.fid_split, "train") if wanted else []:
+        wanted = self.of_samples.values()
+        for split in _splits(self.settings.fid_split, "train") if any(m.needs_reference for m in wanted) else []:
             examples = self.images.split(split)
             depends_on: dict[str, str | int] = {
                 "data": self.images.state,
@@ -280,13 +286,13 @@ class Evaluation:
         self,
         title: str,
         n: int,
-        wanted: Mapping[str, SampleMetric],
+        wanted: Sequence[SampleMetric],
         references: Sequence[Reference],
         images_of: Callable[[Chunk], UInt8[Tensor, "k c h w"]],
         chunks: Chunks,
     ) -> dict[str, Any]:
         """The wanted metrics of n images from one pass of the extractor."""
-        metrics = FeatureMetrics(wanted, references, self.extractor.width, chunks.place.device)
+        metrics = MetricsOfImages(wanted, references, self.extractor.width, chunks.place.device)
         mine = chunks.of(n)
         with Bar(title, sum(len(chunk.indices) for chunk in mine), enabled=chunks.place.rank == 0) as bar:
             for chunk in mine:

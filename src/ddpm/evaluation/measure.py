@@ -1,59 +1,48 @@
 """Metrics of a set of images from one pass of the feature extractor, held against real images of one or both splits."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
-from torchmetrics import Metric
 
 from ddpm.metrics.features import Features
-from ddpm.metrics.reference import Reference
-from ddpm.metrics.sample_metric import Numbers, SampleMetric
+from ddpm.metrics.metric import Reference, SampleMetric
+
+Entry = dict[str, Any]  # of results.json: a value, its error, counts, settings
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """One metric of one set of images against one reference, or none."""
-
-    metric: SampleMetric
-    reference: Reference | None
-    accumulator: Metric
-
-
-class FeatureMetrics:
-    """Accumulates features on every process; `compute` reduces, and every process gets the numbers."""
+class MetricsOfImages:
+    """Several metrics of the same images: accumulates on every process; `compute` gives each process all numbers."""
 
     def __init__(
-        self,
-        wanted: Mapping[str, SampleMetric],
-        references: Sequence[Reference],
-        width: int,
-        device: torch.device,
+        self, metrics: Sequence[SampleMetric], references: Sequence[Reference], width: int, device: torch.device
     ) -> None:
-        self.measurements = [
-            Measurement(metric, reference, metric.accumulator(width, reference).to(device))
-            for metric in wanted.values()
-            for reference in (references if metric.needs_reference else (None,))
-        ]
+        self.references = references
+        self.metrics = [metric for metric in metrics if references or not metric.needs_reference]
+        for metric in self.metrics:
+            metric.begin(width, device)
 
     def update(self, features: Features, indices: Int64[Tensor, " b"]) -> None:
-        for each in self.measurements:
-            each.metric.feed(each.accumulator, features, indices)
+        for metric in self.metrics:
+            metric.update(features, indices)
 
-    def compute(self, n: int) -> dict[str, Numbers]:
-        """The metrics of n images, by the names of their quantities.
+    def compute(self, n: int) -> dict[str, Entry]:
+        """The entries of n images for results.json.
 
         Raises:
             RuntimeError: it was not n that were counted.
         """
-        numbers: dict[str, Numbers] = {}
-        for each in self.measurements:
-            reference = each.reference
-            for name, parts in each.metric.numbers(each.accumulator, reference).items():
-                if (counted := parts.get("n", n)) != n:
-                    raise RuntimeError(f"{counted} images were counted where {n} were due")
-                against = {"reference": reference.split} if reference else {}
-                numbers[name + (reference.suffix if reference else "")] = {**parts, "n": n, **against}
-        return numbers
+        entries: dict[str, Entry] = {}
+        for metric in self.metrics:
+            if not metric.needs_reference:
+                for name, numbers in metric.compute(n).items():
+                    entries[name] = {**numbers, "n": n, **metric.chosen}
+                continue
+            for known in self.references:
+                count = len(known.some_features) if metric.needs_pool else known.statistics.count
+                about = {"n": n, "reference": known.split, "reference_n": count, **metric.chosen}
+                for name, numbers in metric.compute(n, known).items():
+                    entries[name + known.suffix] = {**numbers, **about}
+        return entries

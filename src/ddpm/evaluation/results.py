@@ -21,10 +21,10 @@ from ddpm.files import write_whole
 from ddpm.loggers.by_t import means_by_t
 from ddpm.loggers.loggers import log_by_t, log_picture
 from ddpm.metrics import registry
+from ddpm.metrics.metric import SampleMetric
 from ddpm.runs import folders
 
 ABREAST = 5  # metrics side by side; more go below each other
-FEW = 2048  # fewer images than Inception has features: FID is then mostly bias
 
 
 @dataclass
@@ -39,6 +39,7 @@ class Results:
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     samples: Callable[[], Iterator[Tensor]] | None = None  # uint8, in order, where they are kept on disk
     published: list[dict[str, Any]] = field(default_factory=list)  # beside the experiment's `expected`
+    of_samples: Sequence[SampleMetric] = ()  # the metrics of samples that were measured, which have notes of their own
 
     def publish(self, folder: Path, loggers: Sequence[Logger], step: int, keep: str | None = None) -> None:
         """To the files, the loggers and the terminal; what was kept of the work goes."""
@@ -91,7 +92,7 @@ class Results:
 
     def print(self) -> None:
         """The table, and what to know before quoting it."""
-        shown = [name for name in self.metrics if not name.endswith("_gap")]
+        shown = [name for name in self.metrics if registry.of(name).in_tables]
         lines: list[list[str]] = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
         if self.real:
             lines.append(["real images", *(_cell(name, self.real) for name in shown)])
@@ -109,24 +110,10 @@ class Results:
 
     def notes(self) -> list[str]:
         """What the numbers rest on."""
-        notes = []
-        for name, fid in self.metrics.items():
-            if name.startswith("fid"):
-                few = f"; fewer than {FEW:,}, so biased upwards: compare at equal counts" if fid["n"] < FEW else ""
-                notes.append(
-                    f"{_title(name)}: {fid['n']:,} samples against {fid['reference_n']:,} images of the "
-                    f"{fid['reference']} split{few}"
-                )
-                if real := self.real.get(name):
-                    other = "train" if fid["reference"] == "test" else "test"
-                    notes.append(f"real images: {real['n']:,} of the {other} split in the samples' place")
-        if score := self.metrics.get("inception_score"):
-            counts = {score["n"], self.real.get("inception_score", score)["n"]}
-            of = " and ".join(f"{count:,}" for count in sorted(counts))
-            notes.append(
-                f"IS: mean ± deviation over {score['splits']} splits of {of} images; real ones of the train split"
-            )
-        if self.metrics.keys() & {*registry.sample_quantities()}:
+        notes: list[str] = []
+        for metric in self.of_samples:
+            notes += metric.notes(self.metrics, self.real)
+        if self.of_samples:
             features, sampler = self.protocol["features"]["extractor"], self.protocol["sampler"]
             own = ", which compares with itself only" if features == "digits" else ""
             steps = f"{self.protocol['evaluations_per_sample']} of {self.protocol['timesteps']} steps"

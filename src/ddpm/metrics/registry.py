@@ -1,81 +1,110 @@
-"""What is known of every metric, without torch: read from conf/metric/ and from the classes that it names."""
+"""What every metric says of itself, by its name in results.json; read without torch.
+
+The metrics of samples are those that conf/metric/ names, and the bound; each class states its facts
+(`ddpm.metrics.metric.SampleMetric` documents them), and every table, ranking and search asks here.
+"""
 
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, Literal
 
+from omegaconf import OmegaConf
+
+from ddpm.config import groups
 from ddpm.config.facts import fact
-from ddpm.config.groups import options_of
-from ddpm.config.targets import target_of
 
+BOUND = "ddpm.evaluation.bound.BoundOverSplit"
 SPLITS = ("train", "test")
-FIRST = ("inception_score", "fid")  # in tables, as in the paper's
-KINDS = ("ddpm.data.kind.Images", "ddpm.data.kind.Points")  # whose bounds are metrics, too
-BOUNDS = tuple(name for kind in KINDS for name in fact(kind, "quantities"))
 
 
 @dataclass(frozen=True)
 class Quantity:
     """A number of results.json as tables show it.
 
-    Attributes:
-        digits: after the point.
-        better: "higher", "lower", or "" where nothing is known of it: then it is not ranked.
-        error: the name of the spread that is shown beside it.
+    `error` is the part of it that is its own error, and `error_is` says what that is. Nothing is known of a quantity
+    whose metric is not installed: it has its name as title and is not ranked.
     """
 
     title: str
     digits: int = 4
-    better: str = ""
+    better: Literal["higher", "lower"] | None = None
+    unit: str = ""
     error: str | None = None
+    error_is: str = ""
+    in_tables: bool = True  # or in the notes alone
 
     @property
-    def best(self) -> Callable[..., float] | None:
-        """What picks the best of several values."""
-        return {"higher": max, "lower": min}.get(self.better)
+    def best(self) -> Callable[..., float]:
+        """The function that chooses the best of several values, of a quantity that is ranked."""
+        return max if self.better == "higher" else min
 
 
-def sample_metrics() -> list[str]:
-    """The metrics of samples: the options of conf/metric/."""
-    return options_of("metric")
+@dataclass(frozen=True)
+class Registered:
+    """The facts of a metric of samples that tables and searches need."""
+
+    quantities: dict[str, Quantity]
+    settings: dict[str, str]
+    needs_reference: bool
 
 
-def facts_of(metric: str, name: str) -> Any:
-    """What the class of a metric of samples states of itself."""
-    return fact(target_of("metric", metric), name)
+def metrics() -> dict[str, Registered]:
+    """The metrics of samples by their names in `evaluation.metrics`: the shipped ones in the order of conf/train.yaml,
+    then the others."""
+    return _metrics(groups.CONF)
 
 
-def quantities_of(metric: str) -> list[str]:
-    """The names in results.json of what a metric makes: precision and recall of `precision_recall`."""
-    return list(facts_of(metric, "quantities") or ()) if metric in sample_metrics() else [metric]
+def shipped() -> list[str]:
+    """The metrics that conf/train.yaml loads, in the order of tables."""
+    return _shipped(groups.CONF)
 
 
-def sample_quantities(which: Callable[[str], bool] = lambda metric: True) -> tuple[str, ...]:
-    """The quantities of the metrics of samples that fit."""
-    return tuple(name for metric in sample_metrics() if which(metric) for name in quantities_of(metric))
+def bound() -> dict[str, Quantity]:
+    """The quantities of the variational bound."""
+    return _quantities(BOUND)
 
 
-def known(measured: Iterable[str] = ()) -> list[str]:
-    """Every name that a quantity may have, in the order of tables; last come measured ones that nobody registered."""
-    names = [name for base in _quantities() for name in (base, *(f"{base}_{split}" for split in SPLITS))]
-    return [*names, *(name for name in dict.fromkeys(measured) if name not in names and not name.endswith("_gap"))]
+def known() -> list[str]:
+    """Every name that a quantity may have in tables, in their order."""
+    return [name for base in _all() for name in (base, *(f"{base}_{split}" for split in SPLITS))]
 
 
 def of(name: str) -> Quantity:
-    """What `fid` or `fid_test` is; of an unknown metric, as of a missing plugin, its name."""
+    """What `fid` or `fid_test` is."""
+    quantity = _all().get(base := base_of(name), Quantity(name))
+    return quantity if base == name else replace(quantity, title=f"{quantity.title}, {name.rpartition('_')[2]}")
+
+
+def base_of(name: str) -> str:
+    """The name without the split: `fid` of `fid_test`."""
     base, _, split = name.rpartition("_")
-    if split in SPLITS and base in _quantities():
-        return replace(_quantities()[base], title=f"{_quantities()[base].title}, {split}")
-    return _quantities().get(name) or Quantity(name)
+    return base if split in SPLITS and base in _all() else name
 
 
-def _quantities() -> dict[str, Quantity]:
-    return _read(tuple(target_of("metric", metric) for metric in sample_metrics()))
+def _all() -> dict[str, Quantity]:
+    of_samples = {name: each for metric in metrics().values() for name, each in metric.quantities.items()}
+    return {**of_samples, **bound()}
 
 
 @functools.cache
-def _read(targets: tuple[str, ...]) -> dict[str, Quantity]:
-    stated = [fact(target, "quantities") or {} for target in (*targets, *KINDS)]
-    found = {name: Quantity(**facts) for each in stated for name, facts in each.items()}
-    return {name: found[name] for name in (*(first for first in FIRST if first in found), *found)}
+def _shipped(conf: Path) -> list[str]:
+    defaults = OmegaConf.load(conf / "train.yaml").defaults
+    return next((list(entry.metric) for entry in defaults if "metric" in entry), [])
+
+
+@functools.cache
+def _metrics(conf: Path) -> dict[str, Registered]:
+    found = {path.stem: OmegaConf.load(path) for path in sorted((conf / "metric").glob("*.yaml"))}
+    targets = {name: str(found[name]._target_) for name in dict.fromkeys([*_shipped(conf), *found])}
+    return {
+        name: Registered(_quantities(target), fact(target, "settings") or {}, bool(fact(target, "needs_reference")))
+        for name, target in targets.items()
+    }
+
+
+@functools.cache
+def _quantities(target: str) -> dict[str, Quantity]:
+    stated: dict[str, dict[str, Any]] = fact(target, "quantities") or {}
+    return {name: Quantity(**facts) for name, facts in stated.items()}

@@ -1,13 +1,14 @@
 """How the protocols of runs differ, and which metrics cannot be ranked for that reason."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from ddpm.metrics import registry
 from ddpm.report.collect import Run
 from ddpm.report.settings import under
 
-OF_METHOD = ("sampler", "timesteps", "evaluations_per_sample", "weights", "fingerprint")  # what is compared may differ
-OF_SAMPLES = ("features", "num_samples", "quantiser")  # parts that matter to every metric of samples
+# Parts of a protocol that belong to the compared method, by the beginning of their names: these may differ.
+OF_METHOD = ("sampler", "timesteps", "evaluations_per_sample", "weights", "fingerprint")
+OF_METRICS = "feature_metrics"  # settings of metrics, which matter to nothing else
 
 
 def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -26,22 +27,25 @@ def _comparable(protocol: dict[str, str]) -> dict[str, str]:
 
 def void(part: str, metric: str) -> bool:
     """Whether values of this metric, measured with different such parts, cannot be ranked."""
-    metrics = _matters_to(part)
-    return not of_method(part) and (metrics is None or metric.startswith(metrics))
+    metrics = _concerned(part)
+    return not of_method(part) and (metrics is None or registry.base_of(metric) in metrics)
+
+
+def _concerned(part: str) -> Collection[str] | None:
+    """The quantities that this part of a protocol matters to; None: all."""
+    metrics = registry.metrics().values()
+    if under(part, ("features", "num_samples", "quantiser")):
+        return [name for metric in metrics for name in metric.quantities]
+    if under(part, ("fid_reference",)):
+        return [name for metric in metrics if metric.needs_reference for name in metric.quantities]
+    if under(part, ("bound",)):
+        return registry.bound()
+    if under(part, (OF_METRICS,)):
+        stated = part.removeprefix(f"{OF_METRICS}.")
+        return [name for metric in metrics if stated in metric.settings.values() for name in metric.quantities]
+    return None
 
 
 def of_method(part: str) -> bool:
     """Whether it belongs to what is compared rather than to how it is measured."""
     return under(part, OF_METHOD)
-
-
-def _matters_to(part: str) -> tuple[str, ...] | None:
-    """The quantities to which a part of the protocol matters; None for all."""
-    if under(part, ["feature_metrics"]):
-        own = part.rpartition(".")[2]
-        return registry.sample_quantities(lambda metric: own in (registry.facts_of(metric, "parts") or {}))
-    if under(part, ["fid_reference"]):
-        return registry.sample_quantities(lambda metric: registry.facts_of(metric, "needs_reference"))
-    if under(part, ["bound"]):
-        return registry.BOUNDS
-    return registry.sample_quantities() if under(part, OF_SAMPLES) else None

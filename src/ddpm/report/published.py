@@ -25,7 +25,7 @@ def compare(config: DictConfig, metrics: Mapping[str, Mapping[str, Any]], step: 
         own = [
             text
             for key, text in departures
-            if matters_to(key, of_bound=metric in registry.BOUNDS, own=metric, metrics=sections)
+            if matters_to(key, of_bound=metric in registry.bound(), own=metric, metrics=sections)
         ]
         measured = metrics[metric]["value"]
         verdict = "PASS" if abs(measured - value["value"]) <= value["tolerance"] else "FAIL"

@@ -32,7 +32,7 @@ class Column:
 
     @property
     def ranked(self) -> bool:
-        return self.part == "value"
+        return self.part == "value" and self.quantity.better is not None
 
     def number(self, value: float) -> str:
         return f"{value:.{self.quantity.digits}f}"
@@ -149,8 +149,9 @@ def of(runs: Sequence[Run]) -> Table:
         lines = _grouped(runs, keys)
     measured = {(name, part) for run in runs if run.finished for name, parts in run.metrics.items() for part in parts}
     columns = [
-        Column(name, part, registry.of(name))
-        for name in registry.known(name for name, _ in measured)
+        Column(name, part, quantity)
+        for name in dict.fromkeys([*registry.known(), *sorted(name for name, _ in measured)])
+        if (quantity := registry.of(name)).in_tables
         for part in ("value", "rate", "distortion")
         if (name, part) in measured
     ]
@@ -182,7 +183,7 @@ def _grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
 
 def _best(means: Sequence[float | None], quantity: Quantity) -> list[int]:
     known = [mean for mean in means if mean is not None]
-    if len(known) < 2 or quantity.best is None:
+    if len(known) < 2 or quantity.better is None:
         return []
     target = quantity.best(known)
     return [i for i, mean in enumerate(means) if mean is not None and math.isclose(mean, target, rel_tol=1e-12)]
@@ -195,11 +196,11 @@ def _notes(made: Table, differing: dict[str, list[str]], void: Sequence[Column])
         notes.append("Bold: the best mean of its column.")
     if any(line.deviation(column) for line in lines for column in columns):
         notes.append("±: the sample deviation over seeds.")
-    if any(line.error(column) for line in lines for column in columns):
-        notes.append(
-            "(±): one run, so the metric's own error: of IS the deviation over splits, of KID over subsets, of the "
-            "bound the standard error over images. It says nothing of other seeds."
-        )
+    with_error = [column for column in columns if any(line.error(column) for line in lines)]
+    if with_error:
+        error_of = {column.quantity.title.partition(",")[0]: column.quantity.error_is for column in with_error}
+        errors = ", ".join(f"of {title} {error}" for title, error in error_of.items())
+        notes.append(f"(±): one run, so the metric's own error: {errors}. It says nothing of other seeds.")
     if any(0 < len(line.finished) < len(line.runs) for line in lines):
         notes.append("Means are over the runs that finished.")
     for part, values in differing.items():

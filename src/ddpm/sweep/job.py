@@ -50,7 +50,8 @@ def compose_cell(overrides: Sequence[str]) -> DictConfig:
 def metric(config: DictConfig) -> str | None:
     """The metric that a search optimises, None if it is not measured: by default FID, or the bound without FID."""
     measured = config.evaluation.metrics
-    known = {name for metric in measured for name in registry.quantities_of(metric)}
+    registered = registry.metrics()
+    known = {name for m in measured for name in (registered[m].quantities if m in registered else (m,))}
     wish = config.optimized_metric or next((m for m in ("fid", "bits_per_dim", "bound_nats") if m in known), None)
     return wish if wish in known else None
 

@@ -121,9 +121,9 @@ def _check_metric(metric: str | None, measured: bool, own: Engines) -> None:
         raise RequestError(
             "a search needs what it searches for: optimized_metric= one of evaluation.metrics, and evaluate_after=true"
         )
-    larger = registry.of(metric).better == "higher"
-    if larger != own.maximizing:
-        direction = "maximize" if larger else "minimize"
+    better = registry.of(metric).better
+    if better and (better == "higher") != own.maximizing:
+        direction = "maximize" if better == "higher" else "minimize"
         raise RequestError(f"optimized_metric={metric} needs hydra.sweeper.direction={direction}")
 
 
