@@ -10,15 +10,14 @@ from written_runs import write_run
 
 from ddpm import build
 from ddpm.config import evaluation as config_evaluation
-from ddpm.config import groups, saved
+from ddpm.config import groups, saved, targets
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.evaluation.chunks import Place
+from ddpm.launch import Place
 from ddpm.metrics import registry
 from ddpm.report import collect, table
 from ddpm.sweep import engines, job, sweep
 
-LOADED = "metric=[inception_score,fid,kid,precision_recall,spread]"
 PROTOCOL = {"inception_score_splits", "kid_subsets", "kid_subset_size", "neighborhood"}
 
 
@@ -30,15 +29,18 @@ def own_metric(tmp_path, monkeypatch):
     (conf / "metric" / "spread.yaml").write_text(
         "# @package evaluation.spread\n_target_: own_metric.Spread\npower: 2\n"
     )
-    for module in (groups, saved, config_evaluation, build):
+    for module in (groups, saved, config_evaluation, targets):
         monkeypatch.setattr(module, "CONF", conf)
-    build.allowed_targets.cache_clear()
+    caches = (targets.allowed_targets, targets.target_of)
+    for cache in caches:
+        cache.cache_clear()
     yield
-    build.allowed_targets.cache_clear()
+    for cache in caches:
+        cache.cache_clear()
 
 
 def evaluated(*overrides):
-    config = compose([*SMALL, LOADED, *overrides])
+    config = compose([*SMALL, *overrides])
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
     return build.evaluation(config, images).run(p, Place(0, 1, CPU), {})
@@ -59,11 +61,10 @@ def test_it_is_measured_and_stated_and_shown(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.usefixtures("own_metric")
 def test_what_is_not_measured_is_no_part_of_the_protocol():
-    for loaded in ((), (LOADED,)):
-        config = compose([*SMALL, *loaded, "evaluation.metrics=[fid]"])
-        images = build.dataset(config)
-        protocol = build.evaluation(config, images).protocol(build.reverse_process(config, images))
-        assert protocol["feature_metrics"].keys() == PROTOCOL
+    config = compose([*SMALL, "evaluation.metrics=[fid]", "evaluation.spread.power=3"])
+    images = build.dataset(config)
+    protocol = build.evaluation(config, images).protocol(build.reverse_process(config, images))
+    assert protocol["feature_metrics"].keys() == PROTOCOL
 
 
 @pytest.mark.usefixtures("own_metric")
@@ -74,7 +75,7 @@ def test_its_settings_are_checked():
 
 @pytest.mark.usefixtures("own_metric")
 def test_it_can_be_searched_for():
-    config = compose([LOADED, "evaluation.metrics=[fid,spread]", "optimized_metric=spread"])
+    config = compose(["evaluation.metrics=[fid,spread]", "optimized_metric=spread"])
     assert job.metric(config) == "spread"
     with pytest.raises(RequestError, match="direction=maximize"):
         sweep._check_metric("spread", True, engines.of(["hydra/sweeper=optuna"])[0])
@@ -82,8 +83,8 @@ def test_it_can_be_searched_for():
 
 @pytest.mark.usefixtures("own_metric")
 def test_a_checkpoint_that_does_not_know_it_can_be_measured_by_it():
-    trained = build.plain(compose(["evaluation.kid.subset_size=33"]))
-    config = config_evaluation.compose_evaluation(trained, ["metric=spread", "evaluation.metrics=[kid,spread]"])
+    trained = saved.plain(compose(["evaluation.kid.subset_size=33"]))
+    config = config_evaluation.compose_evaluation(trained, ["evaluation.metrics=[kid,spread]"])
     metrics = build.sample_metrics(config)
     assert list(metrics) == ["inception_score", "fid", "kid", "precision_recall", "spread"]
     assert metrics["kid"].chosen == {"subsets": 100, "subset_size": 33}
