@@ -31,13 +31,13 @@ def evaluate(overrides: list[str]) -> None:
         else:
             evaluation = build.evaluation(config, images)
             folder = folders.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
-    place = launch.launch(config.trainer)
+    rank = launch.launch(config.trainer)
     if config.figures:
-        if place.rank == 0:
-            figures.draw(folder, place.device)
+        if rank.index == 0:
+            figures.draw(folder, rank.device)
         return
-    results = evaluation.run(p, place, {"ckpt": str(saved.path), "config": plain(config)}, folder)
-    if place.rank == 0:
+    results = evaluation.run(p, rank, {"ckpt": str(saved.path), "config": plain(config)}, folder)
+    if rank.index == 0:
         results.published = published.compare(config, results.metrics, saved.step)
         shown = loggers.of_evaluation(folder, plain(config), saved)
         with loggers.closing(shown):

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from ddpm import build
 from ddpm.config.compose import compose
-from ddpm.launch import Place
+from ddpm.launch import Rank
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -31,7 +31,7 @@ def made(*overrides):
     return p, build.evaluation(config, images)
 
 
-def evaluated(*overrides, place=Place(0, 1, CPU), folder=None):  # noqa: B008
+def evaluated(*overrides, place=Rank(0, 1, CPU), folder=None):  # noqa: B008
     p, evaluation = made(*overrides)
     return evaluation.run(p, place, {"ckpt": "none"}, folder)
 
@@ -40,7 +40,7 @@ def process(rank, world_size, folder):
     torch.set_num_threads(1)
     store = dist.FileStore(str(folder / f"store{world_size}"), world_size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world_size, timeout=timedelta(seconds=60))
-    place = Place(rank, world_size, CPU)
+    place = Rank(rank, world_size, CPU)
     shared = folder / f"processes{world_size}"
     full = evaluated("evaluation.fid_split=both", "evaluation.split=both", place=place, folder=shared)
     quick = evaluated(

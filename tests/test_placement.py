@@ -15,7 +15,7 @@ from ddpm.config.compose import compose
 from ddpm.data.dataset import Resident
 from ddpm.figures.display import display_of
 from ddpm.figures.figures import FIGURES
-from ddpm.launch import Place
+from ddpm.launch import Rank
 
 SMALL = [
     "schedule.T=20",
@@ -122,7 +122,7 @@ def test_evaluation(device, workspace, words):
     config = compose(words)
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
-    results = build.evaluation(config, images).run(p, Place(0, 1, device), {}, workspace / "out")
+    results = build.evaluation(config, images).run(p, Rank(0, 1, device), {}, workspace / "out")
     assert all(torch.tensor(metric["value"]).isfinite() for metric in results.metrics.values())
 
 

@@ -19,7 +19,8 @@ from ddpm.data.module import DataModule
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
-from ddpm.evaluation.evaluation import Evaluation, Settings
+from ddpm.evaluation.evaluation import Evaluation
+from ddpm.evaluation.settings import EvaluationSettings
 from ddpm.figures.context import FigureContext
 from ddpm.figures.figures import FigureSet
 from ddpm.metrics import registry
@@ -167,7 +168,7 @@ def sample_metrics(config: DictConfig) -> dict[str, SampleMetric]:
 def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     """The evaluation that the configuration asks for; whatever is wrong with the request fails here."""
     asked, evaluations = config.evaluation, config.evaluation.bits_per_dim.evaluations
-    settings = Settings(
+    settings = EvaluationSettings(
         metrics=list(asked.metrics),
         num_samples=asked.num_samples,
         fid_split=asked.fid_split,

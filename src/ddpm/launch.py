@@ -2,7 +2,8 @@
 
 import logging
 import warnings
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import lightning as L
 import torch
@@ -13,10 +14,11 @@ from ddpm import hardware
 from ddpm.processes import end_with_launcher
 
 
-class Place(NamedTuple):
-    """Where this process stands among those that share the work."""
+@dataclass(frozen=True)
+class Rank:
+    """One process among those that share the work: its number, how many there are, and its device."""
 
-    rank: int
+    index: int
     world_size: int
     device: torch.device
 
@@ -66,18 +68,18 @@ def placement(settings: DictConfig) -> dict[str, Any]:
     return {key: settings[key] for key in ("accelerator", "devices", "num_nodes", "strategy")}
 
 
-def launch(settings: DictConfig) -> Place:
+def launch(settings: DictConfig) -> Rank:
     """Start the processes that share an evaluation (this one alone, by default), and say where this one stands."""
     quieten()
     end_with_launcher()
     fabric = L.Fabric(**placement(settings))
     fabric.launch()
-    return Place(fabric.global_rank, fabric.world_size, fabric.device)
+    return Rank(fabric.global_rank, fabric.world_size, fabric.device)
 
 
-def rank_of(runner: L.Trainer) -> Place:
+def rank_of(runner: L.Trainer) -> Rank:
     """Where this process stands in a training that is over."""
-    return Place(runner.global_rank, runner.world_size, runner.strategy.root_device)
+    return Rank(runner.global_rank, runner.world_size, runner.strategy.root_device)
 
 
 def quieten() -> None:

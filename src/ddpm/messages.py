@@ -1,8 +1,11 @@
 """What a run says on the terminal; only rank 0 speaks."""
 
 import sys
+from typing import Any
 
 from ddpm.processes import is_rank_zero
+
+LONGEST = 1000  # characters of a text of somebody else's that is shown
 
 
 def say(*lines: str) -> None:
@@ -15,3 +18,13 @@ def warn(*lines: str) -> None:
     """Print a warning on rank 0, to stderr."""
     if is_rank_zero():
         print("warning: " + "\n".join(lines), file=sys.stderr, flush=True)
+
+
+def printable(value: Any) -> str:
+    """Make one printable line of a value that is not ours: control characters become visible, spaces single.
+
+    A file's text could otherwise move a terminal's cursor or hide what follows.
+    """
+    line = " ".join(str(value).split())
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

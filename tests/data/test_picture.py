@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ddpm.data.dataset import DataError
-from ddpm.data.picture import Rule
+from ddpm.data.picture import PictureTransform
 
 WHITE = (255, 255, 255)
 GRAY = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
@@ -19,7 +19,7 @@ def encoded(image: Image.Image, form: str = "PNG", **how) -> bytes:
 
 
 def decode(content: bytes, channels: int = 3, size: tuple[int, int] = (8, 8), background=WHITE) -> np.ndarray:
-    pixels = Rule(channels, *size, background)(content)
+    pixels = PictureTransform(channels, *size, background)(content)
     assert pixels.shape == (channels, *size)
     assert pixels.flags.c_contiguous
     return pixels.transpose(1, 2, 0)
@@ -172,4 +172,4 @@ def test_floating_point_is_refused():
 
 
 def test_the_rule_in_words():
-    assert str(Rule(3, 64, 32, (255, 0, 16))) == "3x64x32, centre crop, lanczos, over #ff0010"
+    assert str(PictureTransform(3, 64, 32, (255, 0, 16))) == "3x64x32, centre crop, lanczos, over #ff0010"

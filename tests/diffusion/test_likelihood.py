@@ -152,10 +152,10 @@ def test_terms_come_from_T_down_to_1_with_a_noise_of_their_own():
     for term in bound_terms(p, x_0, rng(5)):
         t = torch.full((3,), term.t)
         x_t = q.diffuse(x_0, t, torch.randn(x_0.shape, generator=g, dtype=torch.float64))
-        seen = p(x_t, t, clip=True)
-        torch.testing.assert_close(term.nats, bound_term(p, seen, x_0, x_t, t))
+        estimate = p(x_t, t, clip=True)
+        torch.testing.assert_close(term.nats, bound_term(p, estimate, x_0, x_t, t))
         assert torch.equal(term.nats, bound.terms[:, term.t - 1])
-        torch.testing.assert_close(bound.squared_error[:, term.t - 1], (x_0 - seen.x_0).square().mean(1))
+        torch.testing.assert_close(bound.squared_error[:, term.t - 1], (x_0 - estimate.x_0).square().mean(1))
 
 
 def test_rate_and_distortion_are_table_4():

@@ -34,10 +34,10 @@ def test_the_network_counts_from_0():
 def test_the_second_half_of_the_channels_is_the_variance():
     output, raw = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
     p = ReverseProcess(Fixed(torch.cat([output, raw], 1)), q, X0(), Learned())
-    seen = p(torch.randn(2, 3, 4, 4), torch.tensor([5, 50]))
-    assert torch.equal(seen.output, output)
-    assert torch.equal(seen.x_0, output)
-    assert torch.equal(seen.step.log_var, raw)
+    estimate = p(torch.randn(2, 3, 4, 4), torch.tensor([5, 50]))
+    assert torch.equal(estimate.output, output)
+    assert torch.equal(estimate.x_0, output)
+    assert torch.equal(estimate.step.log_var, raw)
 
 
 def test_clipping_cuts_x_0_before_the_mean_is_made():
@@ -74,8 +74,10 @@ class Narrow(nn.Module):
 def test_everything_after_the_network_is_float32_under_autocast():
     p = ReverseProcess(Narrow(), q, Epsilon(), FixedLarge())
     with torch.autocast("cpu", torch.bfloat16):
-        seen = p(torch.randn(4, 2), torch.full((4,), 3))
-    assert {seen.output.dtype, seen.x_0.dtype, seen.step.mean.dtype, seen.step.log_var.dtype} == {torch.float32}
+        estimate = p(torch.randn(4, 2), torch.full((4,), 3))
+    assert {estimate.output.dtype, estimate.x_0.dtype, estimate.step.mean.dtype, estimate.step.log_var.dtype} == {
+        torch.float32
+    }
 
 
 def test_a_network_without_channels_for_the_variance_is_noticed():

@@ -2,6 +2,7 @@
 
 import json
 import math
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from ddpm.config.groups import options_of
 from ddpm.data.pixels import to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.evaluation.chunks import Chunks
-from ddpm.launch import Place
+from ddpm.evaluation.samples import Samples
+from ddpm.launch import Rank
 from ddpm.randomness import generator
 from ddpm.report import published
 from ddpm.runs import folders
@@ -65,10 +67,10 @@ def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatc
 
 def test_threads_change_no_bit(alone, workspace):
     p, evaluation = made()
-    chunks = Chunks(20, 0, Place(0, 1, CPU))
+    chunks = Chunks(20, 0, Rank(0, 1, CPU))
     torch.set_num_threads(2)
     try:
-        samples = evaluation.samples(p, chunks.of(20)[0], chunks)
+        samples = Samples(p, evaluation.sampler, evaluation.images.shape, chunks, nullcontext).of(chunks.of(20)[0])
         x_0 = to_unit(evaluation.images.split("test").__getitems__(list(range(20))))
         bound = evaluate_bound(p, x_0, generator(CPU, 0, 2, 0))
     finally:
@@ -91,7 +93,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(alone, tmp_path, wor
     p, evaluation = made("evaluation.fid_split=both", "evaluation.split=both")
     calls = []
     p.network.register_forward_hook(lambda _, inputs, __: calls.append(len(inputs[0])))
-    again = evaluation.run(p, Place(0, 1, CPU), {"ckpt": "none"}, tmp_path)
+    again = evaluation.run(p, Rank(0, 1, CPU), {"ckpt": "none"}, tmp_path)
     assert again.metrics == results.metrics
     assert "are done already" in capsys.readouterr().out
     chunks, T, steps = 6, 20, 4
@@ -211,7 +213,7 @@ def test_statistics_of_the_reference_are_computed_once(workspace):
 @pytest.mark.parametrize("keep", ["images", "npz"])
 def test_samples_are_kept_on_request(workspace, keep):
     p, evaluation = made("evaluation.metrics=[fid]")
-    results = evaluation.run(p, Place(0, 1, CPU), {}, workspace / "out")
+    results = evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out")
     samples = torch.cat(list(results.samples())).permute(0, 2, 3, 1).numpy()
     results.publish(workspace / "out", [], 0, keep)
     assert not (workspace / "out" / folders.UNFINISHED).exists()
@@ -229,12 +231,12 @@ def test_samples_are_kept_on_request(workspace, keep):
 def test_a_second_metric_joins_the_first(workspace):
     for metric in ("fid", "bits_per_dim"):
         p, evaluation = made(f"evaluation.metrics=[{metric}]")
-        evaluation.run(p, Place(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
+        evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
     content = json.loads((workspace / "out" / "results.json").read_text())
     assert set(content["metrics"]) == {"fid", "bits_per_dim"}
     assert (workspace / "out" / "rate_distortion.csv").read_text().startswith("reverse_step,t,rate_bits_per_dim,rmse\n")
     p, evaluation = made("evaluation.metrics=[fid]", "seed=2")
-    evaluation.run(p, Place(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
+    evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
     assert set(json.loads((workspace / "out" / "results.json").read_text())["metrics"]) == {"fid"}
 
 
@@ -261,7 +263,7 @@ def test_what_cannot_be_measured_is_refused(overrides, message):
 
 
 def test_a_damaged_chunk_is_made_again(tmp_path):
-    chunks = Chunks(4, 0, Place(0, 1, CPU), tmp_path)
+    chunks = Chunks(4, 0, Rank(0, 1, CPU), tmp_path)
     rows = torch.arange(8.0).reshape(4, 2)
     assert torch.equal(chunks.once("what", 0, lambda: rows), rows)
     assert torch.equal(chunks.once("what", 0, lambda: rows + 1), rows)

@@ -13,7 +13,7 @@ from ddpm.config import evaluation as config_evaluation
 from ddpm.config import groups, saved, targets
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.launch import Place
+from ddpm.launch import Rank
 from ddpm.metrics import registry
 from ddpm.report import collect, table
 from ddpm.sweep import engines, job, sweep
@@ -43,7 +43,7 @@ def evaluated(*overrides):
     config = compose([*SMALL, *overrides])
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
-    return build.evaluation(config, images).run(p, Place(0, 1, CPU), {})
+    return build.evaluation(config, images).run(p, Rank(0, 1, CPU), {})
 
 
 @pytest.mark.usefixtures("own_metric")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ddpm.report import curves
-from ddpm.report.collect import Run
+from ddpm.report.run import Run
 from ddpm.report.table import Line
 
 

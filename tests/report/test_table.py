@@ -10,7 +10,7 @@ from written_runs import measured, write_cell, write_run
 
 from ddpm.config.compose import compose
 from ddpm.report import collect, table
-from ddpm.report.collect import Run
+from ddpm.report.run import Run
 
 
 def made(*folders):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ddpm.data import cache
 from ddpm.data.dataset import DataError, Examples, InMemory
-from ddpm.data.picture import Rule
+from ddpm.data.picture import PictureTransform
 from ddpm.messages import warn
 from ddpm.progress import Bar
 
@@ -67,18 +67,18 @@ class Files(Source):
         return (self.folder / self.names[index]).read_bytes()
 
 
-def attempt(source: Source, rule: Rule, index: int) -> UInt8[np.ndarray, "c h w"] | str:
+def attempt(source: Source, transform: PictureTransform, index: int) -> UInt8[np.ndarray, "c h w"] | str:
     """Picture `index`, decoded, or its name and why it cannot be read."""
     try:
-        return rule(source.read(index))
+        return transform(source.read(index))
     except (OSError, DataError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         return f"{source.name(index)}: {reason}"
 
 
-def load(source: Source, rule: Rule, index: int) -> UInt8[np.ndarray, "c h w"]:
+def load(source: Source, transform: PictureTransform, index: int) -> UInt8[np.ndarray, "c h w"]:
     """Picture `index`, decoded. Raises DataError naming it if it cannot be read."""
-    picture = attempt(source, rule, index)
+    picture = attempt(source, transform, index)
     if isinstance(picture, str):
         raise DataError(
             f"cannot read {picture}; repair or remove it, or leave out what cannot be read with data.on_error=skip"
@@ -91,8 +91,8 @@ class Encoded(Examples):
 
     in_memory = False
 
-    def __init__(self, source: Source, rule: Rule, kept: Int64[Tensor, " n"] | None = None) -> None:
-        self.source, self.rule = source, rule
+    def __init__(self, source: Source, transform: PictureTransform, kept: Int64[Tensor, " n"] | None = None) -> None:
+        self.source, self.transform = source, transform
         self.kept = torch.arange(len(source)) if kept is None else kept
         self.labels = None if source.labels is None else source.labels[self.kept]
 
@@ -101,36 +101,54 @@ class Encoded(Examples):
 
     def __getitems__(self, indices: list[int]) -> UInt8[Tensor, "b c h w"]:
         # Stacked by numpy: PyTorch would wake a pool of threads for each picture.
-        return torch.from_numpy(np.stack([load(self.source, self.rule, int(self.kept[index])) for index in indices]))
+        return torch.from_numpy(
+            np.stack([load(self.source, self.transform, int(self.kept[index])) for index in indices])
+        )
 
 
 def examples(
-    source: Source, rule: Rule, *, root: Path, name: str, on_error: str, array_bytes: float, tell: bool = False
+    source: Source,
+    transform: PictureTransform,
+    *,
+    root: Path,
+    name: str,
+    on_error: str,
+    array_bytes: float,
+    tell: bool = False,
 ) -> Examples:
     """The pictures of a source: one cached array of at most `array_bytes` if they fit, else decoded as needed.
 
     Where `on_error` is "skip", pictures that cannot be read are left out, and if `tell`, a warning counts them. Those
     that do not fit are all read once to learn which these are, and the answer is cached.
     """
-    fits = len(source) * rule.size_bytes <= array_bytes
+    fits = len(source) * transform.size_bytes <= array_bytes
     if not fits and on_error == "raise":
-        return Encoded(source, rule)
-    key = {"source": source.state, "rule": str(rule), "on_error": on_error, "holds": "pixels" if fits else "places"}
-    arrays = cache.arrays(root, name, key, lambda writer: _decode(source, rule, writer, on_error, keep_pixels=fits))
+        return Encoded(source, transform)
+    key = {
+        "source": source.state,
+        "rule": str(transform),
+        "on_error": on_error,
+        "holds": "pixels" if fits else "places",
+    }
+    arrays = cache.arrays(
+        root, name, key, lambda writer: _decode(source, transform, writer, on_error, keep_pixels=fits)
+    )
     kept = cache.tensor(arrays["kept"])
     if tell and len(kept) < len(source):
         listed = cache.folder_for(root, name, key) / SKIPPED
         left_out = f"{len(source) - len(kept)} of {len(source)} pictures"
         warn(f"{name}: left out {left_out}, which cannot be read; they are listed in {listed}")
     if not fits:
-        return Encoded(source, rule, kept)
+        return Encoded(source, transform, kept)
     return InMemory(cache.tensor(arrays["pixels"]), None if source.labels is None else source.labels[kept])
 
 
-def _decode(source: Source, rule: Rule, writer: cache.Writer, on_error: str, keep_pixels: bool) -> None:
+def _decode(
+    source: Source, transform: PictureTransform, writer: cache.Writer, on_error: str, keep_pixels: bool
+) -> None:
     """Write the pixels and the places of the pictures that can be read, decoding on all cores."""
-    read = partial(load if on_error == "raise" else attempt, source, rule)
-    block = max(1, BLOCK_BYTES // rule.size_bytes)
+    read = partial(load if on_error == "raise" else attempt, source, transform)
+    block = max(1, BLOCK_BYTES // transform.size_bytes)
     skipped: list[str] = []
     # PIL decodes without holding the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool, Bar("reading pictures", len(source)) as bar:

@@ -16,11 +16,11 @@ from ddpm.data.archive import unpacked
 from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Split
 from ddpm.data.encoded import Files, Source, examples
 from ddpm.data.lsun import Lmdb, is_lmdb
-from ddpm.data.picture import Rule, is_picture
+from ddpm.data.picture import PictureTransform, is_picture
 
 
 class Folder(Dataset):
-    """Pictures of any format, mode and size, made uint8 of one shape by `picture.Rule`.
+    """Pictures of any format, mode and size, made uint8 of one shape by `picture.PictureTransform`.
 
     Where there is a `test` folder (for LSUN, an LMDB whose name has `val` for `train`), it is the test split. Else the
     share `held_out` is, at least one picture, chosen by a hash of each name: a picture that joins or leaves moves
@@ -58,8 +58,8 @@ class Folder(Dataset):
         _check("on_error", on_error, on_error in ("raise", "skip"), "raise or skip")
         self.name = name
         self.horizontal_flip = horizontal_flip
-        self.rule = Rule(channels, height, width, (red, green, blue))
-        self.shape = self.rule.shape
+        self.transform = PictureTransform(channels, height, width, (red, green, blue))
+        self.shape = self.transform.shape
         self.held_out, self.on_error, self.array_bytes = held_out, on_error, array_gib * 2**30
         self.root = Path(root).expanduser()
         self.path = Path(path).expanduser() if path else self.root / name
@@ -86,7 +86,7 @@ class Folder(Dataset):
     def fingerprint(self) -> str:
         train, test = self.sources["train"], self.sources["test"]
         sizes = f"{len(train)}+{len(test)}" + " less those skipped" * (self.on_error == "skip")
-        return f"{self.name} {sizes} {self.rule} {train.fingerprint}+{test.fingerprint}"
+        return f"{self.name} {sizes} {self.transform} {train.fingerprint}+{test.fingerprint}"
 
     @property
     def state(self) -> str:
@@ -95,7 +95,7 @@ class Folder(Dataset):
     def _examples(self, split: Split, tell: bool = False) -> Examples:
         return examples(
             self.sources[split],
-            self.rule,
+            self.transform,
             root=self.root,
             name=f"{self.name}-{split}",
             on_error=self.on_error,

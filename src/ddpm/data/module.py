@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident
-from ddpm.data.dataset import Dataset as Source
+from ddpm.data.dataset import Dataset as ImagesOrPoints
 from ddpm.data.order import Order, per_process
 
 
-class Chunks(Dataset[tuple[int, Tensor]]):
-    """Chunks of consecutive examples: item k is (k, examples [k size, (k + 1) size)); the last may be short."""
+class InChunks(Dataset[tuple[int, Tensor]]):
+    """Consecutive examples by the chunk: item k is (k, examples k size to (k + 1) size); the last may be short."""
 
     def __init__(self, examples: Examples, size: int) -> None:
         self.examples = examples
@@ -75,7 +75,7 @@ class DataModule(LightningDataModule):
 
     def __init__(
         self,
-        dataset: Source,
+        dataset: ImagesOrPoints,
         batch_size: int,
         seed: int,
         max_steps: int,
@@ -138,8 +138,8 @@ class DataModule(LightningDataModule):
             world_size=world_size,
         )
 
-    def _chunks(self) -> Chunks:
-        chunks, (_, world_size) = Chunks(self.test, self.chunk), self._place()
+    def _chunks(self) -> InChunks:
+        chunks, (_, world_size) = InChunks(self.test, self.chunk), self._place()
         if len(chunks) < world_size:  # Lightning skips validation where there is none, and the others wait for ever
             raise DataError(
                 f"the test split has {len(self.test)} examples, {len(chunks)} chunks of {self.chunk}, too few for "

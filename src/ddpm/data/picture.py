@@ -24,7 +24,7 @@ def is_picture(path: PurePath) -> bool:
 
 
 @dataclass(frozen=True)
-class Rule:
+class PictureTransform:
     """How a picture becomes uint8 [channels, height, width].
 
     It is turned upright as its EXIF orientation says; of an animation the first frame counts. What is transparent is

@@ -118,7 +118,7 @@ class Outline(NamedTuple):
         return cls(design.level, design.scatter / counts.sqrt(), drawn)
 
 
-class Estimates(NamedTuple):
+class BoundEstimates(NamedTuple):
     """Independent estimates for each example, without L_T; one column for each of the halves."""
 
     distortion_nats: Float[Tensor, "b halves"]  # L_0
@@ -128,9 +128,9 @@ class Estimates(NamedTuple):
 def visit(p: ReverseProcess, x_0: Batch, t: Int64[Tensor, "b k"], generator: torch.Generator) -> Visits:
     """One evaluation of the network for every entry of `t`; the x_0 estimate is clipped."""
     t = t.to(x_0.device)
-    seen = [term(p, x_0, column, generator) for column in t.unbind(1)]
-    covariates = [_covariates(x_0, one.noise) for one in seen]
-    nats, squared_error = (torch.stack([one[part] for one in seen], 1) for part in (0, 1))
+    terms = [term(p, x_0, column, generator) for column in t.unbind(1)]
+    covariates = [_covariates(x_0, one.noise) for one in terms]
+    nats, squared_error = (torch.stack([one[part] for one in terms], 1) for part in (0, 1))
     return Visits(t, nats, torch.stack(covariates, 1), squared_error)
 
 
@@ -140,17 +140,17 @@ def explore(p: ReverseProcess, x_0: Batch, visits: int, generator: torch.Generat
     return visit(p, x_0, t, generator)
 
 
-def estimate(p: ReverseProcess, x_0: Batch, design: Design, visits: int, generator: torch.Generator) -> Estimates:
+def estimate(p: ReverseProcess, x_0: Batch, design: Design, visits: int, generator: torch.Generator) -> BoundEstimates:
     """Two estimates of the bound, from `visits` evaluations of the network each."""
     distortion, rate = [], []
     for _ in range(HALVES):
         t, weight = design.draw(len(x_0), visits, generator)
-        seen = visit(p, x_0, t, generator)
-        expected = design.level[t - 1].to(x_0.device) + (design.slopes[t - 1].to(x_0.device) * seen.covariates).sum(2)
-        surprise = weight.to(x_0.device) * (seen.nats - expected)
-        distortion.append(float(design.level[0]) + (surprise * (seen.t == 1)).sum(1))
-        rate.append(float(design.level[1:].sum()) + (surprise * (seen.t > 1)).sum(1))
-    return Estimates(torch.stack(distortion, 1), torch.stack(rate, 1))
+        made = visit(p, x_0, t, generator)
+        expected = design.level[t - 1].to(x_0.device) + (design.slopes[t - 1].to(x_0.device) * made.covariates).sum(2)
+        surprise = weight.to(x_0.device) * (made.nats - expected)
+        distortion.append(float(design.level[0]) + (surprise * (made.t == 1)).sum(1))
+        rate.append(float(design.level[1:].sum()) + (surprise * (made.t > 1)).sum(1))
+    return BoundEstimates(torch.stack(distortion, 1), torch.stack(rate, 1))
 
 
 def estimate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, num_timesteps: int) -> Sketch:

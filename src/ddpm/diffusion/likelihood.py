@@ -19,14 +19,14 @@ from ddpm.diffusion.reverse import Estimate, ReverseProcess
 PerExample = Float[Tensor, " b"]
 
 
-def bound_term(p: ReverseProcess, seen: Estimate, x_0: Batch, x_t: Batch, t: Time) -> PerExample:
+def bound_term(p: ReverseProcess, estimate: Estimate, x_0: Batch, x_t: Batch, t: Time) -> PerExample:
     """L_{t-1} at x_t: KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t)) for t > 1, -log p_theta(x_0 | x_1) for t = 1.
 
-    `seen` is the estimate of p at (x_t, t); t may differ between the examples.
+    `estimate` is the estimate of p at (x_t, t); t may differ between the examples.
     """
     # The branch that is not taken must be finite, or its gradient would be 0 * inf: hence the clamp.
-    kl = p.q.posterior(x_0, x_t, t.clamp(min=2)).kl(seen.step)
-    decoder = -p.decoder.log_prob(seen.step, x_0)
+    kl = p.q.posterior(x_0, x_t, t.clamp(min=2)).kl(estimate.step)
+    decoder = -p.decoder.log_prob(estimate.step, x_0)
     return torch.where(t > 1, kl.flatten(1).sum(1), decoder.flatten(1).sum(1))
 
 
@@ -116,5 +116,5 @@ def term(p: ReverseProcess, x_0: Batch, t: Time, generator: torch.Generator, *, 
     """L_{t-1} at an x_t with fresh noise, from one evaluation of the network; t may differ between the examples."""
     noise = noise_like(x_0, generator)
     x_t = p.q.diffuse(x_0, t, noise)
-    seen: Estimate = p(x_t, t, clip=clip)
-    return Seen(bound_term(p, seen, x_0, x_t, t), (x_0 - seen.x_0).square().flatten(1).mean(1), noise)
+    estimate: Estimate = p(x_t, t, clip=clip)
+    return Seen(bound_term(p, estimate, x_0, x_t, t), (x_0 - estimate.x_0).square().flatten(1).mean(1), noise)

@@ -74,8 +74,8 @@ class Simple(Objective):
         self.weighting = weighting or Unweighted()
 
     def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
-        seen: Estimate = p(p.q.diffuse(x_0, t, noise), t)
-        error = _squared_error(p, seen, x_0, t, noise)
+        estimate: Estimate = p(p.q.diffuse(x_0, t, noise), t)
+        error = _squared_error(p, estimate, x_0, t, noise)
         return expand(self.weighting(p, t), error) * error
 
 
@@ -112,11 +112,11 @@ class Hybrid(Objective):
 
     def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
         x_t = p.q.diffuse(x_0, t, noise)
-        seen: Estimate = p(x_t, t)
-        variance_only = seen._replace(step=Gaussian(seen.step.mean.detach(), seen.step.log_var))
+        estimate: Estimate = p(x_t, t)
+        variance_only = estimate._replace(step=Gaussian(estimate.step.mean.detach(), estimate.step.log_var))
         bound = p.q.T * bits_per_dim(bound_term(p, variance_only, x_0, x_t, t), x_0[0].numel())
-        return _squared_error(p, seen, x_0, t, noise) + self.weight * bound
+        return _squared_error(p, estimate, x_0, t, noise) + self.weight * bound
 
 
-def _squared_error(p: ReverseProcess, seen: Estimate, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
-    return (seen.output - p.prediction.target(p.q, x_0, noise, t)).square().flatten(1).mean(1)
+def _squared_error(p: ReverseProcess, estimate: Estimate, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
+    return (estimate.output - p.prediction.target(p.q, x_0, noise, t)).square().flatten(1).mean(1)

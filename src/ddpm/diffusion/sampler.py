@@ -28,7 +28,7 @@ class Visit(NamedTuple):
 
     t: Time
     x_t: Batch
-    seen: Estimate
+    estimate: Estimate
 
 
 class Sampler(ABC):
@@ -92,7 +92,7 @@ class Sampler(ABC):
                 if then > 0:
                     noise = noise_like(x_t[:1] if repeat_noise else x_t, generator).expand_as(x_t)
                 x_t, before = self.step(p.q, here, before, s, noise), here
-            yield State(then, x_t, here.seen.x_0)
+            yield State(then, x_t, here.estimate.x_0)
 
     @property
     def label(self) -> str:
@@ -121,7 +121,7 @@ class Ancestral(Sampler):
         return True
 
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
-        return here.seen.step.sample(noise)
+        return here.estimate.step.sample(noise)
 
 
 @final
@@ -147,7 +147,7 @@ class DDIM(Sampler):
         return self.eta > 0
 
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
-        return q.implicit_posterior(here.seen.x_0, here.x_t, here.t, s, self.eta).sample(noise)
+        return q.implicit_posterior(here.estimate.x_0, here.x_t, here.t, s, self.eta).sample(noise)
 
 
 @final
@@ -166,9 +166,9 @@ class DPMSolver(Sampler):
         return False
 
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
-        x_0 = here.seen.x_0
+        x_0 = here.estimate.x_0
         if before is not None:
             h, h_before = (q.snr(s) / q.snr(here.t)).log(), (q.snr(here.t) / q.snr(before.t)).log()
             ratio = torch.where(h.isfinite(), h / h_before, 0)
-            x_0 = x_0 + expand(ratio / 2, x_0) * (x_0 - before.seen.x_0)
+            x_0 = x_0 + expand(ratio / 2, x_0) * (x_0 - before.estimate.x_0)
         return q.implicit_posterior(x_0, here.x_t, here.t, s, eta=0.0).mean

@@ -77,7 +77,7 @@ class BoundOverSplit:
     def measure(self, scale: float, num_dims: int) -> Measured:
         mine = self.chunks.of(self.n)
         steps = len(mine) * (self.evaluations or self.p.q.T)
-        with Bar(f"bound on {self.title}", steps, enabled=self.chunks.place.rank == 0) as bar:
+        with Bar(f"bound on {self.title}", steps, enabled=self.chunks.rank.index == 0) as bar:
             if self.evaluations is None:
                 return self._full(mine, bar, scale, num_dims)
             return self._budgeted(mine, bar, scale, num_dims, self.evaluations)
@@ -102,10 +102,10 @@ class BoundOverSplit:
 
         def explored(chunk: Chunk) -> Tensor:
             with self.precision():
-                seen = budget.explore(self.p, self._x_0(chunk), pilot, self.chunks.generator(PILOT, chunk.k))
+                visits = budget.explore(self.p, self._x_0(chunk), pilot, self.chunks.generator(PILOT, chunk.k))
             bar.advance(pilot)
-            single = torch.stack([seen.t.to(seen.nats), seen.nats, seen.squared_error], 2)
-            return torch.cat([single, seen.covariates], 2).flatten(1)
+            single = torch.stack([visits.t.to(visits.nats), visits.nats, visits.squared_error], 2)
+            return torch.cat([single, visits.covariates], 2).flatten(1)
 
         rows = self._rows("pilot", mine, explored).reshape(self.n, pilot, 6)
         visits = budget.Visits(rows[:, :, 0].long(), rows[:, :, 1], rows[:, :, 3:], rows[:, :, 2])
@@ -156,7 +156,7 @@ class BoundOverSplit:
 
     def _rows(self, what: str, mine: list[Chunk], make: Callable[[Chunk], Tensor]) -> Tensor:
         """Rows of all examples, from all processes, in order."""
-        rows = InOrder().to(self.chunks.place.device)
+        rows = InOrder().to(self.chunks.rank.device)
         for chunk in mine:
             made = self.chunks.once(f"{what} {self.title}", chunk.k, functools.partial(make, chunk))
             rows.update(made[: len(chunk.indices)], chunk.indices)

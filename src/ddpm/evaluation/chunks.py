@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ddpm.data.dataset import Examples
 from ddpm.files import whole_file
-from ddpm.launch import Place
+from ddpm.launch import Rank
 from ddpm.randomness import generator
 
 
@@ -32,21 +32,21 @@ class Chunks:
 
     size: int
     seed: int
-    place: Place
+    rank: Rank
     kept: Path | None = None
 
     def of(self, n: int) -> list[Chunk]:
         """This process's part of 0..n-1."""
-        mine = range(self.place.rank, -(-n // self.size), self.place.world_size)
+        mine = range(self.rank.index, -(-n // self.size), self.rank.world_size)
         return [Chunk(k, torch.arange(k * self.size, min(n, (k + 1) * self.size))) for k in mine]
 
     def generator(self, what: int, k: int) -> torch.Generator:
-        return generator(self.place.device, self.seed, what, k)
+        return generator(self.rank.device, self.seed, what, k)
 
     def examples(self, examples: Examples, chunk: Chunk) -> Shaped[Tensor, "size *event"]:
         """The examples of a chunk on this process's device, the last repeated up to a whole chunk."""
         whole = chunk.indices[0] + torch.arange(self.size).clamp(max=len(chunk.indices) - 1)
-        return examples.__getitems__(whole.tolist()).to(self.place.device)
+        return examples.__getitems__(whole.tolist()).to(self.rank.device)
 
     def once(self, what: str, k: int, make: Callable[[], Tensor]) -> Tensor:
         """The rows of chunk k: what an earlier attempt made of it, or else `make()`, which is then kept."""
@@ -54,7 +54,7 @@ class Chunks:
             return make()
         path = self.path(what, k)
         try:
-            return torch.from_numpy(np.load(path, allow_pickle=False)).to(self.place.device)
+            return torch.from_numpy(np.load(path, allow_pickle=False)).to(self.rank.device)
         except (OSError, ValueError, EOFError):
             rows = make()
         path.parent.mkdir(parents=True, exist_ok=True)

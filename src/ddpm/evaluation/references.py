@@ -21,16 +21,16 @@ def statistics(
     """Of all examples; from `folder`, if they have been computed by this protocol before."""
     path = folder / f"{_digest(protocol)}.safetensors" if folder else None
     found = _load(path, protocol) if path else None
-    if chunks.place.everywhere(found is not None):
+    if chunks.rank.everywhere(found is not None):
         assert found is not None
         return found
-    moments = FeatureMoments(extractor.width).to(chunks.place.device)
+    moments = FeatureMoments(extractor.width).to(chunks.rank.device)
     for chunk in chunks.of(len(examples)):
         moments.update(extractor(chunks.examples(examples, chunk)[: len(chunk.indices)]).pool)
     computed: FeatureStatistics = moments.compute()
     if computed.count != len(examples):
         raise RuntimeError(f"{computed.count} examples were counted where {len(examples)} were due")
-    if path and chunks.place.rank == 0:
+    if path and chunks.rank.index == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
         computed.save(path, protocol)
     return computed
@@ -38,7 +38,7 @@ def statistics(
 
 def pool(examples: Examples, n: int, extractor: FeatureExtractor, chunks: Chunks) -> Float[Tensor, "n d"]:
     """The features of the first n examples, on every process."""
-    rows = InOrder().to(chunks.place.device)
+    rows = InOrder().to(chunks.rank.device)
     for chunk in chunks.of(n):
         rows.update(extractor(chunks.examples(examples, chunk)[: len(chunk.indices)]).pool, chunk.indices)
     gathered: Tensor = rows.compute()

@@ -31,10 +31,10 @@ def losses(context: FigureContext, count: int) -> Losses:
         for now in bar.watch(range(context.T, 0, -1)):
             t, noise = context.at(now, len(x_0)), context.noise(len(x_0), draw)
             x_t = p.q.diffuse(x_0, t, noise)
-            seen = p(x_t, t, clip=True)
-            missed = (p.prediction.target(p.q, x_0, noise, t) - seen.output).square().flatten(1).mean(1)
-            squared_error = (x_0 - seen.x_0).square().flatten(1).mean(1)
-            terms.append(Term(now, bound_term(p, seen, x_0, x_t, t).cpu(), squared_error.cpu()))
+            estimate = p(x_t, t, clip=True)
+            missed = (p.prediction.target(p.q, x_0, noise, t) - estimate.output).square().flatten(1).mean(1)
+            squared_error = (x_0 - estimate.x_0).square().flatten(1).mean(1)
+            terms.append(Term(now, bound_term(p, estimate, x_0, x_t, t).cpu(), squared_error.cpu()))
             simple.append(missed.cpu())
     return Losses(Bound.of(prior_term(p.q, x_0).cpu(), terms), torch.stack(simple[::-1], 1))
 

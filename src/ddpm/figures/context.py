@@ -22,7 +22,7 @@ CHAIN, FORWARD, LATENT, ENCODE, DECODE, BOUND, NOISED = range(1, 8)  # what a ge
 
 Event = Float[Tensor, "n *event"]
 Products: TypeAlias = tuple[drawing.Product, ...]
-Settings: TypeAlias = dict[str, dict[str, Any]]  # of each figure
+FigureSettings: TypeAlias = dict[str, dict[str, Any]]  # of each figure
 
 
 @dataclass(eq=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from ddpm.figures import bound, chains, drawing, neighbours
-from ddpm.figures.context import FigureContext, NamedFigure, Settings
+from ddpm.figures.context import FigureContext, FigureSettings, NamedFigure
 from ddpm.figures.interpolation import interpolation
 from ddpm.hardware import autocast, check_precision
 from ddpm.messages import say
@@ -32,7 +32,7 @@ class FigureSet:
     """The named figures of a context. Building it fails where the request is wrong."""
 
     def __init__(
-        self, context: FigureContext, names: list[str], settings: Settings, precision: str = "32-true"
+        self, context: FigureContext, names: list[str], settings: FigureSettings, precision: str = "32-true"
     ) -> None:
         self.context, self.settings, self.precision = context, settings, precision
         self.figures = [FIGURES[name] for name in dict.fromkeys(names)]

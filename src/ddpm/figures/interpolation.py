@@ -7,7 +7,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from ddpm.data.picture import Rule
+from ddpm.data.picture import PictureTransform
 from ddpm.data.pixels import to_unit
 from ddpm.figures import drawing
 from ddpm.figures.context import DECODE, ENCODE, FigureContext, Products, figure
@@ -35,9 +35,9 @@ def _from_split(context: FigureContext, index: int) -> Float[Tensor, "c h w"]:
 def _from_file(context: FigureContext, name: str) -> Float[Tensor, "c h w"]:
     path = Path(name).expanduser()
     channels, height, width = context.images.shape
-    rule = Rule(channels, height, width, background=(255, 255, 255))
+    transform = PictureTransform(channels, height, width, background=(255, 255, 255))
     try:
-        pixels = rule(path.read_bytes()).copy()
+        pixels = transform(path.read_bytes()).copy()
         with Image.open(path) as image:
             size = image.size
     except ValueError as error:

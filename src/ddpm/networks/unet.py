@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ddpm.networks.dropout import Dropout
 
-Features = Float[Tensor, "b c h w"]
+FeatureMap = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
 Norm = Callable[[int], nn.GroupNorm]  # makes the norm of a number of channels
 
@@ -113,7 +113,7 @@ class UNet(nn.Module):
         self.norm_out = norm(h)
         self.conv_out = conv(h, out_channels, 3, gain=NEAR_ZERO)
 
-    def forward(self, x: Features, t: Int[Tensor, " b"]) -> Float[Tensor, "b out h w"]:
+    def forward(self, x: FeatureMap, t: Int[Tensor, " b"]) -> Float[Tensor, "b out h w"]:
         embedding = time_embedding(t, self.channels, self.frequency_shift, self.time_scale)
         temb = F.silu(self.temb(embedding))  # every block would begin with this silu
         h = self.conv_in(x)
@@ -160,7 +160,7 @@ class Down(nn.Module):
         self.block, self.attn = nn.ModuleList(blocks), nn.ModuleList(attentions)
         self.downsample = downsample
 
-    def forward(self, h: Features, temb: Embedding, skips: list[Tensor]) -> Tensor:
+    def forward(self, h: FeatureMap, temb: Embedding, skips: list[Tensor]) -> Tensor:
         for block, attn in zip(self.block, self.attn, strict=True):
             h = attn(block(h, temb))
             skips.append(h)
@@ -177,7 +177,7 @@ class Middle(nn.Module):
         super().__init__()
         self.block_1, self.attn_1, self.block_2 = block_1, attn_1, block_2
 
-    def forward(self, h: Features, temb: Embedding) -> Features:
+    def forward(self, h: FeatureMap, temb: Embedding) -> FeatureMap:
         out: Tensor = self.block_2(self.attn_1(self.block_1(h, temb)), temb)
         return out
 
@@ -214,7 +214,7 @@ class ResBlock(nn.Module):
         self.conv2 = conv(out, out, 3, gain=NEAR_ZERO)
         self.nin_shortcut = nn.Identity() if channels == out else conv(channels, out, 1)
 
-    def forward(self, x: Features, temb: Embedding) -> Float[Tensor, "b out h w"]:
+    def forward(self, x: FeatureMap, temb: Embedding) -> Float[Tensor, "b out h w"]:
         h = self.conv1(F.silu(self.norm1(x)))
         from_time = self.temb_proj(temb)[:, :, None, None]
         if self.scale_shift:
@@ -239,7 +239,7 @@ class Attention(nn.Module):
         self.q, self.k, self.v = (conv(channels, channels, 1) for _ in range(3))
         self.proj_out = conv(channels, channels, 1, gain=NEAR_ZERO)
 
-    def forward(self, x: Features) -> Features:
+    def forward(self, x: FeatureMap) -> FeatureMap:
         h = self.norm(x)
         q, k, v = (
             layer(h).flatten(2).unflatten(1, (self.heads, -1)).transpose(2, 3) for layer in (self.q, self.k, self.v)
@@ -257,7 +257,7 @@ class Downsample(nn.Module):
         self.padding = (1, 1, 1, 1) if symmetric else (0, 1, 0, 1)
         self.conv = conv(channels, channels, 3, stride=2, padding=0)
 
-    def forward(self, x: Features) -> Float[Tensor, "b c h//2 w//2"]:
+    def forward(self, x: FeatureMap) -> Float[Tensor, "b c h//2 w//2"]:
         out: Tensor = self.conv(F.pad(x, self.padding))
         return out
 
@@ -276,7 +276,7 @@ class Upsample(nn.Module):
         twice = (torch.eye(4)[:3] + torch.eye(4)[1:]).flip(1)
         self.register_buffer("spread", torch.einsum("uy,vx->uvyx", twice, twice), persistent=False)
 
-    def forward(self, x: Features) -> Float[Tensor, "b c 2*h 2*w"]:
+    def forward(self, x: FeatureMap) -> Float[Tensor, "b c 2*h 2*w"]:
         kernel = torch.einsum("oiuv,uvyx->ioyx", self.conv.weight, self.spread)
         return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
 

@@ -10,7 +10,9 @@ from pathlib import Path
 from rich.console import Console
 
 from ddpm.files import write_whole
+from ddpm.messages import printable
 from ddpm.report import collect, page, table, texts
+from ddpm.report.run import Run
 from ddpm.runs import records
 
 WIDTH = 400  # characters of a printed line where there is no terminal
@@ -21,14 +23,13 @@ def publish(folders: Sequence[Path], out: Path) -> None:
     write(collect.within(folders), folders, out)
 
 
-def write(found: Sequence[collect.Run], folders: Sequence[Path], out: Path) -> None:
+def write(found: Sequence[Run], folders: Sequence[Path], out: Path) -> None:
     """Write and print the report on runs that have been collected already from `folders`."""
     made = table.of(found)
     kind = "Sweep " if records.folders(folders[0]) else ""
     title = f"{kind}{folders[0].resolve().name}" if len(folders) == 1 else f"{len(folders)} folders of runs"
-    html = page.render(
-        made, found, collect.shown(title), out
-    )  # first, since it notes in the runs which pictures cannot be read
+    # The page first, since it notes in the runs which pictures cannot be read.
+    html = page.render(made, found, printable(title), out)
     write_whole(out / "report.html", html)
     write_whole(out / "report.md", texts.markdown(made, out))
     write_whole(out / "report.csv", texts.every_run(made, found, out))

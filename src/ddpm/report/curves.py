@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
-from ddpm.report.collect import Curve, Run
+from ddpm.report.run import Curve, Run
 from ddpm.report.table import Line
 
 COLOURS = 6  # in the page's palette; further configurations use them again, dashed

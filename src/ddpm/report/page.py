@@ -10,9 +10,11 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ddpm.messages import printable
 from ddpm.report import curves
-from ddpm.report.collect import Run, bounded, shown
 from ddpm.report.pictures import Picture, newest
+from ddpm.report.reading import bounded
+from ddpm.report.run import Run
 from ddpm.report.settings import differences
 from ddpm.report.table import Column, Line, Table
 from ddpm.report.texts import link, minutes
@@ -124,8 +126,8 @@ def _files(run: Run) -> list[Path]:
 
 def _wandb(run: Run) -> tuple[str, str]:
     """The address at which W&B shows the run, and, for a run that was logged offline, the command that uploads it."""
-    url = shown((bounded(run, run.folder / "wandb" / "url") or b"")[:LONGEST_URL].decode(errors="replace"))
+    url = printable((bounded(run, run.folder / "wandb" / "url") or b"")[:LONGEST_URL].decode(errors="replace"))
     if url.startswith("https://"):
         return url, ""
     offline = sorted(path for path in (run.folder / "wandb").glob("offline-run-*") if path.is_dir())
-    return "", shown(f"wandb sync {' '.join(shlex.quote(str(path)) for path in offline)}") if offline else ""
+    return "", printable(f"wandb sync {' '.join(shlex.quote(str(path)) for path in offline)}") if offline else ""

@@ -7,7 +7,8 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from ddpm.report.collect import Run, bounded
+from ddpm.report.reading import bounded
+from ddpm.report.run import Run
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from ddpm.metrics import registry
-from ddpm.report.collect import Run
+from ddpm.report.run import Run
 from ddpm.report.settings import under
 
 # Parts of a protocol that belong to the compared method, by the beginning of their names: these may differ.

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from ddpm.config.roles import PRESETS, Role, role, tells_configurations_apart
-from ddpm.report.collect import Run
+from ddpm.report.run import Run
 
 # Columns only where a sweep varies them: hardware, and what the protocol of a number says of its measurement.
 ON_REQUEST = Role.HARDWARE | Role.MEASURING

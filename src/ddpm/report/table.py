@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ddpm.config.groups import group_names
+from ddpm.messages import printable
 from ddpm.metrics import registry
 from ddpm.metrics.registry import Quantity
 from ddpm.report import protocols
-from ddpm.report.collect import Run, shown, text
+from ddpm.report.run import Run, text
 from ddpm.report.settings import varying
 
 PROTOCOL = "protocol"  # the column that tells apart runs of one configuration that were measured differently
@@ -205,7 +206,7 @@ def _notes(made: Table, differing: dict[str, list[str]], void: Sequence[Column])
         notes.append("Means are over the runs that finished.")
     for part, values in differing.items():
         if protocols.of_method(part) or any(protocols.void(part, column.metric) for column in columns):
-            notes.append(f"Protocols differ in {part}: {shown(' / '.join(values))}.")
+            notes.append(f"Protocols differ in {part}: {printable(' / '.join(values))}.")
     if titles := [column.title for column in void if column.ranked]:
         notes.append(f"Measured by different protocols, so not ranked: {', '.join(titles)}.")
     for source in dict.fromkeys(text(run.expected.get("source", "")) for line in lines for run in line.runs):

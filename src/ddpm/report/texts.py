@@ -14,7 +14,8 @@ from rich.console import JustifyMethod
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from ddpm.report.collect import Run, shown
+from ddpm.messages import printable
+from ddpm.report.run import Run
 from ddpm.report.table import Line, Table
 
 NOTE = 60  # characters after which a note is wrapped in the terminal's table
@@ -61,7 +62,7 @@ def every_run(made: Table, runs: Sequence[Run], out: Path) -> str:
     for run in runs:
         values = [run.metrics.get(metric, {}).get(part) for metric, part in map(sources.__getitem__, headings)]
         folder = os.path.relpath(run.folder, out.resolve())
-        about = (run.seconds, run.training_seconds, run.status, run.why, run.fingerprint, shown(folder))
+        about = (run.seconds, run.training_seconds, run.status, run.why, run.fingerprint, printable(folder))
         writer.writerow([*(run.setting(key) for key in keys), *values, *about])
     return text.getvalue()
 

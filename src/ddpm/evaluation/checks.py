@@ -1,0 +1,67 @@
+"""What is refused before an evaluation begins."""
+
+from collections.abc import Mapping
+
+import torch
+
+from ddpm.data.dataset import Dataset
+from ddpm.data.kind import KINDS
+from ddpm.diffusion import budget
+from ddpm.evaluation.settings import EvaluationSettings
+from ddpm.hardware import check_precision
+from ddpm.metrics.features import FeatureExtractor
+from ddpm.metrics.metric import SampleMetric
+
+
+def check(
+    images: Dataset, extractor: FeatureExtractor, metrics: Mapping[str, SampleMetric], settings: EvaluationSettings
+) -> None:
+    """Check that what is asked for can be measured of this dataset with these features.
+
+    Args:
+        metrics: of samples, all that could be asked for, by name.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    _check_names(images, metrics, settings)
+    wanted = {name: metric for name, metric in metrics.items() if name in settings.metrics}
+    if wanted:
+        _check_features(images, extractor, wanted, settings)
+    check_precision(settings.precision)
+    if settings.evaluations is not None:
+        budget.split_budget(settings.evaluations)
+
+
+def _check_names(images: Dataset, metrics: Mapping[str, SampleMetric], settings: EvaluationSettings) -> None:
+    wanted, kind = set(settings.metrics), images.kind
+    known = (*metrics, *(each.bound for each in KINDS))
+    if unknown := sorted(wanted - {*known}):
+        raise ValueError(f"evaluation.metrics: {', '.join(unknown)} unknown; known are {', '.join(known)}")
+    fitting = [*(metrics if kind.has_features else ()), kind.bound]
+    if not wanted:
+        raise ValueError(f"evaluation.metrics is empty: choose from {', '.join(fitting)}")
+    if wrong := sorted(wanted - set(fitting)):
+        there = " or ".join(other.name for other in KINDS if other is not kind)
+        raise ValueError(
+            f"evaluation.metrics: {', '.join(wrong)} measures {there}, and {images.name} is {kind.name}: "
+            f"choose from {', '.join(fitting)}"
+        )
+
+
+def _check_features(
+    images: Dataset, extractor: FeatureExtractor, wanted: Mapping[str, SampleMetric], settings: EvaluationSettings
+) -> None:
+    extractor(torch.zeros(1, *images.shape, dtype=torch.uint8))  # does it take images of this shape?
+    for name, metric in wanted.items():
+        if metric.needs_logits and not extractor.has_logits:
+            raise ValueError(
+                f"features={extractor.name} has no classes, so no {name}: leave it out of evaluation.metrics"
+            )
+    for name, metric in wanted.items():
+        needs = f"{name} needs {metric.fewest} or more" + (f"; or {metric.remedy}" if metric.remedy else "")
+        if settings.num_samples < metric.fewest:
+            raise ValueError(f"evaluation.num_samples={settings.num_samples}: {needs}")
+        for split in settings.reference_splits if metric.needs_reference else []:
+            if (n := len(images.split(split))) < metric.fewest:
+                raise ValueError(f"evaluation.fid_split={split} has {n} images: {needs}")

@@ -1,0 +1,70 @@
+"""The protocol that every number carries: what it depends on besides the weights."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ddpm.data.dataset import Dataset
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import Sampler
+from ddpm.evaluation.settings import EvaluationSettings
+from ddpm.metrics import registry
+from ddpm.metrics.features import FeatureExtractor
+from ddpm.metrics.metric import SampleMetric
+
+
+def protocol_of(
+    p: ReverseProcess,
+    images: Dataset,
+    sampler: Sampler,
+    extractor: FeatureExtractor,
+    metrics: Mapping[str, SampleMetric],
+    settings: EvaluationSettings,
+) -> dict[str, Any]:
+    """Everything that the numbers depend on but the weights, and its fingerprint.
+
+    The number of processes is not among it: it does not change the numbers.
+
+    Args:
+        metrics: of samples, all that there are, by name.
+    """
+    protocol = {
+        "data": images.fingerprint,
+        "weights": settings.weights,
+        "sampler": {"name": type(sampler).__name__.lower(), **vars(sampler)},
+        "timesteps": p.q.T,
+        "evaluations_per_sample": sampler.num_evaluations(p.q.T),
+        "num_samples": settings.num_samples,
+        "features": extractor.protocol,
+        "feature_metrics": _of_metrics(metrics, settings),
+        "quantiser": "round(clamp(127.5 x + 127.5, 0, 255))",
+        "fid_reference": settings.fid_split,
+        "bound": {
+            "images": {split: settings.bound_count(images, split) for split in settings.bound_splits},
+            "evaluations": settings.evaluations or p.q.T,
+            "decoder": images.kind.decoder_name(settings.decoder),
+            "x_0": "clipped to [-1, 1]",
+        },
+        "precision": settings.precision,
+        "chunk": settings.chunk,
+        "seed": settings.seed,
+    }
+    text = json.dumps(protocol, sort_keys=True, default=str)
+    return {**protocol, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
+
+
+def digest_of_weights(p: ReverseProcess) -> str:
+    """SHA-256 of the network's weights, with their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(p.network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _of_metrics(metrics: Mapping[str, SampleMetric], settings: EvaluationSettings) -> dict[str, Any]:
+    """The shipped metrics' parts always, as in every protocol so far; a further metric's only if it is measured."""
+    shipped = registry.shipped()
+    counted = [metric for name, metric in metrics.items() if name in shipped or name in settings.metrics]
+    return {name: value for metric in counted for name, value in metric.protocol.items()}
