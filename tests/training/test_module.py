@@ -1,0 +1,213 @@
+"""Training by train.py is held against a loop that is written out here, after the paper's and Adam's equations.
+
+The loop shares the network and the stored bytes of the data with the package, nothing else: the random draws are keyed
+anew, and beta_t, the loss, the weights of the draws, clipping, Adam, the learning rate and the average are spelled out.
+"""
+
+import copy
+import csv
+import math
+
+import numpy as np
+import pytest
+import reference
+import torch
+from PIL import Image
+
+import train
+from ddpm import build
+from ddpm.config.compose import compose
+from ddpm.data.kind import IMAGES
+from ddpm.diffusion.budget import estimate_bound
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.reverse import ReverseProcess
+
+T, STEPS, BATCH, SEED = 9, 7, 12, 5
+LR, CLIP, DECAY, WARMUP, HISTORY, SHARE = 1e-2, 0.4, 0.8, 3, 1, 0.2
+ALPHA_BARS = np.cumprod(1 - reference.linear(T, 1e-4, 0.3))
+SETTINGS = [
+    *("logger=csv", f"seed={SEED}", f"max_steps={STEPS}", f"schedule.T={T}", "schedule.beta_T=0.3"),
+    *("sampler.steps=3", f"loader.batch_size={BATCH}", f"optimizer={{lr:{LR},warmup:{WARMUP},grad_clip:{CLIP}}}"),
+    *(f"ema.decay={DECAY}", "every={log:1,validation:4,samples:100,checkpoint:100}"),
+    *("network.channels=8", "network.channel_mult=[1,1]", "network.groups=4", "network.attention_resolutions=[4]"),
+]
+
+
+def draws(*key):
+    seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0])
+    return torch.Generator().manual_seed(seed)
+
+
+def seed_dropout(*key):
+    torch.default_generator.manual_seed(int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]))
+
+
+class Importance:
+    """Nichol & Dhariwal 2021, Eq. (18), with the last loss at each t."""
+
+    def __init__(self):
+        self.losses = {}
+
+    def probabilities(self):
+        if len(self.losses) < T:
+            return np.full(T, 1 / T)
+        root = np.array([self.losses[t] for t in range(1, T + 1)])
+        return (1 - SHARE) * root / root.sum() + SHARE / T
+
+    def sample(self, n, draw):
+        p = self.probabilities()
+        u = torch.rand(n, generator=draw, dtype=torch.float64).numpy()
+        t = np.array([1 + int((np.cumsum(p) <= each).sum()) for each in u])
+        return torch.tensor(t), torch.tensor(1 / (T * p[t - 1]), dtype=torch.float32)
+
+    def update(self, t, losses):
+        self.losses |= dict(zip(t.tolist(), losses.tolist(), strict=True))
+
+
+class UniformTimes:
+    def sample(self, n, draw):
+        return torch.randint(1, T + 1, (n,), generator=draw), torch.ones(n)
+
+    def update(self, t, losses):
+        pass
+
+
+def gradient_of(network, images, step, times, *, flips, accumulate):
+    """The gradient of step `step`'s loss, and t and the loss of each example."""
+    n = len(images)
+    epochs = [torch.randperm(n, generator=draws(SEED, epoch)) for epoch in range(1 + (step + 1) * BATCH // n)]
+    indices = torch.cat(epochs)[step * BATCH : (step + 1) * BATCH]
+    draw = draws(SEED, step)
+    t, weight = times.sample(BATCH, draw)
+    noise = torch.randn((BATCH, *images.shape[1:]), generator=draw)
+    x_0 = images[indices].float() / 127.5 - 1
+    if flips:
+        mirrored = torch.rand(BATCH, generator=draw) < 0.5
+        x_0 = torch.stack([x.flip(2) if m else x for x, m in zip(x_0, mirrored, strict=True)])
+    abar = torch.tensor(ALPHA_BARS, dtype=torch.float32)[t - 1].reshape(-1, 1, 1, 1)
+    x_t = abar.sqrt() * x_0 + (1 - abar).sqrt() * noise
+    network.zero_grad()
+    losses = []
+    for part in range(accumulate):
+        mine = slice(part * BATCH // accumulate, (part + 1) * BATCH // accumulate)
+        seed_dropout(SEED, step, part + 1)
+        loss = (network(x_t[mine], t[mine] - 1) - noise[mine]).square().mean((1, 2, 3))
+        ((weight[mine] * loss).sum() / BATCH).backward()
+        losses.append(loss.detach())
+    times.update(t, torch.cat(losses))
+    return [w.grad.clone() for w in network.parameters()], t, torch.cat(losses)
+
+
+def by_hand(network, images, *, anneal, flips, accumulate, times):
+    """The rows that metrics.csv should have, the trained network, and after each step the weights and their average."""
+    weights = list(network.parameters())
+    average, raw, averages, rows = [w.detach().clone() for w in weights], {}, {}, {}
+    moment, square = [torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights]
+    network.train()
+    for step in range(STEPS):
+        gradient, t, loss = gradient_of(network, images, step, times, flips=flips, accumulate=accumulate)
+        norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradient))
+        lr = LR * min(step / WARMUP, 1) * (1 - step / STEPS if anneal else 1)
+        rows[step + 1] = {"train/loss": loss.mean(), "train/gradient_norm": norm, "train/learning_rate": lr}
+        for k in range(4):
+            inside = loss[((t - 1) * 4 // T) == k]
+            rows[step + 1] |= {f"train/loss_quarter_{k + 1}": inside.mean()} if len(inside) else {}
+        with torch.no_grad():
+            for w, g, m, v, a in zip(weights, gradient, moment, square, average, strict=True):
+                g *= min(1.0, CLIP / norm)
+                m.mul_(0.9).add_(0.1 * g)
+                v.mul_(0.999).add_(0.001 * g * g)
+                unbiased = (v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
+                w -= lr * m / (1 - 0.9 ** (step + 1)) / unbiased
+                a.mul_(DECAY).add_((1 - DECAY) * w)
+        averages[step + 1] = [a.clone() for a in average]
+        raw[step + 1] = [w.detach().clone() for w in weights]
+    return rows, network, raw, averages
+
+
+def logged(path):
+    """The numbers of metrics.csv by step."""
+    rows = {}
+    for line in csv.DictReader(path.read_text().splitlines()):
+        rows.setdefault(int(line["step"]), {}).update({k: float(v) for k, v in line.items() if v and k != "step"})
+    return rows
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """40 coloured pictures, of which no two rows, columns or channels are alike."""
+    folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    for split, n in (("train", 31), ("test", 7)):
+        (folder / split).mkdir()
+        for k in range(n):
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / split / f"{k:02d}.png")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("dropout", "anneal", "flips", "accumulate", "importance"),
+    [
+        pytest.param(0.0, False, False, 1, False, id="paper"),
+        pytest.param(0.3, True, True, 2, False, id="dropout, annealed, mirrored, in two micro-batches"),
+        pytest.param(0.3, False, True, 1, True, id="importance-sampled times"),
+    ],
+)
+def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, importance, pictures, workspace):
+    settings = [
+        *SETTINGS,
+        *("data=folder", f"data.path={pictures}", "data.size=[8,8]", f"data.horizontal_flip={flips}"),
+        *(f"network.dropout={dropout}", f"optimizer.anneal={anneal}", f"trainer.accumulate={accumulate}"),
+        *(f"out={workspace / 'run'}", "features=inception", "trainer.precision=32-true"),
+    ]
+    if importance:
+        settings += [
+            "timesteps=loss_second_moment",
+            f"+timesteps.history={HISTORY}",
+            f"+timesteps.uniform_share={SHARE}",
+        ]
+    train.train(settings)
+
+    config = compose(settings)
+    images = build.dataset(config)
+    network = build.network(config, images)
+    first = copy.deepcopy(network)
+    examples = [images.split(split).__getitems__(list(range(n))) for split, n in (("train", 31), ("test", 7))]
+    times = Importance() if importance else UniformTimes()
+    rows, network, raw, averages = by_hand(
+        network, examples[0], anneal=anneal, flips=flips, accumulate=accumulate, times=times
+    )
+
+    saved = torch.load(workspace / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    for (name, trained), start, average in zip(
+        network.named_parameters(), first.parameters(), averages[STEPS], strict=True
+    ):
+        torch.testing.assert_close(saved[f"p.network.{name}"], trained.detach(), rtol=1e-4, atol=LR / 300)
+        torch.testing.assert_close(saved[f"p_ema.network.{name}"], average, rtol=1e-4, atol=LR / 300)
+        if not name.endswith("k.bias"):  # which softmax ignores; the others have moved much further than the tolerance
+            assert (trained - start).abs().max() > LR / 10, name
+    if importance:
+        assert len(times.losses) == T  # the draws have become uneven
+
+    found = logged(workspace / "run/metrics.csv")
+    for step, row in rows.items():
+        here = {name: value for name, value in found[step].items() if name in row or "quarter" in name}
+        assert here == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-4)
+
+    validated = {step: value for step, row in found.items() for name, value in row.items() if "bits_per_dim" in name}
+    assert validated.keys() == {4}
+    for step, bits in validated.items():
+        assert bits == pytest.approx(bound_of(config, network, averages[step], examples[1]), rel=1e-5)
+        assert bits != pytest.approx(bound_of(config, network, raw[step], examples[1]), rel=1e-3)
+
+
+def bound_of(config, network, weights, images):
+    """The estimate of the bound in bits/dim, with these weights, of the test split: one chunk of it."""
+    measured = copy.deepcopy(network).eval()
+    with torch.no_grad():
+        for mine, weight in zip(measured.parameters(), weights, strict=True):
+            mine.copy_(weight)
+        axes = [build.instantiate(config[axis]) for axis in ("prediction", "variance")]
+        p = ReverseProcess(measured, ForwardProcess(build.instantiate(config.schedule)), *axes, IMAGES.decoder("tanh"))
+        x_0 = images.float() / 127.5 - 1
+        nats = estimate_bound(p, x_0, draws(SEED, 0), num_timesteps=T).nats
+    return float(nats.mean()) / (images[0].numel() * math.log(2))
