@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, run
+from commands import ROOT, Fork, run
 from PIL import Image
 
 SMOKE = ["debug=smoke", "logger=csv"]
@@ -161,8 +161,8 @@ class Hostile:
 
 def test_an_existing_run_is_never_overwritten(trained, workspace):
     target = workspace / "a run, with = and [brackets]"
-    run("train.py", *SMOKE, f"out={target}", cwd=workspace)
+    Fork("train.py", *SMOKE, f"out={target}", cwd=workspace).wait()
     config = (target / "config.yaml").read_bytes()
     assert "is not empty" in run("train.py", *SMOKE, f"out={target}", cwd=workspace, code=2).stderr
     assert (target / "config.yaml").read_bytes() == config
-    run("evaluate.py", f"ckpt={target}", *SMOKE, cwd=workspace)
+    Fork("evaluate.py", f"ckpt={target}", *SMOKE, cwd=workspace).wait()

@@ -8,21 +8,16 @@ import numpy as np
 import pytest
 import torch
 from evaluated import SMALL, evaluated, made, process
-from omegaconf import OmegaConf
-from PIL import Image
 from torch import multiprocessing
 
 from ddpm import build
 from ddpm.config.compose import compose
-from ddpm.config.errors import RequestError
-from ddpm.config.groups import options_of
 from ddpm.data.pixels import to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.evaluation.chunks import Chunks
 from ddpm.evaluation.samples import Samples
 from ddpm.launch import Rank
 from ddpm.randomness import generator
-from ddpm.report import published
 from ddpm.runs import folders
 
 CPU = torch.device("cpu")
@@ -147,12 +142,29 @@ def test_both_splits_and_their_gap(alone):
     assert 0 <= metrics["precision"]["value"] <= 1
 
 
-def test_real_images_are_never_held_against_themselves(alone):
+def frechet_distance(a, b):
+    """Heusel et al. 2017, in numpy: the trace of the root by eigenvalues of the product."""
+    means, covariances = zip(*((x.mean(0), np.cov(x, rowvar=False)) for x in (a, b)), strict=True)
+    roots = np.linalg.eigvals(covariances[0] @ covariances[1]).real.clip(min=0)
+    return float(
+        ((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0] + covariances[1]) - 2 * np.sqrt(roots).sum()
+    )
+
+
+def test_real_images_are_held_against_the_other_split(alone):
+    """The floor of README: as many real images as there are samples, never against their own split."""
     _, results = alone
-    assert results.real["fid"]["reference"] == "train"
-    assert results.real["fid"]["n"] == 101
-    assert results.real["fid"]["value"] > 1  # test images against train
-    assert results.real["fid_test"]["value"] > 1  # train images against test
+    _, evaluation = made()
+    images = {split: evaluation.images.split(split) for split in ("train", "test")}
+    features = {
+        split: evaluation.extractor(of.__getitems__(list(range(len(of))))).pool.double().numpy()
+        for split, of in images.items()
+    }
+    for name, reference, shown in (("fid", "train", "test"), ("fid_test", "test", "train")):
+        assert results.real[name]["reference"] == reference
+        assert results.real[name]["n"] == 101
+        by_hand = frechet_distance(features[shown][:101], features[reference])
+        assert results.real[name]["value"] == pytest.approx(by_hand, rel=1e-3)
 
 
 def test_an_estimate_is_near_the_bound_and_says_what_it_is(alone, workspace, capsys):
@@ -165,15 +177,24 @@ def test_an_estimate_is_near_the_bound_and_says_what_it_is(alone, workspace, cap
     assert found.protocol["fingerprint"] != alone[1].protocol["fingerprint"]
 
 
+def test_the_error_of_an_estimate_is_the_deviation_of_repeated_ones(workspace):
+    """Over 16 seeds the deviation is known to 18 %: three of these are allowed."""
+    settings = ["evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=8", "network.channels=8"]
+    found = [evaluated(*settings, f"evaluation.seed={k}").metrics["bits_per_dim"] for k in range(16)]
+    deviation = np.std([each["value"] for each in found], ddof=1)
+    stated = math.sqrt(np.mean([each["stderr_of_estimate"] ** 2 for each in found]))
+    assert 1 / 1.55 < stated / deviation < 1.55
+
+
 def test_an_estimate_outlines_the_curves_of_the_bound(workspace):
     """At every t: the term, the rate from there on and the error of the x_0 estimate."""
-    settings = ["schedule.T=300", "evaluation.metrics=[bits_per_dim]"]
+    settings = ["schedule.T=120", "evaluation.metrics=[bits_per_dim]"]
     whole = evaluated(*settings).curves
     outlined = evaluated(*settings, "evaluation.bits_per_dim.evaluations=100").curves
     assert outlined.keys() == whole.keys()
     for name, tolerance in (("t", 0), ("term", 0.15), ("rate_bits_per_dim", 0.05), ("rmse", 0.05)):
         ours, theirs = (np.array(curves[name]) for curves in (outlined, whole))
-        assert ours.shape == (300,)
+        assert ours.shape == (120,)
         assert np.median(np.abs(ours / theirs - 1)) <= tolerance, name
         assert abs(ours[0] / theirs[0] - 1) <= tolerance, name
     assert 0 < np.median(outlined["term_stderr"]) < np.median(outlined["term"])
@@ -208,105 +229,3 @@ def test_statistics_of_the_reference_are_computed_once(workspace):
     assert evaluated(fid).metrics == first
     evaluated(fid, "evaluation.chunk=30")
     assert len(list(statistics.iterdir())) == 2
-
-
-@pytest.mark.parametrize("keep", ["images", "npz"])
-def test_samples_are_kept_on_request(workspace, keep):
-    p, evaluation = made("evaluation.metrics=[fid]")
-    results = evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out")
-    samples = torch.cat(list(results.samples())).permute(0, 2, 3, 1).numpy()
-    results.publish(workspace / "out", [], 0, keep)
-    assert not (workspace / "out" / folders.UNFINISHED).exists()
-    if keep == "npz":
-        found = np.load(workspace / "out" / "samples.npz")["arr_0"]
-    else:
-        files = sorted((workspace / "out" / "images").iterdir())
-        assert [files[0].name, files[-1].name] == ["000.png", "100.png"]
-        found = np.stack([np.asarray(Image.open(file))[..., None] for file in files])
-    assert found.dtype == np.uint8
-    assert np.array_equal(found, samples)
-    assert found.shape == (101, 8, 8, 1)
-
-
-def test_a_second_metric_joins_the_first(workspace):
-    for metric in ("fid", "bits_per_dim"):
-        p, evaluation = made(f"evaluation.metrics=[{metric}]")
-        evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
-    content = json.loads((workspace / "out" / "results.json").read_text())
-    assert set(content["metrics"]) == {"fid", "bits_per_dim"}
-    assert (workspace / "out" / "rate_distortion.csv").read_text().startswith("reverse_step,t,rate_bits_per_dim,rmse\n")
-    p, evaluation = made("evaluation.metrics=[fid]", "seed=2")
-    evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
-    assert set(json.loads((workspace / "out" / "results.json").read_text())["metrics"]) == {"fid"}
-
-
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        (["evaluation.metrics=[fdi]"], "fdi unknown; known are"),
-        (["evaluation.metrics=[]"], "is empty"),
-        (["evaluation.metrics=[bound_nats]"], "measures points"),
-        (["evaluation.num_samples=9"], "10 or more"),
-        (["evaluation.num_samples=49"], "kid needs 50 or more"),
-        (["evaluation.num_samples=400", "evaluation.kid.subset_size=300"], "has 297 images: kid needs 300"),
-        (["evaluation.num_samples=1", "evaluation.metrics=[fid]"], "at least 2"),
-        (["evaluation.bits_per_dim.evaluations=5"], "at least 6"),
-        (["evaluation.precision=bf16-true"], "use 32-true or bf16-mixed"),
-        (["evaluation.bits_per_dim.decoder=logistic"], "tanh"),
-        (["evaluation.fid_split=validation"], "train, test or both"),
-        (["recipe=swiss_roll", "sampler.steps=5", "evaluation.metrics=[fid]"], "swiss_roll is points"),
-    ],
-)
-def test_what_cannot_be_measured_is_refused(overrides, message):
-    with pytest.raises((ValueError, RequestError), match=message):
-        made(*overrides)
-
-
-def test_a_damaged_chunk_is_made_again(tmp_path):
-    chunks = Chunks(4, 0, Rank(0, 1, CPU), tmp_path)
-    rows = torch.arange(8.0).reshape(4, 2)
-    assert torch.equal(chunks.once("what", 0, lambda: rows), rows)
-    assert torch.equal(chunks.once("what", 0, lambda: rows + 1), rows)
-    chunks.path("what", 0).write_bytes(b"")
-    assert torch.equal(chunks.once("what", 0, lambda: rows + 1), rows + 1)
-
-
-# --- published values ------------------------------------------------------------------------------------------------
-
-
-def verdicts(*overrides, step=800_000, **values):
-    config = compose(["recipe=cifar10", *overrides])
-    return {
-        entry["metric"]: entry["verdict"]
-        for entry in published.compare(config, {name: {"value": value} for name, value in values.items()}, step)
-    }
-
-
-def test_published_values_pass_or_fail():
-    assert verdicts(fid=3.2, bits_per_dim=3.9) == {"fid": "PASS", "bits_per_dim": "FAIL"}
-    assert verdicts("experiment=table2_mu_vlb_learned", fid=23.0) == {"fid": "PASS"}
-    assert verdicts("experiment=table2_mu_simple", fid=3.2) == {}  # the paper leaves the row blank
-
-
-def test_what_is_not_the_published_protocol_is_said_and_not_judged():
-    found = verdicts("evaluation.num_samples=10_000", fid=3.2, bits_per_dim=3.75)
-    assert "evaluation.num_samples=10000 instead of 50000" in found["fid"]
-    assert found["bits_per_dim"] == "PASS"  # the number of samples is not its business
-    assert "step 1,000 of 800,000" in verdicts(fid=3.2, step=1000)["fid"]
-    assert "prediction" in verdicts("prediction=x0", fid=3.2)["fid"]
-    assert verdicts("seed=7", "trainer.precision=bf16-mixed", "data.path=elsewhere", fid=3.2)["fid"] == "PASS"
-    config = compose(["recipe=lsun_church"])
-    (entry,) = published.compare(config, {"fid": {"value": 7.9}}, 1_200_000)
-    assert "StyleGAN2" in entry["verdict"]
-
-
-def test_every_expectation_is_complete():
-    for kind in ("recipe", "experiment"):
-        for name in options_of(kind):
-            config = compose([f"recipe={name}"] if kind == "recipe" else ["recipe=cifar10", f"experiment={name}"])
-            for values in OmegaConf.to_container(config.expected).values():
-                assert values["source"]
-                for metric, value in values.items():
-                    if metric != "source":
-                        assert value["value"] > 0
-                        assert value["tolerance"] > 0

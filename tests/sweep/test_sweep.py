@@ -15,7 +15,7 @@ from torture import assert_same_run, content, reached, until
 from ddpm.runs import records
 
 TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false"]
-LONG = [*TINY, "max_steps=90", "every={log: 1, validation: 40, samples: 60, checkpoint: 10}"]
+LONG = [*TINY, "max_steps=60", "every={log: 1, validation: 30, samples: 40, checkpoint: 10}"]
 
 
 class Sweep:
@@ -127,7 +127,7 @@ def test_a_sweep_whose_cells_all_turn_out_to_be_wrong_was_a_wrong_request(tmp_pa
 
 def tortured(cwd, kills, seed):
     """Kill the sweep, a cell of it, or both, at `kills` moments. Every cell must end as if it had been left alone."""
-    settings, seeds = [*LONG, "evaluate_after=true", "max_steps=60"], range(1, 2 + kills // 3)
+    settings, seeds = [*LONG, "evaluate_after=true", "max_steps=40"], range(1, 2 + kills // 3)
     command = [*settings, f"seed={','.join(map(str, seeds))},0"]
     dice, done, resume = random.Random(seed), 0, []
     for number in range(kills):
@@ -135,7 +135,7 @@ def tortured(cwd, kills, seed):
         if not within(60, lambda sweep=sweep: (cwd / "runs/sweeps/latest").exists() and sweep.children(), sweep):
             break  # all have finished
         resume = [f"resume={sweep.folder}"]
-        time.sleep(dice.uniform(0, 8))
+        time.sleep(dice.uniform(0, 6))
         running = sweep.children()
         victims = {0: [sweep.fork.process.pid], 1: running, 2: [sweep.fork.process.pid, *running]}[number % 3]
         if sweep.running and victims:

@@ -16,6 +16,7 @@ from PIL import Image
 
 import train
 from ddpm import build
+from ddpm.checkpoints import checkpoint
 from ddpm.config.compose import compose
 from ddpm.data.kind import IMAGES
 from ddpm.diffusion.budget import estimate_bound
@@ -181,10 +182,14 @@ def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, im
     for (name, trained), start, average in zip(
         network.named_parameters(), first.parameters(), averages[STEPS], strict=True
     ):
-        torch.testing.assert_close(saved[f"p.network.{name}"], trained.detach(), rtol=1e-4, atol=LR / 300)
-        torch.testing.assert_close(saved[f"p_ema.network.{name}"], average, rtol=1e-4, atol=LR / 300)
-        if not name.endswith("k.bias"):  # which softmax ignores; the others have moved much further than the tolerance
-            assert (trained - start).abs().max() > LR / 10, name
+        if name.endswith("k.bias"):  # which softmax ignores: its gradient is rounding
+            continue
+        moved = (trained - start).norm()
+        assert moved > LR / 10, name
+        assert (saved[f"p.network.{name}"] - trained).norm() < 1e-3 * moved, name
+        assert (saved[f"p_ema.network.{name}"] - average).norm() < 1e-3 * moved, name
+    for name, weight in checkpoint.load(workspace / "run").weights.items():  # as evaluation and the library read them
+        assert torch.equal(weight, saved[f"p_ema.network.{name}"])
     if importance:
         assert len(times.losses) == T  # the draws have become uneven
 

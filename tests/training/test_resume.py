@@ -12,12 +12,9 @@ import numpy as np
 import pytest
 import torch
 from commands import Fork
-from filelock import FileLock
 from PIL import Image
 from safetensors.torch import load_file
 from torture import assert_same_run, content, metrics, reached, until
-
-from ddpm.runs import folders
 
 SETTINGS = [
     "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.horizontal_flip=true",
@@ -242,9 +239,3 @@ def test_numbers_that_are_not_finite_leave_the_batch_behind(workplace):
     assert kept["batch"].shape == (16, 1, 8, 8)
     assert kept["t"].shape == kept["loss"].shape == (16,)
     assert not kept["gradient_norm"].isfinite()
-
-
-def test_two_processes_do_not_share_a_run_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(folders, "PATIENCE", 0.1)
-    with FileLock(tmp_path / ".lock"), pytest.raises(OSError, match="another process is at work"):
-        folders.lock(tmp_path)

@@ -51,6 +51,7 @@ def link_latest(folder: Path, link: Path) -> None:
     """Point `link` at `folder`, atomically; where the file system has no links, do without."""
     temporary = link.with_name(f".{link.name}.{os.getpid()}")
     try:
+        link.parent.mkdir(parents=True, exist_ok=True)
         temporary.symlink_to(os.path.relpath(folder, link.parent.absolute()))
         temporary.replace(link)
     except OSError:
