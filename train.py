@@ -2,7 +2,7 @@
 
 from ddpm.config import command
 from ddpm.config.errors import request_errors
-from ddpm.config.saved import plain
+from ddpm.config.saved import plain, sign
 from ddpm.messages import say
 from ddpm.report import published
 from ddpm.runs import folders
@@ -27,6 +27,7 @@ def train(overrides: list[str]) -> None:
             if saved.step == config.max_steps and not saved.pending and (saved.evaluated or not config.evaluate_after):
                 say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
                 return
+        sign(config)
         loggers.check(config)
         images = build.dataset(config)
         data, module = build.data_module(config, images), build.module(config, images)

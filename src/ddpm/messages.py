@@ -11,13 +11,18 @@ LONGEST = 1000  # characters of a text of somebody else's that is shown
 def say(*lines: str) -> None:
     """Print on rank 0."""
     if is_rank_zero():
-        print("\n".join(lines), flush=True)
+        print(visible("\n".join(lines)), flush=True)
 
 
 def warn(*lines: str) -> None:
     """Print a warning on rank 0, to stderr."""
     if is_rank_zero():
-        print("warning: " + "\n".join(lines), file=sys.stderr, flush=True)
+        print(visible("warning: " + "\n".join(lines)), file=sys.stderr, flush=True)
+
+
+def visible(text: str) -> str:
+    """The text with its control characters made visible, line ends aside: part of it may be a stranger's."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
 def printable(value: Any) -> str:

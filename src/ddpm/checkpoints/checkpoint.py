@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from ddpm.checkpoints import converters, hub, safe_reading
-from ddpm.config.moved import translated
+from ddpm.config import trust
 from ddpm.files import whole_file
-from ddpm.messages import warn
+from ddpm.messages import printable, warn
 
 EMA_PREFIX = "p_ema.network."
 EXPORTED = "model.safetensors"  # of `ddpm.checkpoints.export` in our own format
@@ -89,7 +89,7 @@ def load(path: str | Path) -> Checkpoint:
     if file.suffix == ".safetensors":
         weights, metadata = safe_reading.read_safetensors(file)
         if {"config", "global_step"} <= metadata.keys():
-            return Checkpoint(file, translated(json.loads(metadata["config"])), weights, int(metadata["global_step"]))
+            return _exported(file, weights, metadata)
         return _foreign(file, converters.from_content(weights, file))
     content = safe_reading.read(file)
     if not (isinstance(content, dict) and {"state_dict", "config", "global_step"} <= content.keys()):
@@ -100,7 +100,10 @@ def load(path: str | Path) -> Checkpoint:
     weights = {
         str(key).removeprefix(EMA_PREFIX): value for key, value in state.items() if str(key).startswith(EMA_PREFIX)
     }
-    return Checkpoint(file, translated(saved), weights, step, bool(content.get("pending")), content.get("data"))
+    check_weights(weights, file)
+    data = content.get("data")
+    config = trust.of_file(saved, file)
+    return Checkpoint(file, config, weights, step, bool(content.get("pending")), None if data is None else str(data))
 
 
 def newest(run: Path) -> Checkpoint | None:
@@ -178,6 +181,33 @@ def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str
     return "; ".join(parts) or None
 
 
+def check_weights(weights: Mapping[str, Any], file: Path) -> None:
+    """Check that weights are tensors of finite real numbers.
+
+    Raises:
+        ValueError: one is not.
+    """
+    for name, value in weights.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{file} is refused: {printable(name)} is a {type(value).__name__}, not a tensor")
+        if value.layout != torch.strided or not value.is_floating_point():
+            raise ValueError(f"{file} is refused: {printable(name)} does not hold real numbers ({value.dtype})")
+        if not value.isfinite().all():
+            raise ValueError(f"{file} is refused: {printable(name)} holds numbers that are not finite")
+
+
+def _exported(file: Path, weights: dict[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
+    try:
+        saved, step = json.loads(metadata["config"]), int(metadata["global_step"])
+    except (ValueError, RecursionError):
+        saved = None
+    if not isinstance(saved, dict):
+        raise ValueError(f"{file} is an exported model whose description cannot be read")
+    check_weights(weights, file)
+    return Checkpoint(file, trust.of_file(saved, file), weights, step)
+
+
 def _foreign(path: Path, found: converters.Converted) -> Checkpoint:
+    check_weights(found.weights, path)
     config = {"foreign": found.layout, "stated": found.stated, "assumed": found.assumed}
     return Checkpoint(path, config, found.weights, found.step)

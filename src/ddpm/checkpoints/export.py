@@ -19,6 +19,7 @@ from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.checkpoints.converters.diffusers import to_theirs
+from ddpm.config import trust
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of, quote_paths, split_keys
@@ -248,8 +249,8 @@ def _betas(p: ReverseProcess, config: DictConfig) -> dict[str, Any]:
 
 
 def _portable(config: DictConfig) -> dict[str, Any]:
-    """The configuration without the paths of this machine."""
-    return {key: value for key, value in plain(config).items() if key not in ("ckpt", "out")}
+    """The configuration without anything of this machine and this user."""
+    return trust.with_defaults(plain(config))
 
 
 def main(arguments: list[str]) -> int:

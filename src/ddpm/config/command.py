@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse, quote_paths
 from ddpm.config.groups import CONF
+from ddpm.messages import visible
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
 
 INFORMATIONAL = (
@@ -43,11 +44,11 @@ def guarded(main: Callable[[], int]) -> NoReturn:
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
         if is_rank_zero():
-            print(f"error: {error}", file=sys.stderr)
+            print(visible(f"error: {error}"), file=sys.stderr)
         code = 2
     except RunFailedError as error:
         if is_rank_zero():
-            print(f"error: {error}", file=sys.stderr)
+            print(visible(f"error: {error}"), file=sys.stderr)
         code = 1
     except StoppedError as stop:
         if is_rank_zero():

@@ -1,7 +1,7 @@
 """From the words of a command line to a checked configuration, and one readable line for what is wrong with them."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import hydra
@@ -48,6 +48,25 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         if reason := refuse(config):
             raise RefusedError(reason)
     return config
+
+
+def defaults_of(choices: Mapping[Any, Any]) -> dict[str, Any]:
+    """What conf/ alone says for these options of its groups; options that it does not have are passed over."""
+    known = [
+        f"{group}={option}" if isinstance(option, str) else f"{group}=[{','.join(map(str, option))}]"
+        for group, option in choices.items()
+        if group in group_names() and group != "metric" and _has(group, option)
+    ]
+    with hydra_context():
+        config = hydra.compose("train", overrides=known)
+    container: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
+    return container
+
+
+def _has(group: str, option: Any) -> bool:
+    if isinstance(option, list) and group in SEVERAL:
+        return bool(option) and all(_has(group, each) for each in option)
+    return isinstance(option, str) and option in options_of(group)
 
 
 def all_metrics(config_name: str) -> list[str]:

@@ -24,6 +24,7 @@ class Role(Flag):
     RUN = auto()  # what happens beside the steps of a run
     BOOKKEEPING = auto()  # what is kept, shown and logged, and under which name
     PRESET = auto()  # a group whose options set other keys
+    WHERE = auto()  # where to read, write, log and compute, and consents: the user's to say, never a file's
     MEASURING = SAMPLES | BOUND
 
 
@@ -38,11 +39,11 @@ ROLES = {
     "prediction": Role.MODEL,
     "variance": Role.MODEL,
     "data": Role.DATA,
-    "data.path": Role.HARDWARE,
-    "data.root": Role.HARDWARE,
-    "data.array_gib": Role.HARDWARE,
+    "data.path": Role.HARDWARE | Role.WHERE,
+    "data.root": Role.HARDWARE | Role.WHERE,
+    "data.array_gib": Role.HARDWARE | Role.WHERE,
     "loader.batch_size": Role.TRAINING,
-    "loader.num_workers": Role.HARDWARE,
+    "loader.num_workers": Role.HARDWARE | Role.WHERE,
     "objective": Role.TRAINING,
     "weighting": Role.TRAINING,
     "timesteps": Role.TRAINING,
@@ -50,11 +51,12 @@ ROLES = {
     "ema": Role.TRAINING,
     "max_steps": Role.LENGTH,
     "seed": Role.DRAWS,
-    "trainer": Role.HARDWARE,
+    "trainer": Role.HARDWARE | Role.WHERE,
     "trainer.precision": Role.HARDWARE | Role.TRAINING,
     "sampler": Role.SAMPLING,
     "features": Role.SAMPLES,
-    "features.weights": Role.SAMPLES | Role.HARDWARE,
+    "features.weights": Role.SAMPLES | Role.HARDWARE | Role.WHERE,
+    "features.trust": Role.SAMPLES | Role.WHERE,
     "metric": Role.PRESET,
     "evaluation": Role.MEASURING,
     "evaluation.metrics": Role.MEASURING | Role.BOOKKEEPING,
@@ -67,19 +69,20 @@ ROLES = {
     "evaluation.seed": Role.MEASURING | Role.DRAWS,
     "every": Role.RUN,
     "evaluate_after": Role.RUN,
-    "resume": Role.RUN,
+    "resume": Role.RUN | Role.WHERE,
     "optimized_metric": Role.RUN,
     "expected": Role.RUN,
     "name": Role.RUN,
-    "out": Role.BOOKKEEPING,
-    "ckpt": Role.BOOKKEEPING,
-    "keep": Role.BOOKKEEPING,
-    "figures": Role.BOOKKEEPING,
-    "figure": Role.BOOKKEEPING,
-    "logger": Role.BOOKKEEPING,
+    "out": Role.BOOKKEEPING | Role.WHERE,
+    "ckpt": Role.BOOKKEEPING | Role.WHERE,
+    "keep": Role.BOOKKEEPING | Role.WHERE,
+    "figures": Role.BOOKKEEPING | Role.WHERE,
+    "figure": Role.BOOKKEEPING | Role.WHERE,
+    "logger": Role.BOOKKEEPING | Role.WHERE,
     "choices": Role.BOOKKEEPING,
+    "signature": Role.BOOKKEEPING,
     "foreign": Role.BOOKKEEPING,
-    "hydra": Role.BOOKKEEPING,
+    "hydra": Role.BOOKKEEPING | Role.WHERE,
 }
 
 PRESETS = tuple(key for key, role in ROLES.items() if role == Role.PRESET)
@@ -106,8 +109,15 @@ def open_to_evaluation(key: str) -> bool:
 
 def evaluation_keys() -> list[str]:
     """The keys that evaluate.py takes, as a message names them: the uppermost of each."""
-    taken = [key for key in ROLES if open_to_evaluation(key) and key not in ("choices", "foreign", "hydra")]
+    taken = [
+        key for key in ROLES if open_to_evaluation(key) and key not in ("choices", "foreign", "hydra", "signature")
+    ]
     return [key for key in taken if key.rpartition(".")[0] not in taken]
+
+
+def says_where(key: str) -> bool:
+    """Whether the key says where to read, write, log or compute, or consents: `ddpm.config.trust`."""
+    return bool(role(key.replace("/", ".")) & Role.WHERE)
 
 
 def describes_the_model(key: str) -> bool:
@@ -126,6 +136,7 @@ def matters_to(key: str, *, of_bound: bool, own: str, metrics: Collection[str]) 
     kind = role(key)
     if kind & (Role.HARDWARE | Role.RUN | Role.BOOKKEEPING | Role.PRESET | Role.DRAWS):
         return False
+    kind &= ~Role.WHERE
     if not kind & ~(Role.SAMPLING | Role.SAMPLES) if of_bound else kind & Role.BOUND and not kind & Role.SAMPLES:
         return False
     section = key.split(".")[1] if key.startswith("evaluation.") else ""
@@ -134,4 +145,4 @@ def matters_to(key: str, *, of_bound: bool, own: str, metrics: Collection[str]) 
 
 def tells_configurations_apart(key: str) -> bool:
     """Whether two runs that differ in this key are two lines of a report; those that differ in their seed are one."""
-    return bool(role(key) & ~(Role.DRAWS | Role.RUN | Role.BOOKKEEPING))
+    return bool(role(key) & ~(Role.DRAWS | Role.RUN | Role.BOOKKEEPING | Role.WHERE))

@@ -9,18 +9,18 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ddpm.config import origin
 from ddpm.config.compose import SAVED, compose, explained
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
 from ddpm.config.groups import CONF, group_names, options_of
-from ddpm.config.moved import translated
 from ddpm.config.roles import open_to_evaluation
 
 LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """A run's config.yaml, which may come from a stranger: plain values, interpolations left as text.
+    """A run's config.yaml, which may come from a stranger, as it is: plain values, interpolations left as text.
 
     Raises:
         ValueError: it is not a configuration.
@@ -39,7 +39,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{file} refers to itself, as no configuration of ours does")
     if not isinstance(tree, dict):
         raise ValueError(f"{file} is not a configuration")
-    return with_metrics(translated({str(key): value for key, value in tree.items()}))
+    return {str(key): value for key, value in tree.items()}
 
 
 def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
@@ -113,6 +113,11 @@ def section_of(base: dict[str, Any], name: str) -> dict[str, Any]:
     if not isinstance(section, dict):
         raise RequestError(f"the saved configuration has no section {name!r}: it is not one of this framework's")
     return section
+
+
+def sign(config: DictConfig) -> None:
+    """Sign a run's configuration as this user's own: what it says of where to read and write is then followed later."""
+    config[origin.SIGNATURE] = origin.signed(plain(config)).get(origin.SIGNATURE)
 
 
 def plain(config: DictConfig) -> dict[str, Any]:

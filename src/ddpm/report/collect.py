@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from ddpm.config.saved import read_config
+from ddpm.config.moved import translated
+from ddpm.config.saved import read_config, with_metrics
 from ddpm.messages import printable
 from ddpm.report import published, reading
 from ddpm.report.run import Run, overrides, text
@@ -52,7 +53,7 @@ def _read(folder: Path) -> Run:
     run.problems += [problem] if problem else []
     if reading.bounded(run, folder / "config.yaml") is not None:
         try:
-            run.config = read_config(folder)
+            run.config = with_metrics(translated(read_config(folder)))
         except ValueError as error:
             run.problems.append(printable(str(error).replace(f"{folder}/", "")))
     _read_results(run)

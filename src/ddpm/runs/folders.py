@@ -105,7 +105,9 @@ def evaluation_folder(run: Path | None, name: str, out: str | None, fingerprint:
         return claim(Path(out)) if is_rank_zero() else Path(out)
     folder = (run / "evaluations" / fingerprint) if run else (ROOT / "evaluations" / name).absolute()
     if is_rank_zero():
-        folder.mkdir(parents=True, exist_ok=True)
+        if run:
+            check_inside(run)
+        writable(folder)
     return folder
 
 
@@ -116,7 +118,28 @@ def figures_folder(run: Path | None, name: str, out: str | None) -> Path:
         OSError: it cannot be made or written.
     """
     folder = (Path(out) if out else run / "figures" if run else ROOT / "figures" / name).absolute()
+    if run and not out and is_rank_zero():
+        check_inside(run)
     return writable(folder) if is_rank_zero() else folder
+
+
+def check_inside(folder: Path) -> None:
+    """Check that what is written into a folder stays in it: no link leads out, and there are files and folders only.
+
+    Raises:
+        PermissionError: something in it is a link that leads out, or a pipe or a device.
+    """
+    whole = folder.resolve()
+    for parent, inner, files in os.walk(folder):
+        for name in (*inner, *files):
+            path = Path(parent, name)
+            if path.is_symlink():
+                if not path.resolve().is_relative_to(whole):
+                    raise PermissionError(
+                        f"{path} leads out of {folder}: what is written there could overwrite anything"
+                    )
+            elif not (path.is_file() or path.is_dir()):
+                raise PermissionError(f"{path} is neither a file nor a folder: take it away")
 
 
 def writable(folder: Path) -> Path:
@@ -128,4 +151,5 @@ def writable(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be written")
+    check_inside(folder)
     return folder

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ddpm.config import origin
 from ddpm.config.moved import translated_overrides
 from ddpm.files import write_whole
 
@@ -82,8 +83,23 @@ def plan(sweep: Path) -> dict[str, list[str]]:
     Raises:
         OSError, ValueError: the file is missing or damaged.
     """
-    content: dict[str, list[str]] = json.loads((sweep / PLAN).read_text())
-    return {name: translated_overrides(texts) for name, texts in content.items()}
+    content = json.loads((sweep / PLAN).read_text())
+    return {name: translated_overrides([str(text) for text in content[name]]) for name in ("overrides", "varying")}
+
+
+def is_own_plan(sweep: Path) -> bool:
+    """Whether the plan is as this user has written it.
+
+    Raises:
+        OSError, ValueError: the file is missing or damaged.
+    """
+    content = json.loads((sweep / PLAN).read_text())
+    return isinstance(content, dict) and origin.is_own(content)
+
+
+def write_plan(sweep: Path, overrides: list[str], varying: list[str]) -> None:
+    """Write what `plan` reads, signed as this user's."""
+    write_whole(sweep / PLAN, json.dumps(origin.signed({"overrides": overrides, "varying": varying}), indent=2))
 
 
 def _number(folder: Path) -> int | None:

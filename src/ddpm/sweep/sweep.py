@@ -1,7 +1,6 @@
 """A sweep from its request to its report: it is planned, checked and launched, or an earlier one goes on."""
 
 import contextlib
-import json
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -12,8 +11,10 @@ from ddpm import report
 from ddpm.config import command
 from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError, RequestError, request_errors
-from ddpm.config.grammar import quote, split_keys
-from ddpm.files import write_whole
+from ddpm.config.grammar import parse, quote, split_keys
+from ddpm.config.groups import group_names
+from ddpm.config.roles import says_where
+from ddpm.messages import printable
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
 from ddpm.sweep import engines, gpus, grid, job
@@ -82,11 +83,25 @@ def _read(overrides: Sequence[str]) -> Request:
         raise RequestError(f"resume={wishes['resume']} is not a sweep's folder (no {records.PLAN}); {hint}")
     if not of_runs:
         try:
-            said = [str(text) for text in records.plan(folder)["overrides"]]
-        except (ValueError, KeyError, TypeError) as error:
+            said, own_plan = records.plan(folder)["overrides"], records.is_own_plan(folder)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise RequestError(f"{folder / records.PLAN} is damaged: repeat the sweep's command") from error
+        if not own_plan and (strange := _not_to_follow(said)):
+            raise RequestError(
+                f"{folder} was not written by you, or has been changed, and says {printable(strange)}: "
+                "what a file says of where to read, write, log and compute is not followed; repeat the sweep's command"
+            )
         own, of_runs = engines.of([*said, *rest])
     return Request(of_runs, own, folder)
+
+
+def _not_to_follow(said: Sequence[str]) -> str | None:
+    """An override that is not followed in a plan from elsewhere: it says where, or refers to something else."""
+    for text, override in zip(said, parse(list(said)), strict=True):
+        key = override.key_or_group
+        if "${" in text or (says_where(key) and key not in group_names()):
+            return text
+    return None
 
 
 def _check(request: Request) -> list[tuple[list[str], str]]:
@@ -134,8 +149,7 @@ def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Pat
         How many cells are to run.
     """
     varying = grid.varying(request.overrides)
-    said = {"overrides": [*request.overrides, *request.engines.settings], "varying": varying}
-    write_whole(folder / records.PLAN, json.dumps(said, indent=2))
+    records.write_plan(folder, [*request.overrides, *request.engines.settings], varying)
     if request.engines.searching:
         return len(plan)
     known = records.within(folder)

@@ -6,16 +6,15 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm.config import trust
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.grammar import parse
 from ddpm.config.groups import group_names
 from ddpm.config.roles import PRESETS, fixed_by_the_run
-from ddpm.config.saved import compose_saved, keep_precision, read_config
+from ddpm.config.saved import compose_saved, keep_precision, read_config, with_metrics
 from ddpm.messages import say
 from ddpm.runs import folders, records
-
-WRITTEN = ("checkpoints", "samples", "progressive", "wandb", "tensorboard")  # folders of a run folder
 
 
 def compose_resumable(overrides: Sequence[str]) -> tuple[DictConfig, Path | None]:
@@ -67,20 +66,19 @@ def run_folder(path: Path) -> Path:
         raise RequestError(f"resume={path} is a sweep: add -m to go on with it")
     if not (folder / "config.yaml").is_file():
         raise RequestError(f"resume={path} is not a run folder or a checkpoint in one: {folder} has no config.yaml")
-    for link in (file for name in ("*", *(f"{part}/*" for part in WRITTEN)) for file in folder.glob(name)):
-        if link.is_symlink() and not link.resolve().is_relative_to(folder):
-            raise RequestError(f"{link} leads out of the run folder: what is written there could overwrite anything")
+    with request_errors():
+        folders.check_inside(folder)
     return folder
 
 
 def saved_config(folder: Path) -> dict[str, Any]:
-    """A run's config.yaml, as `runs.saved_config`.
+    """A run's config.yaml, as far as it may be followed.
 
     Raises:
         RequestError: it is not a configuration.
     """
     with request_errors():
-        return read_config(folder)
+        return with_metrics(trust.of_file(read_config(folder), folder))
 
 
 def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) -> list[str]:

@@ -7,6 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from ddpm.messages import printable
+
+PLAIN = re.compile(r"\+*[a-z_]+(\.\w+)*=(-?\w[\w.+-]*|\[[\w.,-]*\])")  # an override that a converter may state
 ATTENTION_HEIGHT = 16  # the feature height at which every published network of this family has its first attention
 
 
@@ -22,6 +25,16 @@ class Converted:
     stated: list[str]
     assumed: list[str] = field(default_factory=list)
     step: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse an override whose value is more than a name, a number or a list of numbers: the file's text is in it.
+
+        Raises:
+            ValueError: there is one.
+        """
+        for override in (*self.stated, *self.assumed):
+            if not PLAIN.fullmatch(override):
+                raise ValueError(f"it says {printable(override.lstrip('+'))}, which is no plain value")
 
 
 def architecture(weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

@@ -103,7 +103,10 @@ def read(folder: Path) -> Converted:
     weights = to_ours(safe_reading.read(file), len(config["block_out_channels"]))
     if config.get("flip_sin_to_cos", True):
         weights = cosines_last(weights)
-    return Converted(NAME.partition(" (")[0], weights, stated, assumed)
+    try:
+        return Converted(NAME.partition(" (")[0], weights, stated, assumed)
+    except ValueError as error:
+        raise ValueError(f"{folder} is a diffusers folder, but {error}") from None
 
 
 def to_theirs(weights: dict[str, Tensor], levels: int) -> dict[str, Tensor]:

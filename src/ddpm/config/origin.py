@@ -1,0 +1,60 @@
+"""Whether a configuration was written by this user: what the user once said on a command line is then still said.
+
+A configuration is signed with a key that only this user can read. One that comes from elsewhere, or was changed since,
+carries no valid signature; `ddpm.config.trust` says what it may still decide.
+"""
+
+import hashlib
+import hmac
+import json
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+SIGNATURE = "signature"  # the key of a configuration that holds it
+
+
+def signed(content: dict[str, Any]) -> dict[str, Any]:
+    """The content with its signature; without one where the user's key can be neither read nor made."""
+    content = {key: value for key, value in content.items() if key != SIGNATURE}
+    key = _key(make=True)
+    return {**content, SIGNATURE: _signature(content, key)} if key else content
+
+
+def is_own(content: dict[str, Any]) -> bool:
+    """Whether the content is as this user has signed it."""
+    stated, key = content.get(SIGNATURE), _key(make=False)
+    if key is None or not isinstance(stated, str):
+        return False
+    rest = {name: value for name, value in content.items() if name != SIGNATURE}
+    try:
+        return hmac.compare_digest(_signature(rest, key).encode(), stated.encode())
+    except (TypeError, ValueError, RecursionError):  # it holds what no configuration does
+        return False
+
+
+def _signature(content: dict[str, Any], key: bytes) -> str:
+    return hmac.new(key, json.dumps(content, sort_keys=True).encode(), hashlib.sha256).hexdigest()
+
+
+def _key(make: bool) -> bytes | None:
+    """The user's key, 32 bytes; None where there is none."""
+    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "ddpm"
+    file = folder / "key"
+    try:
+        if not file.exists() and make:
+            folder.mkdir(parents=True, exist_ok=True)
+            fresh = folder / f".key.{os.getpid()}.{secrets.token_hex(4)}"
+            with open(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as out:
+                out.write(secrets.token_bytes(32))
+            try:
+                os.link(fresh, file)  # of several processes at once, one makes the key
+            except FileExistsError:
+                pass
+            finally:
+                fresh.unlink()
+        key = file.read_bytes()
+    except (OSError, RuntimeError):  # no home, or one that cannot be written
+        return None
+    return key if len(key) == 32 else None
