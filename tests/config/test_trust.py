@@ -8,6 +8,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import wandb
 import yaml
 from PIL import Image
 from safetensors.torch import save_file
