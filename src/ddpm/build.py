@@ -2,7 +2,8 @@
 
 import functools
 import inspect
-from typing import Any
+from types import UnionType
+from typing import Any, Union, get_args, get_origin
 
 import hydra
 import torch
@@ -10,7 +11,7 @@ from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm import hardware
-from ddpm.checkpoints import converters
+from ddpm.checkpoints import checkpoint, converters
 from ddpm.checkpoints.checkpoint import Checkpoint, misfit
 from ddpm.config.saved import plain
 from ddpm.config.targets import check_targets
@@ -117,22 +118,28 @@ def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -
     """
     if problem := misfit(saved.weights, module.p_ema.network.state_dict()):
         raise ValueError(f"{saved.path} does not hold the weights of its configuration: {problem}")
+    try:
+        checkpoint.check_training(checkpoint.read(saved.path), module.state_dict(), module.shapes)
+    except ValueError as error:
+        raise ValueError(f"training cannot go on from {saved.path}: {error}") from None
     if saved.data != images.fingerprint:
         raise ValueError(
             f"the run was trained on other images ({saved.data}) than there are now ({images.fingerprint})"
         )
 
 
-def trained(checkpoint: Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:
+def trained(saved: Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:
     """The reverse process with the checkpoint's averaged weights, ready to be evaluated.
 
     Raises:
         ValueError: the weights are not this network's.
     """
+    with torch.device("meta"):  # shapes are compared before anything is allocated
+        shapes = network(config, images)
+    weights = converters.split_qkv(saved.weights, shapes)
+    if problem := misfit(weights, shapes.state_dict()):
+        raise ValueError(f"{saved.path} does not hold the weights of its configuration: {problem}")
     p = reverse_process(config, images)
-    weights = converters.split_qkv(checkpoint.weights, p.network)
-    if problem := misfit(weights, p.network.state_dict()):
-        raise ValueError(f"{checkpoint.path} does not hold the weights of its configuration: {problem}")
     p.network.load_state_dict(weights)
     speed_up(p.network, config.trainer)
     return p.requires_grad_(False).eval()
@@ -184,7 +191,7 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     return Evaluation(images, sampler(config), features(config), sample_metrics(config), settings)
 
 
-def figures(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: ReverseProcess) -> FigureSet:
+def figures(config: DictConfig, images: Dataset, saved: Checkpoint, p: ReverseProcess) -> FigureSet:
     """The figures that the configuration asks for; whatever is wrong with the request fails here."""
     asked, settings = config.evaluation, plain(config.figure)
     context = FigureContext(
@@ -196,7 +203,7 @@ def figures(config: DictConfig, images: Dataset, checkpoint: Checkpoint, p: Reve
         points=settings.pop("points"),
         chunk=asked.chunk,
         seed=settings.pop("seed"),
-        about=(checkpoint.name,) if config.get("foreign") else (config.name, f"step {checkpoint.step:,}"),
+        about=(saved.name,) if config.get("foreign") else (config.name, f"step {saved.step:,}"),
     )
     return FigureSet(context, list(config.figures), settings, asked.precision)
 
@@ -218,14 +225,39 @@ def instantiate(node: DictConfig, **arguments: Any) -> Any:
         ValueError: a setting that the class does not have.
     """
     check_targets(OmegaConf.to_container(node, resolve=True))
-    taken = inspect.signature(hydra.utils.get_object(node._target_)).parameters
+    taken = inspect.signature(hydra.utils.get_object(node._target_), eval_str=True).parameters
     if strange := [str(name) for name in node if name not in ("_target_", *taken)]:
         name = node._target_.rpartition(".")[2]
         raise ValueError(
             f"{name} has no setting {', '.join(strange)}, which a recipe or an experiment gives it: it takes "
             f"{', '.join(key for key in taken if key in node) or 'none'}"
         )
+    for key in (str(key) for key in node if key in taken):
+        if not _is_of(taken[key].annotation, node[key]):
+            raise ValueError(
+                f"{node._target_.rpartition('.')[2]}: {key}={node[key]} is not {_words(taken[key].annotation)}"
+            )
     try:
         return hydra.utils.instantiate(node, _convert_="all", **arguments)
     except InstantiationException as error:
         raise (error.__cause__ or error) from None
+
+
+PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+
+
+def _is_of(annotation: Any, value: Any) -> bool:
+    """Whether a value is of a parameter's type, as far as that is made of numbers, flags and texts."""
+    kinds = _kinds(annotation)
+    if not all(isinstance(kind, type) and kind in PLAIN for kind in kinds):
+        return True
+    taken = {*kinds, int} if float in kinds else {*kinds}
+    return type(value) in taken
+
+
+def _words(annotation: Any) -> str:
+    return " or ".join(PLAIN[kind] for kind in _kinds(annotation))
+
+
+def _kinds(annotation: Any) -> tuple[Any, ...]:
+    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

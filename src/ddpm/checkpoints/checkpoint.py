@@ -3,7 +3,7 @@
 import io
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ddpm.checkpoints import converters, hub, safe_reading
 from ddpm.config import trust
+from ddpm.config.errors import first_line
 from ddpm.files import whole_file
 from ddpm.messages import printable, warn
 
@@ -71,6 +72,8 @@ def locate(path: str | Path) -> Path:
             )
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: give a run folder or a checkpoint file")
+    if not (path.is_file() or path.is_dir()):
+        raise FileNotFoundError(f"{path} is neither a file nor a folder")
     return path.resolve()
 
 
@@ -97,10 +100,12 @@ def load(path: str | Path) -> Checkpoint:
     state, saved, step = content["state_dict"], content["config"], content["global_step"]
     if not (isinstance(state, dict) and isinstance(saved, dict) and isinstance(step, int)):
         raise ValueError(f"{file} is not a checkpoint of this framework: its parts are of the wrong kind")
+    if step < 0:
+        raise ValueError(f"{file} is not a checkpoint of this framework: it is of step {step}")
     weights = {
         str(key).removeprefix(EMA_PREFIX): value for key, value in state.items() if str(key).startswith(EMA_PREFIX)
     }
-    check_weights(weights, file)
+    _check(weights, file)
     data = content.get("data")
     config = trust.of_file(saved, file)
     return Checkpoint(file, config, weights, step, bool(content.get("pending")), None if data is None else str(data))
@@ -161,6 +166,48 @@ def write(content: dict[str, Any], file: Path) -> None:
             os.link(file, previous)  # a move would leave a moment without a last.ckpt
 
 
+def check_training(content: Mapping[str, Any], expected: Mapping[str, Tensor], shapes: Sequence[torch.Size]) -> None:
+    """Check that training can go on from a checkpoint, before any of it is used: fused kernels check no shapes.
+
+    Args:
+        expected: the state_dict of the module that is to be trained.
+        shapes: of the weights that its optimizer updates, in order.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    if problem := misfit(content["state_dict"], expected):
+        raise ValueError(problem)
+    try:
+        [optimizer], [scheduler] = content["optimizer_states"], content["lr_schedulers"]
+        [group], moments = optimizer["param_groups"], optimizer["state"]
+        known = torch.optim.Adam([torch.zeros(1)], fused=True).state_dict()["param_groups"][0] | {"initial_lr": 0.0}
+        if group["params"] != list(range(len(shapes))) or not {"lr", "betas", "eps"} <= group.keys() <= known.keys():
+            raise ValueError("its optimizer is of other weights")
+        if (
+            any(not isinstance(group[key], int | float) for key in ("lr", "eps", "initial_lr"))
+            or len(group["betas"]) != 2
+        ):
+            raise ValueError("its optimizer's settings are of the wrong kind")
+        if moments.keys() != (set(range(len(shapes))) if content["global_step"] else set()):
+            raise ValueError("its optimizer has moments of other weights")
+        for index, state in moments.items():
+            for name in ("exp_avg", "exp_avg_sq"):
+                check_weights({f"the optimizer's {name}": state[name]})
+                if state[name].shape != shapes[index]:
+                    raise ValueError(
+                        f"the optimizer's {name} of weight {index} has shape {list(state[name].shape)}, and the weight "
+                        f"{list(shapes[index])}"
+                    )
+            if float(state["step"]) < 0 or state.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+                raise ValueError("its optimizer's steps are of the wrong kind")
+        [base] = scheduler["base_lrs"]
+        if not isinstance(base, float) or scheduler["lr_lambdas"] != [None] or scheduler["last_epoch"] < 0:
+            raise ValueError("its schedule of the learning rate is of the wrong kind")
+    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+        raise ValueError(f"it lacks what training needs to go on ({first_line(error)})") from None
+
+
 def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
     """How weights differ in names and shapes from a network's own: the first few, and how many; None if they do not."""
     shared = weights.keys() & expected.keys()
@@ -181,7 +228,7 @@ def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str
     return "; ".join(parts) or None
 
 
-def check_weights(weights: Mapping[str, Any], file: Path) -> None:
+def check_weights(weights: Mapping[str, Any]) -> None:
     """Check that weights are tensors of finite real numbers.
 
     Raises:
@@ -189,11 +236,18 @@ def check_weights(weights: Mapping[str, Any], file: Path) -> None:
     """
     for name, value in weights.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"{file} is refused: {printable(name)} is a {type(value).__name__}, not a tensor")
+            raise ValueError(f"{printable(name)} is a {type(value).__name__}, not a tensor")
         if value.layout != torch.strided or not value.is_floating_point():
-            raise ValueError(f"{file} is refused: {printable(name)} does not hold real numbers ({value.dtype})")
+            raise ValueError(f"{printable(name)} does not hold real numbers ({value.dtype})")
         if not value.isfinite().all():
-            raise ValueError(f"{file} is refused: {printable(name)} holds numbers that are not finite")
+            raise ValueError(f"{printable(name)} holds numbers that are not finite")
+
+
+def _check(weights: Mapping[str, Any], file: Path) -> None:
+    try:
+        check_weights(weights)
+    except ValueError as error:
+        raise ValueError(f"{file} is refused: {error}") from None
 
 
 def _exported(file: Path, weights: dict[str, Tensor], metadata: Mapping[str, str]) -> Checkpoint:
@@ -203,11 +257,11 @@ def _exported(file: Path, weights: dict[str, Tensor], metadata: Mapping[str, str
         saved = None
     if not isinstance(saved, dict):
         raise ValueError(f"{file} is an exported model whose description cannot be read")
-    check_weights(weights, file)
+    _check(weights, file)
     return Checkpoint(file, trust.of_file(saved, file), weights, step)
 
 
 def _foreign(path: Path, found: converters.Converted) -> Checkpoint:
-    check_weights(found.weights, path)
+    _check(found.weights, path)
     config = {"foreign": found.layout, "stated": found.stated, "assumed": found.assumed}
     return Checkpoint(path, config, found.weights, found.step)

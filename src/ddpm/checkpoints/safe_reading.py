@@ -11,6 +11,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+BEFORE_1_6 = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # the magic number, pickled
+
 
 def read(file: Path) -> Any:
     """What a pickle of PyTorch's holds (tensors and plain containers), or the tensors of a .safetensors by name.
@@ -60,7 +62,13 @@ def _check_archive(file: Path) -> None:
     """Intact, and no larger inside than outside: PyTorch stores without compression and checks no sums."""
     if not zipfile.is_zipfile(file):
         with file.open("rb") as start:
-            cut = start.read(2) == b"PK"
+            begins = start.read(16)
+        if begins.startswith(BEFORE_1_6):
+            raise _ArchiveError(
+                "is in PyTorch's format before version 1.6: if you trust it, save it anew with "
+                "torch.save(torch.load(OLD, weights_only=True), NEW)"
+            )
+        cut = begins.startswith(b"PK")
         raise _ArchiveError("is not a checkpoint, or was cut short" if cut else "is not a checkpoint")
     with zipfile.ZipFile(file) as archive:
         records = archive.infolist()

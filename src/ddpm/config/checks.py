@@ -5,6 +5,8 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ddpm.config.groups import options_of
+
 # What must be a whole number of at least so much; a missing key is another recipe's business.
 AT_LEAST = {
     "seed": 0,
@@ -17,6 +19,7 @@ AT_LEAST = {
     "trainer.num_nodes": 1,
     "network.channels": 1,
     "network.num_res_blocks": 1,
+    "network.groups": 1,
     "optimizer.warmup": 0,
     "every.log": 1,
     "every.validation": 1,
@@ -28,6 +31,17 @@ AT_LEAST = {
     "evaluation.chunk": 1,
     "evaluation.seed": 0,
 }
+# And of at most so much, which is more than anybody needs and less than brings a machine down.
+AT_MOST = {
+    "schedule.T": 1_000_000,
+    "trainer.num_nodes": 65_536,
+    "network.channels": 65_536,
+    "network.num_res_blocks": 100,
+}
+MOST_DEVICES, MOST_LEVELS = 65_536, 12
+# What holds settings of its own.
+SECTIONS = ("data", "network", "schedule", "sampler", "loader", "optimizer", "ema", "every", "trainer", "evaluation",
+            "evaluation.bits_per_dim")  # fmt: skip
 OPTIONAL = ("sampler.steps", "evaluation.bits_per_dim.images", "evaluation.bits_per_dim.evaluations")
 
 # The same for the settings of a figure, by their names.
@@ -39,12 +53,22 @@ POSITIVE = ("optimizer.lr", "optimizer.grad_clip")
 
 def wrong_value(config: DictConfig) -> str | None:
     """Which setting has a value outside its range, and the range; None if none has."""
+    metrics = [key for name in options_of("metric") if _exists(config, key := f"evaluation.{name}")]
+    for key in (*SECTIONS, *metrics):
+        if not isinstance(value := OmegaConf.select(config, key), DictConfig):
+            return f"{key}={value} must be settings of its own, as {key}.NAME=VALUE"
     for key, least in AT_LEAST.items():
         value = OmegaConf.select(config, key)
         if value is None and (key in OPTIONAL or (key.startswith("network.") and not _exists(config, key))):
             continue
         if not _whole(value, least):
             return f"{key}={value} must be a whole number of at least {least}"
+        if value > AT_MOST.get(key, value):
+            return f"{key}={value} must be at most {AT_MOST[key]}"
+    if isinstance(devices := config.trainer.devices, int) and devices > MOST_DEVICES:
+        return f"trainer.devices={devices} must be at most {MOST_DEVICES}"
+    if problem := _wrong_network(config.network):
+        return problem
     for key in POSITIVE:
         value = OmegaConf.select(config, key)
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
@@ -52,9 +76,14 @@ def wrong_value(config: DictConfig) -> str | None:
     decay = OmegaConf.select(config, "ema.decay")
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         return f"ema.decay={decay} must be a number in [0, 1)"
+    name = config.get("name")
+    if not isinstance(name, str) or not name.isprintable() or not name.strip() or ".." in name.split("/"):
+        return f"name={name!r} must be a text that can name a folder"
     for key in ("evaluation.fid_split", "evaluation.split"):
         if (split := OmegaConf.select(config, key)) not in ("train", "test", "both"):
             return f"{key}={split} must be train, test or both"
+    if not isinstance(after := config.get("evaluate_after", False), bool):
+        return f"evaluate_after={after} must be true or false"
     for key in ("trainer.channels_last", "trainer.resident"):
         if not isinstance(value := OmegaConf.select(config, key), bool) and value != "auto":
             return f"{key}={value} must be true, false or auto"
@@ -74,6 +103,22 @@ def wrong_value(config: DictConfig) -> str | None:
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: use at most {T}, or null for all"
     return _wrong_figure(config) if "figures" in config else None
+
+
+def _wrong_network(network: DictConfig) -> str | None:
+    """A setting of a network outside its range, where the network has such settings."""
+    if "channel_mult" in network:
+        mult = network.channel_mult
+        if not (isinstance(mult, ListConfig) and 0 < len(mult) <= MOST_LEVELS and all(_whole(m, 1) for m in mult)):
+            return f"network.channel_mult={mult} must be a list of 1 to {MOST_LEVELS} whole numbers of at least 1"
+    if "attention_resolutions" in network:
+        sizes = network.attention_resolutions
+        if not (isinstance(sizes, ListConfig) and all(_whole(size, 0) for size in sizes)):
+            return f"network.attention_resolutions={sizes} must be a list of whole numbers"
+    dropout = network.get("dropout", 0.0)
+    if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
+        return f"network.dropout={dropout} must be a number in [0, 1)"
+    return None
 
 
 def _wrong_figure(config: DictConfig) -> str | None:
@@ -120,4 +165,4 @@ def _whole(value: Any, least: int) -> bool:
 def _exists(config: DictConfig, key: str) -> bool:
     parent, _, leaf = key.rpartition(".")
     section = OmegaConf.select(config, parent) if parent else config
-    return section is not None and leaf in section
+    return isinstance(section, DictConfig) and leaf in section

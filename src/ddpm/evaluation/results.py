@@ -24,6 +24,7 @@ from ddpm.metrics import registry
 from ddpm.metrics.metric import SampleMetric
 from ddpm.runs import folders
 
+LARGEST = 1 << 25  # bytes of a results.json that is read
 ABREAST = 5  # metrics side by side; more go below each other
 
 
@@ -166,10 +167,12 @@ def _verdict(line: Mapping[str, Any]) -> str:
 def _earlier(path: Path, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """What another evaluation of the same weights by the same protocol has left."""
     try:
+        if path.stat().st_size > LARGEST:
+            return {}
         content: dict[str, Any] = json.loads(path.read_text())
         same = content["protocol"]["fingerprint"] == protocol["fingerprint"]
         return content if same and content["weights_sha256"] == about["weights_sha256"] else {}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 
 from ddpm.checkpoints.checkpoint import Checkpoint
@@ -28,7 +28,10 @@ def check(config: DictConfig) -> None:
         ValueError: there is one.
     """
     for name, logger in _asked(config):
-        logger.check(dict((config.get("logger") or {})[name] or {}))
+        settings = config.logger[name]
+        if not isinstance(settings, DictConfig | None):
+            raise ValueError(f"logger.{name}={settings} must be settings of its own, as logger.{name}.NAME=VALUE")
+        logger.check(OmegaConf.to_container(settings) if settings else {})  # type: ignore[arg-type]
 
 
 def of_training(folder: Path, config: dict[str, Any], step: int = 0) -> list[RunLogger]:

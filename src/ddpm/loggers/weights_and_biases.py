@@ -21,6 +21,8 @@ from ddpm.messages import warn
 
 STOPPED = (130, 143)  # exit codes of a run that was told to stop
 STEP = "trainer/global_step"
+TEXTS = ("project", "entity", "name", "group", "notes", "job_type", "id", "dir")  # settings of wandb.init
+MODES = ("online", "offline", "disabled", "shared")
 # What W&B's table of runs shows of a metric: its last value, or what is said here. The smallest loss of a single batch
 # is luck; the smallest bits/dim of a validation says whether the model has been better than it is now.
 SUMMARIES = {
@@ -55,6 +57,14 @@ class WandB(RunLogger, WandbLogger):
         known = {"checkpoint", *inspect.signature(wandb.init).parameters}
         if unknown := sorted(set(settings) - known):
             raise ValueError(f"logger.wandb.{unknown[0]} is no setting of wandb.init, nor checkpoint")
+        for key in TEXTS:
+            if not isinstance(value := settings.get(key), str | None):
+                raise ValueError(f"logger.wandb.{key}={value} must be a text")
+        tags = settings.get("tags")
+        if tags is not None and not (isinstance(tags, Sequence) and all(isinstance(tag, str) for tag in tags)):
+            raise ValueError(f"logger.wandb.tags={tags} must be a list of texts")
+        if (mode := settings.get("mode")) not in (None, *MODES):
+            raise ValueError(f"logger.wandb.mode={mode} must be one of {', '.join(MODES)}")
 
     @classmethod
     def of(cls, run: LoggedRun) -> "WandB":

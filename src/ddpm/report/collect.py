@@ -18,13 +18,13 @@ RATES = ("rate_bits_per_dim", "rmse")
 def within(folders: Sequence[Path]) -> list[Run]:
     """The runs in these folders, each once: those of a sweep in the order of its records, others by path."""
     seen: set[Path] = set()
-    return [run for folder in folders for run in _within(folder, seen)]
+    return [run for folder in folders for run in _within(folder, seen, folder.resolve())]
 
 
-def _within(folder: Path, seen: set[Path]) -> Iterator[Run]:
+def _within(folder: Path, seen: set[Path], top: Path) -> Iterator[Run]:
     """The runs in a folder. Links are followed last, so that a run is listed under its own folder, not under a link."""
     folder = folder.resolve()
-    if folder in seen:
+    if folder in seen or not folder.is_relative_to(top):  # a link may lead to any large tree
         return
     seen.add(folder)
     try:
@@ -41,7 +41,7 @@ def _within(folder: Path, seen: set[Path]) -> Iterator[Run]:
             yield _read(path)
     for path in sorted(inside, key=lambda path: (path.is_symlink(), path.name)):
         if path.name not in SKIPPED and not path.name.startswith("."):
-            yield from _within(path, seen)
+            yield from _within(path, seen, top)
 
 
 def _read(folder: Path) -> Run:

@@ -14,6 +14,8 @@ from typing import Any
 from ddpm.messages import printable
 from ddpm.report.run import Curve, Run
 
+MOST_COLUMNS = 500  # of a metrics.csv; ours have about 30
+HUGE = 1e100  # whatever is not smaller is no number of ours, and would overflow where it is drawn
 LARGEST = 1 << 25  # bytes of a file that is read; a metrics.csv of 800,000 steps has 3 MB
 
 
@@ -67,13 +69,16 @@ def columns_of(run: Run, name: str, *due: str) -> dict[str, list[float | None]]:
     reader = csv.reader(io.StringIO(content.decode(errors="replace"), newline=""), strict=True)
     try:
         heading = next(reader, [])
+        if len(heading) > MOST_COLUMNS:
+            run.problems.append(f"{name} has {len(heading)} columns, more than any of ours")
+            return {}
         columns: dict[str, list[float | None]] = {printable(column): [] for column in heading}
         for line in reader:
             if len(line) != len(columns):
                 raise ValueError
             numbers = [float(each) if each else None for each in line]
             for values, number in zip(columns.values(), numbers, strict=True):
-                values.append(number if number is not None and math.isfinite(number) else None)
+                values.append(number if number is not None and abs(number) < HUGE else None)
     except (ValueError, csv.Error):
         run.problems.append(f"{name} is damaged from line {reader.line_num}")
     if missing := [column for column in due if column not in columns]:

@@ -21,6 +21,9 @@ from ddpm.training.module import DiffusionModule
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
+READ = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "loops", "pending", "config", "data")
+
+
 class CheckpointIO(TorchCheckpointIO):
     """Lightning writes and reads checkpoints by this, and so by our own writer and reader."""
 
@@ -28,7 +31,10 @@ class CheckpointIO(TorchCheckpointIO):
         checkpoint.write(checkpoint_, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        return checkpoint.read(Path(path))
+        content = checkpoint.read(Path(path))
+        ours = {key: value for key, value in content.items() if key in READ or key.startswith("MixedPrecision")}
+        # What Lightning would do for a file of another of its versions, or hand to a callback, is not ours.
+        return {**ours, "pytorch-lightning_version": L.__version__, "callbacks": {}, "epoch": 0}
 
 
 class Checkpointing(Callback):
@@ -73,7 +79,7 @@ class Checkpointing(Callback):
         content["pending"] = self.pending
 
     def on_load_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, content: dict[str, Any]) -> None:
-        self.step, self.pending = content["global_step"], content["pending"]
+        self.step, self.pending = content["global_step"], bool(content.get("pending"))
         # Lightning's own record depends on the hook that saved it and on the number of micro-batches.
         content["loops"] = {"fit_loop": _position(self.step, trainer.accumulate_grad_batches)}
 

@@ -86,6 +86,11 @@ class DiffusionModule(L.LightningModule):
         self._unchecked: Step | None = None
         self._validation: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
 
+    @property
+    def shapes(self) -> list[torch.Size]:
+        """The shapes of the weights that the optimizer updates, in its order."""
+        return [weight.shape for weight in self._weights]
+
     def train(self, mode: bool = True) -> "DiffusionModule":
         super().train(mode)
         self.p_ema.eval()  # the averaged network is only ever evaluated

@@ -84,8 +84,14 @@ def network_shape(channels: int, widths: list[int], blocks: int) -> list[str]:
     return [f"network.channels={channels}", f"network.channel_mult=[{mult}]", f"network.num_res_blocks={blocks}"]
 
 
-def flag(name: str, value: int | float | None) -> str:
-    """An override of an option of the U-Net that no file of conf/ need name."""
+def flag(name: str, value: Any) -> str:
+    """An override of an option of the U-Net that no file of conf/ need name.
+
+    Raises:
+        ValueError: a value that is no number, flag or null.
+    """
+    if not isinstance(value, bool | int | float | None):
+        raise ValueError(f"its {name} is {printable(value)}, which is no number")
     return f"++network.{name}={str(value).lower() if isinstance(value, bool) else 'null' if value is None else value}"
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm.checkpoints import safe_reading
-from ddpm.checkpoints.converters.converted import Converted, flag, network_shape, recipe
+from ddpm.checkpoints.converters.converted import Converted, flag, network_shape, recipe, tensors
 
 NAME = "diffusers (a folder with config.json, diffusion_pytorch_model.safetensors or .bin, scheduler_config.json)"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -65,6 +65,7 @@ ONLY_SCHEDULER: dict[str, Any] = {
     "thresholding": False,
     "rescale_betas_zero_snr": False,
 }
+LARGEST = 1 << 20  # bytes of a configuration; theirs have 2 kB
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid"}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -93,14 +94,17 @@ def read(folder: Path) -> Converted:
     try:
         stated, assumed = _network(config)
         stated += _diffusion(of_scheduler)
-    except (TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+    except (TypeError, KeyError, IndexError, AttributeError, ZeroDivisionError) as error:
         raise ValueError(f"{folder} is a diffusers folder whose configuration cannot be read: {error}") from error
     except ValueError as error:
         raise ValueError(f"{folder} is a diffusers folder, but {error}") from None
     file = next((unet / name for name in WEIGHTS if (unet / name).is_file()), None)
     if file is None:
         raise ValueError(f"{folder} is a diffusers folder without weights: {unet} has no {' or '.join(WEIGHTS)}")
-    weights = to_ours(safe_reading.read(file), len(config["block_out_channels"]))
+    content = safe_reading.read(file)
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} holds a {type(content).__name__}, not weights by name")
+    weights = to_ours(tensors(content), len(config["block_out_channels"]))
     if config.get("flip_sin_to_cos", True):
         weights = cosines_last(weights)
     try:
@@ -225,10 +229,12 @@ def _reversed(key: str, levels: int) -> str:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
+        if file.stat().st_size > LARGEST or not file.is_file():
+            raise ValueError("it is no file of a configuration's size")
         content = json.loads(file.read_text())
     except FileNotFoundError:
         raise ValueError(f"{file.parent} is part of a diffusers folder and has no {file.name}") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise ValueError(f"{file} cannot be read: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds no configuration")
