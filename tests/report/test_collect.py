@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 
 import pytest
 import yaml
@@ -142,6 +143,37 @@ def test_what_is_not_a_file_of_ours_is_not_read(tmp_path):
     assert "results.json: leads out" in found.why
     assert "metrics.csv: not a file" in found.why
     assert "bound.csv: larger" in found.why
+
+
+@pytest.mark.parametrize("value", ["1e308", "-1e308", "1e200", "5e-324", "inf", "nan"])
+def test_absurd_numbers_do_not_end_the_report(value, workspace):
+    number = float(value)
+    run = write_run(workspace / "runs/a", metrics={"fid": {"value": number}, "kid": {"value": 1.0, "std": number}})
+    write_run(workspace / "runs/b", metrics={"fid": {"value": 2.0}, "kid": {"value": number, "std": number}})
+    (run / "metrics.csv").write_text(f"step,train/loss,{value}\n20,0.5,{value}\n40,{value},{value}\n{value},1,1\n")
+    (run / "bound.csv").write_text(f"t,term,term_stderr\n1.0,{value},0.1\n{value},0.5,1\n2.0,1,1\n")
+    (run / "rate_distortion.csv").write_text(f"reverse_step,t,rate_bits_per_dim,rmse\n1,1,{value},{value}\n2,2,1,1\n")
+    report.publish([workspace / "runs"], workspace)
+    assert (workspace / "report.html").stat().st_size > 1000
+
+
+def test_thousands_of_columns_are_passed_over(tmp_path):
+    run = write_run(tmp_path / "a")
+    heading = ",".join(["step", *map(str, range(5000))])
+    (run / "metrics.csv").write_text(heading + ("\n" + ",".join(["1"] * 5001)) * 50)
+    begun = time.perf_counter()
+    (found,) = collect.within([run])
+    assert time.perf_counter() - begun < 5
+    assert "metrics.csv has 5001 columns, more than any of ours" in found.why
+
+
+def test_a_link_to_another_tree_is_not_followed(tmp_path):
+    write_run(tmp_path / "elsewhere/a")
+    write_run(tmp_path / "runs/b")
+    (tmp_path / "runs/more").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "runs/latest").symlink_to("b")
+    assert [run.folder.name for run in collect.within([tmp_path / "runs"])] == ["b"]
+    assert [run.folder.name for run in collect.within([tmp_path / "runs/more"])] == ["a"]  # asked for by name
 
 
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

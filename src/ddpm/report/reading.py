@@ -7,7 +7,6 @@ could not be read is kept among the run's problems.
 import csv
 import io
 import json
-import math
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +93,10 @@ def curve(table: dict[str, list[float | None]], x: str, y: str) -> Curve:
 
 
 def finite(value: Any) -> float | None:
-    """The value as a float if it is a finite number, else None."""
+    """The value as a float if it is a number, finite and not absurd, else None."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        return float(value) if math.isfinite(value) else None
+        return float(value) if abs(value) < HUGE else None
     except OverflowError:
         return None
