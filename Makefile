@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test quick test-all torture bench lint format lock clean
+.PHONY: train test quick test-all torture bench lint format lock audit sbom clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -45,6 +45,16 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+audit: .venv-audit  # known vulnerabilities of what the lock names; asks PyPI
+	.venv-audit/bin/pip-audit --requirement requirements.lock --disable-pip --require-hashes
+
+sbom: .venv-audit  # sbom.json: a CycloneDX bill of materials of what the lock names
+	.venv-audit/bin/cyclonedx-py requirements requirements.lock --output-reproducible --output-file sbom.json
+
+.venv-audit:
+	$(PYTHON) -m venv $@
+	$@/bin/python -m pip install --quiet --disable-pip-version-check pip-audit cyclonedx-bom
 
 # After a change of pyproject.toml's dependencies; needs uv.
 lock:

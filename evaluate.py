@@ -3,6 +3,11 @@
 With `figures=[NAME,...]`, pictures instead.
 """
 
+import signal
+
+if __name__ == "__main__":  # until the command takes over: Ctrl-C while Python still imports is no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from ddpm.config import command
 from ddpm.config.errors import request_errors
 from ddpm.config.evaluation import compose_evaluation

@@ -1,5 +1,10 @@
 """Train a diffusion model: `python train.py [GROUP=OPTION] [KEY=VALUE] ...`; with -m, one run for each combination."""
 
+import signal
+
+if __name__ == "__main__":  # until the command takes over: Ctrl-C while Python still imports is no traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
 from ddpm.config import command
 from ddpm.config.errors import request_errors
 from ddpm.config.saved import plain, sign

@@ -81,3 +81,16 @@ def test_no_archive(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     with pytest.raises(DataError, match="neither a folder nor a zip or tar archive"):
         unpacked(tmp_path / "a.png", tmp_path / "root")
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tgz"])
+def test_what_unpacks_without_end_is_refused(tmp_path, suffix, monkeypatch):
+    monkeypatch.setattr("ddpm.data.archive.LEAST", 1 << 20)
+    if suffix == ".zip":
+        with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("a.png", bytes(20 << 20))
+    else:
+        pack(tmp_path / "bomb.tgz", {"a.png": bytes(20 << 20)})
+    with pytest.raises(DataError, match="it holds more than"):
+        unpacked(tmp_path / f"bomb{suffix}", tmp_path / "root")
+    assert not [file for file in inside(tmp_path / "root") if file.endswith(".png")]

@@ -246,3 +246,28 @@ def test_decoding_on_the_fly_gives_the_same_pixels(pictures):
     assert isinstance(stream, Encoded)
     everything = list(range(len(array)))
     assert torch.equal(array.__getitems__(everything), stream.__getitems__(everything))
+
+
+def test_links_to_nothing_are_pictures_that_cannot_be_read(tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k in range(8):
+        Image.new("RGB", (4, 4), (k, 0, 0)).save(folder / f"{k}.png")
+    (folder / "gone.png").symlink_to("nowhere.png")
+    with pytest.raises(DataError, match=r"cannot read .*gone\.png: No such file.*data\.on_error=skip"):
+        make(folder)
+    dataset = make(folder, on_error="skip", held_out=0.4)
+    assert len(dataset.split("train")) + len(dataset.split("test")) == 8
+    assert "1 of" in capsys.readouterr().err
+
+
+def test_names_need_not_be_utf_8(tmp_path, capsys):
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k in range(6):
+        Image.new("RGB", (4, 4), (k, 0, 0)).save(os.fsencode(folder) + b"/%d\xff\xfe.png" % k)
+    (folder / os.fsdecode(b"\xffbroken.png")).write_bytes(b"no picture")
+    dataset = make(folder, on_error="skip", held_out=0.4)
+    assert len(dataset.split("train")) + len(dataset.split("test")) == 6
+    with pytest.raises(DataError, match="broken"):
+        make(folder, held_out=0.4)

@@ -130,6 +130,16 @@ def test_the_bound_is_that_of_the_mathematics(alone, workspace):
     assert metric["value"] == pytest.approx(metric["rate"] + metric["distortion"], rel=1e-9)
 
 
+def test_samples_are_those_of_the_sampler(alone):
+    """Nothing is done to them but rounding to the nearest of 256 levels; chunk 5 is short."""
+    p, evaluation = made()
+    for k, n in ((0, 20), (5, 1)):
+        draw = generator(CPU, 0, 1, k)
+        *_, last = evaluation.sampler(p, torch.randn((20, 1, 8, 8), generator=draw), draw)
+        levels = np.clip(np.rint((last.x_t.double().numpy() + 1) * 127.5), 0, 255)[:n]
+        assert np.array_equal(kept(alone[0], "samples")[f"{k:06d}.npy"], levels)
+
+
 def test_both_splits_and_their_gap(alone):
     metrics = alone[1].metrics
     assert metrics["bits_per_dim"]["split"] == "test"

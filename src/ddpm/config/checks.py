@@ -76,9 +76,12 @@ def wrong_value(config: DictConfig) -> str | None:
     decay = OmegaConf.select(config, "ema.decay")
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         return f"ema.decay={decay} must be a number in [0, 1)"
-    name = config.get("name")
-    if not isinstance(name, str) or not name.isprintable() or not name.strip() or ".." in name.split("/"):
-        return f"name={name!r} must be a text that can name a folder"
+    for key in ("name", *(["data.name"] if "name" in config.data else [])):
+        name = OmegaConf.select(config, key)
+        if not isinstance(name, str) or not name.isprintable() or not name.strip() or ".." in name.split("/"):
+            return f"{key}={name!r} must be a text that can name a folder"
+        if name.startswith("/"):
+            return f"{key}={name!r} must not begin with /"
     for key in ("evaluation.fid_split", "evaluation.split"):
         if (split := OmegaConf.select(config, key)) not in ("train", "test", "both"):
             return f"{key}={split} must be train, test or both"

@@ -1,7 +1,6 @@
 """Pictures out of a zip or tar archive."""
 
 import lzma
-import shutil
 import tarfile
 import zipfile
 import zlib
@@ -15,6 +14,10 @@ from ddpm.data.dataset import DataError
 from ddpm.data.picture import is_picture
 
 BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+
+BLOCK = 1 << 20  # bytes that are copied at a time
+# Pictures are packed already: an archive that unpacks to more than both of these was made to fill a disk.
+LARGEST_RATIO, LEAST = 50, 1 << 30
 
 
 def unpacked(archive: Path, root: Path) -> Path:
@@ -32,6 +35,7 @@ def unpacked(archive: Path, root: Path) -> Path:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    left = most = max(LEAST, LARGEST_RATIO * archive.stat().st_size)
     try:
         for name, content in _members(archive):
             target = folder / name
@@ -40,7 +44,11 @@ def _unpack(archive: Path, folder: Path) -> None:
             if is_picture(PurePosixPath(name)):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with content() as source, target.open("wb") as file:
-                    shutil.copyfileobj(source, file)
+                    while block := source.read(BLOCK):
+                        left -= len(block)
+                        if left < 0:
+                            raise DataError(f"{archive} is not unpacked: it holds more than {most / 2**30:.0f} GiB")
+                        file.write(block)
     except BROKEN as error:
         raise DataError(f"cannot unpack {archive}: {error}") from error
 

@@ -51,7 +51,10 @@ class Files(Source):
         self.folder, self.names, self.labels = folder, names, labels
         content, state = hashlib.sha256(), hashlib.sha256()
         for name in names:
-            about = os.stat(folder / name)
+            try:
+                about = os.stat(folder / name)
+            except OSError:  # a link to nothing: reading it fails, which `on_error` is for
+                about = os.lstat(folder / name)
             content.update(os.fsencode(name) + b"\0%d\0" % about.st_size)
             state.update(b"%d\0" % about.st_mtime_ns)
         state.update(content.digest())

@@ -35,7 +35,13 @@ OF_RANKS = (
 # Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
 # estimate of the bound is enough.
 DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
-ENDS: dict[int, records.Status] = {0: "finished", 2: "refused", 130: "interrupted", 143: "interrupted"}
+ENDS: dict[int, records.Status] = {
+    0: "finished",
+    2: "refused",
+    130: "interrupted",
+    143: "interrupted",
+    -signal.SIGINT: "interrupted",
+}
 
 
 def compose_cell(overrides: Sequence[str]) -> DictConfig:
