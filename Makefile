@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test quick test-all torture bench lint format lock audit sbom clean
+.PHONY: train test quick test-all torture fuzz bench lint format lock audit sbom clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -24,6 +24,13 @@ test-all: lint
 
 torture: $(VENV)/installed  # runs, evaluations and sweeps killed twenty times each, and gone on with
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow" tests/training/test_resume.py tests/evaluation/test_killed.py tests/sweep
+
+FUZZED := checkpoint safetensors diffusers config metrics bound results record plan idx picture archive
+SECONDS := 60
+
+fuzz: $(VENV)/installed  # SECONDS for each reader of foreign bytes, guided by coverage; findings go to fuzz/found
+	$(BIN)/python -c "import atheris" 2> /dev/null || $(BIN)/python -m pip install --quiet "atheris>=3"
+	for name in $(FUZZED); do $(BIN)/python fuzz/run.py $$name $(SECONDS) || exit 1; done
 
 BENCHMARKS := train_step sampling bound memory startup scaling
 

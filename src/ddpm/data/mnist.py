@@ -7,6 +7,7 @@ dimension as a big-endian int32, then the values.
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -112,5 +113,5 @@ def read_idx(path: Path, dimensions: int) -> UInt8[np.ndarray, "..."]:
             raise ValueError(f"its header is {content[:4].hex(' ')}, expected 00 00 08 {dimensions:02x}")
         shape = struct.unpack_from(f">{rank}I", content, 4)
         return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
-    except (OSError, EOFError, ValueError, struct.error) as error:
+    except (OSError, EOFError, ValueError, struct.error, zlib.error) as error:
         raise DataError(f"{path} is not an idx file of {dimensions} dimensions: {error}") from error
