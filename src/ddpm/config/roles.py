@@ -81,6 +81,7 @@ ROLES = {
     "logger": Role.BOOKKEEPING | Role.WHERE,
     "choices": Role.BOOKKEEPING,
     "signature": Role.BOOKKEEPING,
+    "not_followed": Role.BOOKKEEPING,
     "foreign": Role.BOOKKEEPING,
     "hydra": Role.BOOKKEEPING | Role.WHERE,
 }
@@ -110,7 +111,9 @@ def open_to_evaluation(key: str) -> bool:
 def evaluation_keys() -> list[str]:
     """The keys that evaluate.py takes, as a message names them: the uppermost of each."""
     taken = [
-        key for key in ROLES if open_to_evaluation(key) and key not in ("choices", "foreign", "hydra", "signature")
+        key
+        for key in ROLES
+        if open_to_evaluation(key) and key not in ("choices", "foreign", "hydra", "signature", "not_followed")
     ]
     return [key for key in taken if key.rpartition(".")[0] not in taken]
 

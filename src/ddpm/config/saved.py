@@ -15,6 +15,8 @@ from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
 from ddpm.config.groups import CONF, group_names, options_of
 from ddpm.config.roles import open_to_evaluation
+from ddpm.config.trust import NOT_FOLLOWED
+from ddpm.messages import warn
 
 LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
 
@@ -58,6 +60,7 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     # Where a saved configuration is older than a setting, the setting has its default.
     node |= {key: _without_interpolation(value) for key, value in base.items()}
     node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
+    warning = node.pop(NOT_FOLLOWED, None)
     for key in (*chosen, "hydra", "defaults"):
         node.pop(key, None)
     node |= {"out": None, "resume": None, "defaults": ["_self_", *({group: None} for group in open_groups())]}
@@ -65,6 +68,8 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
         ConfigStore.instance().store(name=SAVED, node=node)
     config = compose(overrides, SAVED)
     keep_precision(config, base)
+    if warning:
+        warn(warning)
     return config
 
 

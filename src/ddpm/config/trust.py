@@ -10,8 +10,8 @@ from ddpm.config import origin
 from ddpm.config.compose import defaults_of
 from ddpm.config.moved import translated
 from ddpm.config.roles import says_where
-from ddpm.messages import warn
 
+NOT_FOLLOWED = "not_followed"  # the key of a configuration from elsewhere that holds a warning
 OF_CONVERTERS = ("stated", "assumed")  # what a converter says of another codebase's file; no file can say it itself
 LARGEST = 10_000  # values in a configuration; ours have about 150
 DEEPEST = 20  # levels of a configuration; ours have 5
@@ -21,21 +21,24 @@ def of_file(saved: dict[str, Any], source: Any) -> dict[str, Any]:
     """A configuration from a file as far as it may be followed, with conf/'s values for what it may not decide.
 
     Args:
-        source: the file, for a warning that names what was not followed.
+        source: the file, for the warning under `NOT_FOLLOWED` that names what was not followed, to be given once the
+            request is known to be right.
 
     Raises:
         ValueError: it is larger or deeper than any configuration, or holds something else than plain values.
     """
     check_size(saved)
     own = origin.is_own(saved)
-    saved = {str(key): value for key, value in saved.items() if key not in (origin.SIGNATURE, *OF_CONVERTERS)}
+    saved = {
+        str(key): value for key, value in saved.items() if key not in (origin.SIGNATURE, NOT_FOLLOWED, *OF_CONVERTERS)
+    }
     saved = translated(saved)
     if own:
         return saved
     followed = with_defaults(saved)
     left_out = [f"{key}={value}" for key, value in _differing(saved, followed)]
     if left_out:
-        warn(
+        followed[NOT_FOLLOWED] = (
             f"{source} was not written by you, or has been changed: what it says of where to read, write, log and "
             f"compute is not followed ({', '.join(left_out[:4])}{', ...' if len(left_out) > 4 else ''}); "
             "say on the command line what you want of it"

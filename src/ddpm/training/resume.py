@@ -103,7 +103,7 @@ def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) 
             f"max_steps={config.max_steps} (was {base.get('max_steps')}): optimizer.anneal=true takes the learning "
             "rate to 0 at max_steps, so the run would be neither the shorter nor the longer one; start a new run"
         )
-    return [line for line in allowed if not line.startswith(("out=", "resume="))]
+    return [line for line in allowed if not line.startswith(("out=", "resume=", "not_followed="))]
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:
