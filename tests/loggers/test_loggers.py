@@ -149,7 +149,7 @@ def test_a_run_that_was_stopped_is_preempted_and_says_what_goes_on_with_it(resum
 def test_a_run_outlives_wandb(workplace):
     """Whose process is killed in the middle."""
     folder = workplace / "outliving"
-    process = Fork("train.py", *SMOKE, "max_steps=24", "out=outliving", cwd=workplace)
+    process = Fork("train.py", *SMOKE, "max_steps=80", "out=outliving", cwd=workplace)
     until(lambda: (folder / "metrics.csv").exists() and len(csv_history(folder)) > 2, process)
     [service] = [
         int(entry.parent.name)
@@ -161,7 +161,7 @@ def test_a_run_outlives_wandb(workplace):
     printed = process.wait()
     assert printed.count("warning: W&B is gone") == 1
     assert "Traceback" not in printed
-    assert sorted(csv_history(folder)) == list(range(1, 25))
+    assert sorted(csv_history(folder)) == list(range(1, 81))
 
 
 def test_a_run_that_failed_is_marked_failed(workplace):
