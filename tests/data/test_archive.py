@@ -83,6 +83,21 @@ def test_no_archive(tmp_path):
         unpacked(tmp_path / "a.png", tmp_path / "root")
 
 
+def test_a_member_without_a_name(tmp_path):
+    """Found by fuzzing: zipfile asks for the last letter of the name."""
+    with zipfile.ZipFile(tmp_path / "nameless.zip", "w") as archive:
+        archive.writestr("x", png())
+    content = bytearray((tmp_path / "nameless.zip").read_bytes())
+    entry = content.rindex(b"PK\x01\x02")
+    content[entry + 28 : entry + 30] = b"\0\0"  # the length of the name in the directory
+    del content[entry + 46]
+    end = content.rindex(b"PK\x05\x06")
+    content[end + 12] -= 1  # the size of the directory
+    (tmp_path / "nameless.zip").write_bytes(content)
+    with pytest.raises(DataError, match="cannot unpack"):
+        unpacked(tmp_path / "nameless.zip", tmp_path / "root")
+
+
 @pytest.mark.parametrize("suffix", [".zip", ".tgz"])
 def test_what_unpacks_without_end_is_refused(tmp_path, suffix, monkeypatch):
     monkeypatch.setattr("ddpm.data.archive.LEAST", 1 << 20)

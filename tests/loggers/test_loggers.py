@@ -149,7 +149,8 @@ def test_a_run_that_was_stopped_is_preempted_and_says_what_goes_on_with_it(resum
 def test_a_run_outlives_wandb(workplace):
     """Whose process is killed in the middle."""
     folder = workplace / "outliving"
-    process = Fork("train.py", *SMOKE, "max_steps=80", "out=outliving", cwd=workplace)
+    rarely = "every={log: 1, validation: 100, samples: 100, checkpoint: 100}"
+    process = Fork("train.py", *SMOKE, rarely, "max_steps=80", "out=outliving", cwd=workplace)
     until(lambda: (folder / "metrics.csv").exists() and len(csv_history(folder)) > 2, process)
     [service] = [
         int(entry.parent.name)

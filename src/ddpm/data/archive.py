@@ -1,6 +1,7 @@
 """Pictures out of a zip or tar archive."""
 
 import lzma
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -13,7 +14,11 @@ from ddpm.data import cache
 from ddpm.data.dataset import DataError
 from ddpm.data.picture import is_picture
 
-BROKEN = (OSError, EOFError, RuntimeError, tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError)
+# What the readers of archives raise where one is damaged or forged.
+BROKEN = (
+    *(OSError, EOFError, RuntimeError, ValueError, IndexError, OverflowError, struct.error),
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+)
 
 BLOCK = 1 << 20  # bytes that are copied at a time
 # Pictures are packed already: an archive that unpacks to more than both of these was made to fill a disk.
@@ -49,6 +54,8 @@ def _unpack(archive: Path, folder: Path) -> None:
                         if left < 0:
                             raise DataError(f"{archive} is not unpacked: it holds more than {most / 2**30:.0f} GiB")
                         file.write(block)
+    except DataError:
+        raise
     except BROKEN as error:
         raise DataError(f"cannot unpack {archive}: {error}") from error
 
