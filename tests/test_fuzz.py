@@ -11,7 +11,7 @@ from commands import ROOT
 sys.path.insert(0, str(ROOT / "fuzz"))
 import targets
 
-SECONDS = 4.0
+SECONDS = 1.5
 WORDS = (
     b"\0",
     b"\xff" * 8,

@@ -198,13 +198,13 @@ def test_the_error_of_an_estimate_is_the_deviation_of_repeated_ones(workspace):
 
 def test_an_estimate_outlines_the_curves_of_the_bound(workspace):
     """At every t: the term, the rate from there on and the error of the x_0 estimate."""
-    settings = ["schedule.T=120", "evaluation.metrics=[bits_per_dim]"]
+    settings = ["schedule.T=100", "evaluation.metrics=[bits_per_dim]"]
     whole = evaluated(*settings).curves
     outlined = evaluated(*settings, "evaluation.bits_per_dim.evaluations=100").curves
     assert outlined.keys() == whole.keys()
     for name, tolerance in (("t", 0), ("term", 0.15), ("rate_bits_per_dim", 0.05), ("rmse", 0.05)):
         ours, theirs = (np.array(curves[name]) for curves in (outlined, whole))
-        assert ours.shape == (120,)
+        assert ours.shape == (100,)
         assert np.median(np.abs(ours / theirs - 1)) <= tolerance, name
         assert abs(ours[0] / theirs[0] - 1) <= tolerance, name
     assert 0 < np.median(outlined["term_stderr"]) < np.median(outlined["term"])
