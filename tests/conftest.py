@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
+
+SMALL_RUN = ("debug=smoke", "network.channels=8", "network.groups=4", "optimizer.anneal=false")
 
 LONG = (
     "sweep/test_sweep.py",
@@ -33,3 +36,22 @@ def workspace(tmp_path, monkeypatch):
     """An empty current directory: runs/ is made under it."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory):
+    """A run folder of six steps of a small network, written by this user."""
+    import train
+
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train.train([*SMALL_RUN, "logger=csv", "out=run"])
+    return folder / "run"
+
+
+@pytest.fixture
+def run_folder(trained_run, workspace):
+    """A copy of it, `run` in the current directory."""
+    shutil.copytree(trained_run, workspace / "run")
+    return workspace / "run"

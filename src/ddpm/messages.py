@@ -30,6 +30,5 @@ def printable(value: Any) -> str:
 
     A file's text could otherwise move a terminal's cursor or hide what follows.
     """
-    line = " ".join(str(value).split())
-    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+    line = visible(" ".join(str(value).split()))
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 
 import pytest
 import torch
@@ -14,21 +13,6 @@ from ddpm.checkpoints import checkpoint
 from ddpm.config.errors import RequestError
 
 SMOKE = ["debug=smoke", "network.channels=8", "network.groups=4", "optimizer.anneal=false", "logger=csv"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        train.train([*SMOKE, "out=run"])
-    return folder / "run"
-
-
-@pytest.fixture
-def run(trained, workspace):
-    shutil.copytree(trained, workspace / "run")
-    return workspace / "run"
 
 
 def edited(run, edit):
@@ -78,9 +62,9 @@ NOT_WEIGHTS = {
 
 
 @pytest.mark.parametrize("case", NOT_WEIGHTS)
-def test_what_is_no_model_is_not_evaluated(case, run, workspace):
+def test_what_is_no_model_is_not_evaluated(case, run_folder, workspace):
     edit, message = NOT_WEIGHTS[case]
-    edited(run, edit)
+    edited(run_folder, edit)
     before = sorted(workspace.rglob("*"))
     with pytest.raises(RequestError, match=message) as caught:
         evaluate.evaluate(["ckpt=run"])
@@ -104,7 +88,17 @@ NO_TRAINING = {
     "groups that are none": (put("optimizer_states", 0, "param_groups", [1]), "cannot go on"),
     "a group of other weights": (put("optimizer_states", 0, "param_groups", 0, "params", [0]), "other weights"),
     "a rate that is text": (put("optimizer_states", 0, "param_groups", 0, "lr", "x"), "wrong kind"),
-    "an unknown setting": (put("optimizer_states", 0, "param_groups", 0, "more", 1), "other weights"),
+    "an unknown setting": (put("optimizer_states", 0, "param_groups", 0, "more", 1), "another more than"),
+    "betas that are text": (put("optimizer_states", 0, "param_groups", 0, "betas", ("a", "b")), "another betas than"),
+    "uphill": (put("optimizer_states", 0, "param_groups", 0, "maximize", True), "another maximize than"),
+    "another Adam": (put("optimizer_states", 0, "param_groups", 0, "amsgrad", True), "another amsgrad than"),
+    "a rate that is no number": (put("lr_schedulers", 0, "base_lrs", [float("nan")]), "wrong kind"),
+    "steps that are no number": (
+        put("optimizer_states", 0, "state", 3, "step", torch.tensor(float("nan"))),
+        "steps are of the wrong kind",
+    ),
+    "a count that is text": (put("lr_schedulers", 0, "_step_count", "x"), "wrong kind"),
+    "a schedule with another step": (put("lr_schedulers", 0, "step", "x"), "wrong kind"),
     "no schedule": (put("lr_schedulers", []), "cannot go on"),
     "another schedule": (put("lr_schedulers", [{"a": 1}]), "cannot go on"),
     "a schedule that calls": (put("lr_schedulers", 0, "lr_lambdas", [{"a": 1}]), "wrong kind"),
@@ -117,13 +111,13 @@ NO_TRAINING = {
 
 
 @pytest.mark.parametrize("case", NO_TRAINING)
-def test_what_cannot_be_trained_on_is_not(case, run):
+def test_what_cannot_be_trained_on_is_not(case, run_folder):
     edit, message = NO_TRAINING[case]
-    edited(run, edit)
-    before = (run / "metrics.csv").read_bytes()
+    edited(run_folder, edit)
+    before = (run_folder / "metrics.csv").read_bytes()
     with pytest.raises(RequestError, match=message):
         train.train(["resume=run", "max_steps=8"])
-    assert (run / "metrics.csv").read_bytes() == before
+    assert (run_folder / "metrics.csv").read_bytes() == before
 
 
 @pytest.mark.parametrize(
@@ -139,10 +133,10 @@ def test_what_cannot_be_trained_on_is_not(case, run):
         put("hyper_parameters", {"a": 1}),
     ],
 )
-def test_what_training_does_not_need_does_no_harm(edit, run):
-    edited(run, edit)
+def test_what_training_does_not_need_does_no_harm(edit, run_folder):
+    edited(run_folder, edit)
     train.train(["resume=run", "max_steps=8"])
-    assert checkpoint.load(run).step == 8
+    assert checkpoint.load(run_folder).step == 8
 
 
 def test_a_file_of_old_torch_is_said_to_be_one(workspace):

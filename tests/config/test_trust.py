@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import shutil
 
 import numpy as np
 import pytest
@@ -31,22 +30,6 @@ class Asked(Exception):
     """W&B would have been started."""
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """A run folder of six steps, written by this user."""
-    folder = tmp_path_factory.mktemp("trained")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        train.train([*SMOKE, "logger=csv", "out=run"])
-    return folder / "run"
-
-
-@pytest.fixture
-def run(trained, workspace):
-    shutil.copytree(trained, workspace / "run")
-    return workspace / "run"
-
-
 def changed(run, **settings):
     """The run with other settings in its checkpoint and config.yaml, by their dotted keys."""
     file = run / "checkpoints" / "last.ckpt"
@@ -67,11 +50,11 @@ def changed(run, **settings):
 # --- the signature ---------------------------------------------------------------------------------------------------
 
 
-def test_a_run_of_ones_own_is_followed(run, workspace):
-    saved = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["config"]
+def test_a_run_of_ones_own_is_followed(run_folder, workspace):
+    saved = torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["config"]
     assert origin.is_own(saved)
-    assert origin.is_own(yaml.safe_load((run / "config.yaml").read_text()))
-    assert trust.of_file(saved, run) == {key: value for key, value in saved.items() if key != "signature"}
+    assert origin.is_own(yaml.safe_load((run_folder / "config.yaml").read_text()))
+    assert trust.of_file(saved, run_folder) == {key: value for key, value in saved.items() if key != "signature"}
 
 
 @pytest.mark.parametrize(
@@ -153,8 +136,8 @@ def test_what_unfolds_is_refused_before_it_does(bomb):
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
-def test_data_are_kept_where_the_user_says(run, workspace, capsys):
-    changed(run, data__root=str(workspace / "elsewhere"))
+def test_data_are_kept_where_the_user_says(run_folder, workspace, capsys):
+    changed(run_folder, data__root=str(workspace / "elsewhere"))
     evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
     assert not (workspace / "elsewhere").exists()
     printed = capsys.readouterr().err
@@ -182,7 +165,7 @@ def test_pictures_of_ones_own_are_found_again_and_those_of_a_stranger_are_not(wo
 
 
 @pytest.mark.parametrize("command", ["evaluate", "resume"])
-def test_loggers_are_not_obeyed(command, run, workspace, monkeypatch):
+def test_loggers_are_not_obeyed(command, run_folder, workspace, monkeypatch):
     (workspace / "secret.yaml").write_text("password: 1234\n")
     hostile = {
         "config": str(workspace / "secret.yaml"),
@@ -190,7 +173,7 @@ def test_loggers_are_not_obeyed(command, run, workspace, monkeypatch):
         "dir": str(workspace / "there"),
         "mode": "online",
     }
-    changed(run, logger={"wandb": hostile}, choices__logger="wandb", max_steps=8)
+    changed(run_folder, logger={"wandb": hostile}, choices__logger="wandb", max_steps=8)
     asked = {}
 
     @functools.wraps(wandb.init)
@@ -208,7 +191,7 @@ def test_loggers_are_not_obeyed(command, run, workspace, monkeypatch):
     assert asked["config"]["logger"] == {"wandb": {"project": "ddpm", "checkpoint": False}}
 
 
-def test_consents_are_the_users(run, workspace):
+def test_consents_are_the_users(run_folder, workspace):
     """DINOv2 would be loaded through torch.hub, which runs what it finds there."""
     features = {
         "_target_": "ddpm.metrics.features.TorchFidelity",
@@ -216,24 +199,24 @@ def test_consents_are_the_users(run, workspace):
         "trust": True,
         "weights": None,
     }
-    changed(run, features=features, choices__features="inception")
+    changed(run_folder, features=features, choices__features="inception")
     with pytest.raises(RequestError, match=r"features\.trust=true"):
         evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
 
 
-def test_devices_are_the_users(run, workspace):
-    changed(run, trainer__devices=10**9, trainer__num_nodes=10**9)
+def test_devices_are_the_users(run_folder, workspace):
+    changed(run_folder, trainer__devices=10**9, trainer__num_nodes=10**9)
     evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
     train.train(["resume=run", "evaluate_after=false"])
 
 
 @pytest.mark.parametrize("key", ["stated", "assumed"])
-def test_only_a_converter_states_what_a_file_is(key, run, workspace, monkeypatch, capsys):
+def test_only_a_converter_states_what_a_file_is(key, run_folder, workspace, monkeypatch, capsys):
     """The way of other codebases' files reads overrides, in which an environment variable would be resolved."""
     monkeypatch.setenv("SECRET", "tell-nobody")
-    changed(run, foreign="diffusers", stated=["recipe=digits", "name=${oc.env:SECRET}"], assumed=[])
+    changed(run_folder, foreign="diffusers", stated=["recipe=digits", "name=${oc.env:SECRET}"], assumed=[])
     assert ddpm.load("run").q.T == 20  # by its own configuration
-    changed(run, name="${oc.env:SECRET}")
+    changed(run_folder, name="${oc.env:SECRET}")
     with pytest.raises(RequestError) as caught:
         evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
     assert "tell-nobody" not in str(caught.value) + capsys.readouterr().out
@@ -257,10 +240,10 @@ def test_what_a_diffusers_folder_says_is_quoted(value, workspace, monkeypatch):
     assert "tell-nobody" not in str(caught.value)
 
 
-def test_an_export_says_nothing_of_this_machine(run, workspace):
+def test_an_export_says_nothing_of_this_machine(run_folder, workspace):
     from ddpm.checkpoints.export import export
 
-    file = run / "checkpoints" / "last.ckpt"
+    file = run_folder / "checkpoints" / "last.ckpt"
     content = torch.load(file, weights_only=True)
     content["config"]["logger"] = {"wandb": {"entity": "my-team", "project": "my-project"}}
     content["config"] = origin.signed(content["config"])
@@ -313,11 +296,11 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("part", PARTS)
-def test_nothing_is_written_through_a_link(part, command, run, tmp_path_factory):
+def test_nothing_is_written_through_a_link(part, command, run_folder, tmp_path_factory):
     victim = tmp_path_factory.mktemp("victim")
     (victim / "file").write_text("precious")
     target = victim if "." not in part.lstrip(".") and part != ".lock" else victim / "file"
-    link = run / part
+    link = run_folder / part
     link.parent.mkdir(parents=True, exist_ok=True)
     link.unlink(missing_ok=True)
     link.symlink_to(target)
@@ -328,14 +311,14 @@ def test_nothing_is_written_through_a_link(part, command, run, tmp_path_factory)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_pipe_in_the_place_of_a_file_does_not_hang(command, run):
-    os.mkfifo(run / "more.csv")
+def test_a_pipe_in_the_place_of_a_file_does_not_hang(command, run_folder):
+    os.mkfifo(run_folder / "more.csv")
     with pytest.raises(RequestError, match="neither a file nor a folder"):
         COMMANDS[command]()
 
 
 @pytest.mark.parametrize("command", ["evaluate", "figures"])
-def test_an_output_folder_with_a_hidden_link_is_refused(command, run, workspace, tmp_path_factory):
+def test_an_output_folder_with_a_hidden_link_is_refused(command, run_folder, workspace, tmp_path_factory):
     victim = tmp_path_factory.mktemp("victim")
     (workspace / "out").mkdir()
     (workspace / "out" / ".unfinished").symlink_to(victim)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -181,14 +182,16 @@ def check_training(content: Mapping[str, Any], expected: Mapping[str, Tensor], s
     try:
         [optimizer], [scheduler] = content["optimizer_states"], content["lr_schedulers"]
         [group], moments = optimizer["param_groups"], optimizer["state"]
-        known = torch.optim.Adam([torch.zeros(1)], fused=True).state_dict()["param_groups"][0] | {"initial_lr": 0.0}
-        if group["params"] != list(range(len(shapes))) or not {"lr", "betas", "eps"} <= group.keys() <= known.keys():
+        fresh = torch.optim.Adam([torch.zeros(1)], fused=True)
+        schedule = torch.optim.lr_scheduler.LambdaLR(fresh, lambda _: 1.0).state_dict()
+        known = fresh.state_dict()["param_groups"][0]
+        own = ("params", "lr", "initial_lr")  # what a run of ours sets; the rest is Adam's defaults, always
+        if group["params"] != list(range(len(shapes))):
             raise ValueError("its optimizer is of other weights")
-        if (
-            any(not isinstance(group[key], int | float) for key in ("lr", "eps", "initial_lr"))
-            or len(group["betas"]) != 2
-        ):
-            raise ValueError("its optimizer's settings are of the wrong kind")
+        if strange := [key for key in group if key not in known or (key not in own and group[key] != known[key])]:
+            raise ValueError(f"its optimizer has another {printable(strange[0])} than a run of ours")
+        if not all(_is_rate(rate) for rate in (group["lr"], group["initial_lr"], *scheduler["base_lrs"])):
+            raise ValueError("its learning rates are of the wrong kind")
         if moments.keys() != (set(range(len(shapes))) if content["global_step"] else set()):
             raise ValueError("its optimizer has moments of other weights")
         for index, state in moments.items():
@@ -199,10 +202,15 @@ def check_training(content: Mapping[str, Any], expected: Mapping[str, Tensor], s
                         f"the optimizer's {name} of weight {index} has shape {list(state[name].shape)}, and the weight "
                         f"{list(shapes[index])}"
                     )
-            if float(state["step"]) < 0 or state.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+            if state.keys() != {"step", "exp_avg", "exp_avg_sq"} or not 0 <= float(state["step"]) < math.inf:
                 raise ValueError("its optimizer's steps are of the wrong kind")
-        [base] = scheduler["base_lrs"]
-        if not isinstance(base, float) or scheduler["lr_lambdas"] != [None] or scheduler["last_epoch"] < 0:
+        if (
+            not scheduler.keys() <= schedule.keys()
+            or scheduler["lr_lambdas"] != [None]
+            or len(scheduler["base_lrs"]) != 1
+        ):
+            raise ValueError("its schedule of the learning rate is of the wrong kind")
+        if not all(isinstance(count := scheduler[key], int) and count >= 0 for key in ("last_epoch", "_step_count")):
             raise ValueError("its schedule of the learning rate is of the wrong kind")
     except (KeyError, TypeError, AttributeError, RuntimeError) as error:
         raise ValueError(f"it lacks what training needs to go on ({first_line(error)})") from None
@@ -226,6 +234,10 @@ def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str
         if found
     ]
     return "; ".join(parts) or None
+
+
+def _is_rate(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def check_weights(weights: Mapping[str, Any]) -> None:

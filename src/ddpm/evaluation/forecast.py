@@ -49,7 +49,7 @@ def announce(
 def _seconds_per_evaluation(
     p: ReverseProcess, shape: Sequence[int], chunks: Chunks, precision: Callable[[], AbstractContextManager[None]]
 ) -> float:
-    """Of the network, for one image; the first of two trials warms up."""
+    """Time one evaluation of the network for one image; of two trials the first warms up."""
     device = chunks.rank.device
     n = chunks.size if device.type == "cuda" else min(chunks.size, TRIAL)
     x_t, t = torch.zeros(n, *shape, device=device), torch.full((n,), p.q.T, device=device)

@@ -99,7 +99,7 @@ def _of_validation(name: str) -> bool:
 
 
 def _curves(lines: Sequence[Line], curve: Callable[[Run], Curve]) -> Iterator[tuple[int, int, Curve]]:
-    """For each run: the index of its configuration, how many seeds that has, and the run's curve."""
+    """Yield for each run the index of its configuration, how many seeds that has, and the run's curve."""
     for i, line in enumerate(lines):
         for run in line.runs:
             yield i, len(line.runs), curve(run)

@@ -103,7 +103,7 @@ def _minutes(made: Table, line: Line) -> Number:
 
 
 def _pictures(lines: Sequence[Line], folder: str) -> list[LabelledPicture]:
-    """For each line, the newest picture in `folder` of the first finished run that has one."""
+    """Find for each line the newest picture in `folder` of the first finished run that has one."""
     found = (
         next(((run, picture) for run in line.finished if (picture := newest(run, folder))), None) for line in lines
     )
