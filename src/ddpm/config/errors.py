@@ -38,7 +38,16 @@ def request_errors() -> Iterator[None]:
 
 
 def root_message(error: BaseException) -> str:
-    """The message of the first cause, on one line."""
+    """The message of the first cause, on one line.
+
+    Raises:
+        KeyboardInterrupt, SystemExit: a signal came while a library worked, which has made an error of it.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, KeyboardInterrupt | SystemExit):
+            raise link
+        link = link.__cause__ or link.__context__
     while error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
         error = error.__cause__
     return first_line(error)
