@@ -33,3 +33,11 @@ def test_the_first_cause_is_what_is_said():
 def test_an_error_of_the_code_keeps_its_traceback():
     with pytest.raises(TypeError), request_errors():
         raise TypeError("a mistake")
+
+
+def test_a_ring_of_causes_ends():
+    first, second = ConfigAttributeError("first"), ValueError("second")
+    first.__cause__, second.__context__ = second, first
+    with pytest.raises(RequestError) as caught, request_errors():
+        raise first
+    assert str(caught.value) == "second"

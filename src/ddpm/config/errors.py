@@ -44,9 +44,11 @@ def root_message(error: BaseException) -> str:
         KeyboardInterrupt, SystemExit: a signal came while a library worked, which has made an error of it.
     """
     link: BaseException | None = error
-    while link is not None:
+    chain: list[BaseException] = []
+    while link is not None and link not in chain:  # libraries make rings of them
         if isinstance(link, KeyboardInterrupt | SystemExit):
             raise link
+        chain.append(link)
         link = link.__cause__ or link.__context__
     while error.__cause__ is not None and isinstance(error, (HydraException, OmegaConfBaseException)):
         error = error.__cause__
