@@ -1,13 +1,12 @@
 """Which process this is, what it may end with, and when it must end with the one that started it."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
-
-STARTED_BY = "DDPM_STARTED_BY"  # in the environment of a sweep's run: the process that watches it
 
 
 class RunFailedError(Exception):
@@ -33,13 +32,16 @@ def end_with_launcher() -> None:
 
     Left alone, the rank would work on or wait for half an hour, and the run stand in the way of resuming the sweep.
     """
-    launcher = int(os.environ.get(STARTED_BY, "0")) if is_rank_zero() else os.getppid()
-    if not launcher:
+    parent, launcher = multiprocessing.parent_process(), os.getppid()
+    if parent is None and is_rank_zero():
         return
 
     def watch() -> None:
-        while os.getppid() == launcher:
-            time.sleep(1)
+        if parent is not None:
+            parent.join()
+        else:
+            while os.getppid() == launcher:
+                time.sleep(1)
         if is_rank_zero():
             os.kill(os.getpid(), signal.SIGTERM)
             return

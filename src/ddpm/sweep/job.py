@@ -1,18 +1,14 @@
-"""One cell of a sweep: its run is a process of its own, watched to its end; the cell's record says how it ended.
+"""One cell of a sweep: it is composed and run, and its record says how that ended.
 
 However a run ends, the sweep goes on.
 """
 
-import contextlib
 import json
 import math
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -23,15 +19,9 @@ from ddpm.config.errors import RefusedError
 from ddpm.config.grammar import as_typed
 from ddpm.config.groups import CONF
 from ddpm.metrics import registry
-from ddpm.processes import STARTED_BY
 from ddpm.runs import records
-from ddpm.sweep import gpus
+from ddpm.sweep import gpus, process
 
-# Variables that a launcher leaves in the environment and that would make a run believe it is a rank of another job.
-OF_RANKS = (
-    "LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
-    "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID",
-)  # fmt: skip
 # Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
 # estimate of the bound is enough.
 DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
@@ -108,9 +98,14 @@ def _execute(cell: records.Cell, config: DictConfig, *, alone: bool, shares_gpus
         if alone:
             print(f"\n{cell.folder.name}: {cell.name}", flush=True)
         try:
-            code, complaint = _watch(_command(cell), own, None if alone else cell.log)
+            code, complaint = process.run(
+                CONF.parent / "train.py",
+                [*as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"],
+                own,
+                None if alone else cell.log,
+            )
             cell.status = ENDS.get(code, "failed")
-            cell.reason = "" if code == 0 else _death(code) if code < 0 else complaint
+            cell.reason = "" if code == 0 else process.death(code) if code < 0 else complaint
             if cell.status == "failed" and cell.reason.startswith("diverged at step"):
                 cell.status = "diverged"
         except BaseException:
@@ -121,50 +116,6 @@ def _execute(cell: records.Cell, config: DictConfig, *, alone: bool, shares_gpus
             cell.write()
     if alone and cell.status != "finished":
         print(f"{cell.folder.name}: {cell.status}: {cell.reason}", flush=True)
-
-
-def _command(cell: records.Cell) -> list[str]:
-    """The command of the cell's run, which starts it or goes on with it."""
-    script = str(CONF.parent / "train.py")
-    return [sys.executable, script, *as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"]
-
-
-def _watch(command: list[str], own_gpus: Sequence[str], log: Path | None) -> tuple[int, str]:
-    """Run a process; return its exit code and its error message. What it prints goes to `log`, or to our own output."""
-    environment = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
-    environment[STARTED_BY] = str(os.getpid())
-    if own_gpus:
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus)
-    with log.open("a") if log else contextlib.nullcontext() as out:
-        stderr, last, error = out or sys.stderr, "", ""
-        with subprocess.Popen(
-            command, env=environment, stdout=out, stderr=subprocess.PIPE, text=True, errors="replace"
-        ) as process, _stopping(process):  # fmt: skip
-            assert process.stderr is not None
-            for line in process.stderr:
-                stderr.write(line)
-                stderr.flush()
-                last = line.strip() or last
-                error = line.strip() if line.startswith("error: ") else error
-            process.wait()
-    return process.returncode, (error or last or "it ended without a word").removeprefix("error: ")
-
-
-@contextlib.contextmanager
-def _stopping(process: subprocess.Popen[str]) -> Iterator[None]:
-    """If this process is told to end, end the given one, too, which saves a checkpoint first."""
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit):
-        process.terminate()
-        with contextlib.suppress(KeyboardInterrupt):
-            sys.stderr.write(process.communicate()[1])
-        raise
-
-
-def _death(code: int) -> str:
-    name = signal.Signals(-code).name
-    return f"killed by {name}" + (": out of memory, perhaps" if -code == signal.SIGKILL else "")
 
 
 def _measured(cell: records.Cell, metric: str | None, worst: float) -> float:

@@ -1,0 +1,107 @@
+"""The process in which a cell's run goes on, watched to its end.
+
+It is forked from a server that has imported what every run imports, so that a cell starts at once rather than after
+seconds. The server computes nothing, and ends with the process that started it.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, TextIO
+
+# Variables that a launcher leaves in the environment and that would make a run believe it is a rank of another job.
+OF_RANKS = (
+    "LOCAL_RANK", "RANK", "WORLD_SIZE", "NODE_RANK", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT", "PL_GLOBAL_SEED",
+    "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID",
+)  # fmt: skip
+# On macOS, a process that is forked after such imports may crash: there, each cell is an interpreter of its own.
+_method = "forkserver" if sys.platform == "linux" else "spawn"
+_processes: Any = multiprocessing.get_context(_method)
+_processes.set_forkserver_preload(["ddpm.build", "ddpm.training.checkpointing", "ddpm.training.trainer"])
+
+
+def run(script: Path, arguments: Sequence[str], own_gpus: Sequence[str], log: Path | None) -> tuple[int, str]:
+    """Run a script in a process of its own, which ends, saved, when this one is told to end or dies.
+
+    Args:
+        own_gpus: those that it may see; all, if there are none.
+        log: where it prints to, instead of to our own output.
+
+    Returns:
+        Its exit code, negative for a signal that killed it, and its error message.
+    """
+    environment = {name: value for name, value in os.environ.items() if name not in OF_RANKS}
+    if own_gpus:
+        environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus)
+    multiprocessing.set_start_method(None, force=True)  # joblib's workers have one that the run must not inherit
+    reader, writer = multiprocessing.Pipe(duplex=False)
+    process = _processes.Process(target=_main, args=(script, list(arguments), os.getcwd(), environment, log, writer))
+    with _environment(environment):
+        process.start()
+    writer.close()
+    last = error = ""
+    with (
+        open(reader.fileno(), errors="replace", closefd=False) as printed,
+        log.open("a") if log else contextlib.nullcontext(sys.stderr) as stderr,
+        _stopping(process, printed),
+    ):
+        for line in printed:
+            stderr.write(line)
+            stderr.flush()
+            last = line.strip() or last
+            error = line.strip() if line.startswith("error: ") else error
+        process.join()
+    assert process.exitcode is not None
+    return process.exitcode, (error or last or "it ended without a word").removeprefix("error: ")
+
+
+def _main(
+    script: Path, arguments: list[str], folder: str, environment: dict[str, str], log: Path | None, stderr: Connection
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(folder)
+    os.dup2(stderr.fileno(), 2)
+    if log:
+        os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
+    sys.argv = [str(script), *arguments]
+    runpy.run_path(sys.argv[0], run_name="__main__")
+
+
+@contextlib.contextmanager
+def _environment(wanted: dict[str, str]) -> Iterator[None]:
+    """Start the server, which may be done by the first cell, in the environment that is wanted."""
+    own = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(own)
+
+
+@contextlib.contextmanager
+def _stopping(process: BaseProcess, printed: TextIO) -> Iterator[None]:
+    """If this process is told to end, end the given one, too, which saves a checkpoint first."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        process.terminate()
+        with contextlib.suppress(KeyboardInterrupt):
+            sys.stderr.write(printed.read())
+            process.join()
+        raise
+
+
+def death(code: int) -> str:
+    """The signal by which a process died, in words."""
+    name = signal.Signals(-code).name
+    return f"killed by {name}" + (": out of memory, perhaps" if -code == signal.SIGKILL else "")
