@@ -1,56 +1,6 @@
-"""IS, FID and bits/dim of a checkpoint: `python evaluate.py ckpt=RUN_FOLDER_OR_FILE [GROUP=OPTION] [KEY=VALUE] ...`.
+"""Measure a checkpoint: `python evaluate.py ckpt=PATH [GROUP=OPTION] [KEY=VALUE] ...`; the same as `ddpm evaluate`."""
 
-With `figures=[NAME,...]`, pictures instead.
-"""
-
-import signal
-
-if __name__ == "__main__":  # until the command takes over: Ctrl-C while Python still imports is no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-from ddpm.config import command
-from ddpm.config.errors import request_errors
-from ddpm.config.evaluation import compose_evaluation
-from ddpm.config.grammar import path_of
-from ddpm.config.saved import plain
-from ddpm.messages import say
-from ddpm.report import published
-from ddpm.runs import folders
-
-
-def evaluate(overrides: list[str]) -> None:
-    with request_errors():  # a wrong request ends here, before anything is written
-        from ddpm import build, launch
-        from ddpm.checkpoints import checkpoint
-        from ddpm.loggers import loggers
-
-        saved = checkpoint.load(path_of("ckpt", overrides))
-        config = compose_evaluation(saved.config, overrides)
-        loggers.check(config)
-        launch.check_devices(config.trainer)
-        images = build.dataset(config)
-        p = build.trained(saved, config, images)
-        if config.figures:
-            figures = build.figures(config, images, saved, p)
-            folder = folders.figures_folder(saved.run, saved.name, config.out)
-        else:
-            evaluation = build.evaluation(config, images)
-            folder = folders.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
-    rank = launch.launch(config.trainer)
-    if config.figures:
-        if rank.index == 0:
-            figures.draw(folder, rank.device)
-        return
-    results = evaluation.run(p, rank, {"ckpt": str(saved.path), "config": plain(config)}, folder)
-    if rank.index == 0:
-        results.published = published.compare(config, results.metrics, saved.step)
-        shown = loggers.of_evaluation(folder, plain(config), saved)
-        with loggers.closing(shown):
-            results.publish(folder, shown, saved.step, config.keep)
-        if saved.run and not config.out:
-            results.write(saved.run)  # the newest, where the report looks
-        say(*loggers.how_to_look(shown), f"results: {folder / 'results.json'}")
-
+from ddpm.__main__ import start
 
 if __name__ == "__main__":
-    command.run_evaluation(evaluate)
+    start("evaluate")

@@ -1,61 +1,6 @@
-"""Train a diffusion model: `python train.py [GROUP=OPTION] [KEY=VALUE] ...`; with -m, one run for each combination."""
+"""Train a diffusion model: `python train.py [GROUP=OPTION] [KEY=VALUE] ...`; the same as `ddpm train`."""
 
-import signal
-
-if __name__ == "__main__":  # until the command takes over: Ctrl-C while Python still imports is no traceback
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-from ddpm.config import command
-from ddpm.config.errors import request_errors
-from ddpm.config.saved import plain, sign
-from ddpm.messages import say
-from ddpm.report import published
-from ddpm.runs import folders
-from ddpm.sweep import sweep
-from ddpm.training import resume
-
-
-def train(overrides: list[str]) -> None:
-    with request_errors():  # a wrong request ends here, before anything is written
-        config, run = resume.compose_resumable(overrides)
-        from ddpm import build, launch
-        from ddpm.checkpoints import checkpoint
-        from ddpm.loggers import loggers
-        from ddpm.training.checkpointing import fit
-        from ddpm.training.trainer import trainer_of
-
-        launch.resolve_precision(config)
-        launch.check_devices(config.trainer)
-        saved = checkpoint.newest(run) if run else None
-        if saved:
-            resume.check(saved.config, config, saved.path, saved.step)
-            if saved.step == config.max_steps and not saved.pending and (saved.evaluated or not config.evaluate_after):
-                say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
-                return
-        sign(config)
-        loggers.check(config)
-        images = build.dataset(config)
-        data, module = build.data_module(config, images), build.module(config, images)
-        sampler = build.sampler(config)
-        if saved:
-            build.check_resumed(saved, module, images)
-        evaluation = build.evaluation(config, images) if config.evaluate_after else None
-        folder = folders.start(config, again=run is not None)
-    say(f"run folder: {folder}", build.summary(module, config))
-    if run:
-        say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
-    trainer = trainer_of(config, folder, images, sampler, saved)
-    with loggers.closing(trainer.loggers):
-        fit(trainer, module, data, saved.path if saved else None)
-        if evaluation:
-            about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": plain(config)}
-            folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
-            results = evaluation.run(module.p_ema, launch.rank_of(trainer), about, folder)
-            if trainer.is_global_zero:
-                results.published = published.compare(config, results.metrics, trainer.global_step)
-                results.publish(folder, trainer.loggers, trainer.global_step)
-    say(*loggers.how_to_look(trainer.loggers), f"run folder: {folder}")
-
+from ddpm.__main__ import start
 
 if __name__ == "__main__":
-    command.run(train, sweep.run)
+    start("train")

@@ -41,12 +41,12 @@ def workspace(tmp_path, monkeypatch):
 @pytest.fixture(scope="session")
 def trained_run(tmp_path_factory):
     """A run folder of six steps of a small network, written by this user."""
-    import train
+    from ddpm.commands.train import train
 
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        train.train([*SMALL_RUN, "logger=csv", "out=run"])
+        train([*SMALL_RUN, "logger=csv", "out=run"])
     return folder / "run"
 
 

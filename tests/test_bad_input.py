@@ -1,6 +1,5 @@
 """Whatever is typed or handed over: exit code 2, one line that says what and what to do, and nothing written."""
 
-import importlib.util
 import io
 import os
 import pickle
@@ -12,21 +11,23 @@ import zipfile
 import pytest
 import torch
 import yaml
-from commands import ROOT, Fork
+from commands import Fork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from ddpm.__main__ import start
 from ddpm.checkpoints import checkpoint
-from ddpm.config import command
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse, quote_paths
 from ddpm.config.saved import compose_saved
-from ddpm.report import command as report
 from ddpm.training import resume
 
 TRAIN = {
     "objectiv=vlb": "did you mean objective",
+    "--config-dir=nowhere": "nowhere is not a folder",
+    "--config-dir=empty": "holds no group: it needs a folder empty/GROUP",
+    "data=digits --config-dir": "needs a folder",
     "objective=vbl": "did you mean vlb",
     "objective=simple,vlb": "add -m",
     "objective=": "objective",
@@ -275,17 +276,6 @@ def workplace(tmp_path_factory):
     return cwd
 
 
-def entry(script):
-    if script == "report":
-        return lambda: command.guarded(lambda: report.main(sys.argv[1:]))
-    specification = importlib.util.spec_from_file_location(script, ROOT / f"{script}.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    if script == "train":
-        return lambda: command.run(module.train, module.sweep.run)
-    return lambda: command.run_evaluation(module.evaluate)
-
-
 @pytest.mark.parametrize(
     ("script", "request_", "message"),
     [
@@ -297,11 +287,11 @@ def entry(script):
 def test_a_wrong_request_is_one_line_and_writes_nothing(workplace, monkeypatch, capsys, script, request_, message):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *request_.split()])
-    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGTERM, signal.SIGUSR1)}
+    handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     before = sorted((path, path.lstat().st_mtime_ns) for path in workplace.rglob("*") if path.is_file())
     try:
         with pytest.raises(SystemExit) as end:
-            entry(script)()
+            start(script)
     finally:
         for signum, handler in handlers.items():
             signal.signal(signum, handler)

@@ -1,25 +1,58 @@
-"""`python -m ddpm report FOLDER...` and `python -m ddpm export ckpt=PATH to=FOLDER`."""
+"""Denoising diffusion probabilistic models: `ddpm COMMAND ...`, which is `python -m ddpm COMMAND ...`.
+
+    ddpm train [-m] [GROUP=OPTION] [KEY=VALUE] ...     a run; with -m, a sweep: one run for each combination
+    ddpm evaluate ckpt=PATH [KEY=VALUE] ...            IS, FID and bits/dim of a checkpoint, or figures=[...]
+    ddpm report FOLDER...                              runs to a table and a page
+    ddpm export ckpt=PATH to=DIR                       a checkpoint for other tools
+    ddpm --version
+
+`ddpm train --help` and `ddpm evaluate --help` list the settings. --config-dir=DIR adds groups and options of your own.
+"""
 
 import importlib
+import signal
 import sys
+from typing import NoReturn
 
-from ddpm.config import command
-from ddpm.config.errors import RequestError
-from ddpm.config.grammar import nearest
+COMMANDS = {
+    "train": "ddpm.commands.train",
+    "evaluate": "ddpm.commands.evaluate",
+    "report": "ddpm.commands.report",
+    "export": "ddpm.commands.export",
+}
 
-COMMANDS = {"report": "ddpm.report.command", "export": "ddpm.checkpoints.export"}
 
+def main(argv: list[str]) -> int:
+    """Run the command that the first word names, with the others.
 
-def main() -> int:
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    Returns:
+        The exit code.
+    """
+    from ddpm.config import command
+    from ddpm.config.errors import RequestError
+    from ddpm.config.grammar import nearest
+
+    name, *rest = argv or ["--help"]
     if name in ("-h", "--help"):
         print(__doc__)
         return 0
+    if name == "--version":
+        print("ddpm", importlib.import_module("ddpm").__version__)
+        return 0
     if name not in COMMANDS:
         raise RequestError(f"there is no command {name!r}{nearest(name, list(COMMANDS))}; known: {', '.join(COMMANDS)}")
-    code: int = importlib.import_module(COMMANDS[name]).main(sys.argv[2:])
+    rest = command.with_own_conf(rest)
+    code: int = importlib.import_module(COMMANDS[name]).main(rest)
     return code
 
 
+def start(*words: str) -> NoReturn:
+    """Run the command line of this process, after these words, and exit with the code that its end deserves."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # until the command takes over: Ctrl-C while Python still imports
+    from ddpm.config import command
+
+    command.guarded(lambda: main([*words, *sys.argv[1:]]))
+
+
 if __name__ == "__main__":
-    command.guarded(main)
+    start()

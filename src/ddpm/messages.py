@@ -1,6 +1,7 @@
 """What a run says on the terminal; only rank 0 speaks."""
 
 import sys
+from pathlib import Path
 from typing import Any
 
 from ddpm.processes import is_rank_zero
@@ -18,6 +19,12 @@ def warn(*lines: str) -> None:
     """Print a warning on rank 0, to stderr."""
     if is_rank_zero():
         print(visible("warning: " + "\n".join(lines)), file=sys.stderr, flush=True)
+
+
+def typed(command: str) -> str:
+    """What a user types for a command: `python train.py` in a clone, `ddpm train` where the package is installed."""
+    script = Path(__file__).parents[2] / f"{command}.py"
+    return f"python {script.name}" if script.is_file() else f"ddpm {command}"
 
 
 def visible(text: str) -> str:

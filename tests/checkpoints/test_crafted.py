@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-import evaluate
-import train
 from ddpm.checkpoints import checkpoint
+from ddpm.commands.evaluate import evaluate
+from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
 
 SMOKE = ["debug=smoke", "network.channels=8", "network.groups=4", "optimizer.anneal=false", "logger=csv"]
@@ -67,7 +67,7 @@ def test_what_is_no_model_is_not_evaluated(case, run_folder, workspace):
     edited(run_folder, edit)
     before = sorted(workspace.rglob("*"))
     with pytest.raises(RequestError, match=message) as caught:
-        evaluate.evaluate(["ckpt=run"])
+        evaluate(["ckpt=run"])
     assert "\n" not in str(caught.value)
     assert sorted(workspace.rglob("*")) == before
 
@@ -116,7 +116,7 @@ def test_what_cannot_be_trained_on_is_not(case, run_folder):
     edited(run_folder, edit)
     before = (run_folder / "metrics.csv").read_bytes()
     with pytest.raises(RequestError, match=message):
-        train.train(["resume=run", "max_steps=8"])
+        train(["resume=run", "max_steps=8"])
     assert (run_folder / "metrics.csv").read_bytes() == before
 
 
@@ -135,20 +135,20 @@ def test_what_cannot_be_trained_on_is_not(case, run_folder):
 )
 def test_what_training_does_not_need_does_no_harm(edit, run_folder):
     edited(run_folder, edit)
-    train.train(["resume=run", "max_steps=8"])
+    train(["resume=run", "max_steps=8"])
     assert checkpoint.load(run_folder).step == 8
 
 
 def test_a_file_of_old_torch_is_said_to_be_one(workspace):
     torch.save({"a": 1}, "old.pt", _use_new_zipfile_serialization=False)
     with pytest.raises(RequestError, match=r"before version 1\.6: if you trust it, save it anew"):
-        evaluate.evaluate(["ckpt=old.pt"])
+        evaluate(["ckpt=old.pt"])
 
 
 def test_a_pipe_is_no_checkpoint(workspace):
     os.mkfifo("pipe.ckpt")
     with pytest.raises(RequestError, match="neither a file nor a folder"):
-        evaluate.evaluate(["ckpt=pipe.ckpt"])
+        evaluate(["ckpt=pipe.ckpt"])
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_pipe_is_no_checkpoint(workspace):
 def test_an_exported_file_with_a_damaged_description(metadata, workspace):
     save_file({"a": torch.zeros(1)}, "model.safetensors", metadata)
     with pytest.raises(RequestError, match="whose description cannot be read"):
-        evaluate.evaluate(["ckpt=model.safetensors"])
+        evaluate(["ckpt=model.safetensors"])
 
 
 # --- diffusers folders -----------------------------------------------------------------------------------------------
@@ -191,7 +191,7 @@ def test_a_diffusers_folder_that_cannot_be(unet, scheduler, message, workspace):
     (workspace / "scheduler_config.json").write_text(json.dumps(scheduler))
     save_file({"conv_in.weight": torch.zeros(8, 1, 3, 3)}, "diffusion_pytorch_model.safetensors")
     with pytest.raises(RequestError, match=message):
-        evaluate.evaluate(["ckpt=.", "recipe=digits", "evaluation.metrics=[fid]"])
+        evaluate(["ckpt=.", "recipe=digits", "evaluation.metrics=[fid]"])
 
 
 def test_a_configuration_of_gigabytes_is_not_read(workspace):
@@ -199,7 +199,7 @@ def test_a_configuration_of_gigabytes_is_not_read(workspace):
         file.truncate(3 << 30)
     (workspace / "scheduler_config.json").write_text("{}")
     with pytest.raises(RequestError, match="no file of a configuration's size"):
-        evaluate.evaluate(["ckpt=."])
+        evaluate(["ckpt=."])
 
 
 def test_weights_that_are_a_list(workspace):
@@ -207,4 +207,4 @@ def test_weights_that_are_a_list(workspace):
     (workspace / "scheduler_config.json").write_text("{}")
     torch.save([1, 2], "diffusion_pytorch_model.bin")
     with pytest.raises(RequestError, match="holds a list, not weights by name"):
-        evaluate.evaluate(["ckpt=."])
+        evaluate(["ckpt=."])

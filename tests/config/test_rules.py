@@ -8,7 +8,7 @@ import sys
 import pytest
 from omegaconf import OmegaConf
 
-from ddpm.config import groups, rules, targets
+from ddpm.config import groups, rules
 from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError
 from ddpm.config.groups import CONF, group_names, options_of
@@ -21,20 +21,14 @@ AXES = ("objective", "variance", "weighting", "network", "data")
 
 @pytest.fixture
 def copies(tmp_path, monkeypatch):
-    """conf/ with a copy of every option of every group: `copy_of_eps` beside `eps`."""
+    """A user's folder with a copy of every option of every group: `copy_of_eps` beside our `eps`."""
     conf = tmp_path / "conf"
-    shutil.copytree(CONF, conf)
     for group in COPIED:
+        (conf / group).mkdir(parents=True)
         for option in options_of(group):
-            shutil.copy(conf / group / f"{option}.yaml", conf / group / f"copy_of_{option}.yaml")
-    for module in (groups, targets):
-        monkeypatch.setattr(module, "CONF", conf)
-    caches = (targets.allowed_targets, targets.target_of)
-    for cache in caches:
-        cache.cache_clear()
-    yield conf
-    for cache in caches:
-        cache.cache_clear()
+            shutil.copy(CONF / group / f"{option}.yaml", conf / group / f"copy_of_{option}.yaml")
+    monkeypatch.setenv(groups.OWN, str(conf))
+    return conf
 
 
 def verdict(*overrides):

@@ -13,9 +13,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import ddpm
-import evaluate
-import train
 from ddpm.checkpoints import checkpoint
+from ddpm.commands.evaluate import evaluate
+from ddpm.commands.train import train
 from ddpm.config import origin, trust
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
@@ -138,7 +138,7 @@ def test_what_unfolds_is_refused_before_it_does(bomb):
 
 def test_data_are_kept_where_the_user_says(run_folder, workspace, capsys):
     changed(run_folder, data__root=str(workspace / "elsewhere"))
-    evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
+    evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
     assert not (workspace / "elsewhere").exists()
     printed = capsys.readouterr().err
     assert f"data.root={workspace / 'elsewhere'}" in printed
@@ -150,16 +150,16 @@ def test_pictures_of_ones_own_are_found_again_and_those_of_a_stranger_are_not(wo
     pictures.mkdir()
     for k in range(60):
         Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).save(pictures / f"{k}.png")
-    train.train([*SMOKE, "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.root=cache",
+    train([*SMOKE, "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.root=cache",
                  "logger=csv", "out=run", "loader.batch_size=16"])  # fmt: skip
     ask = ["ckpt=run", "evaluation.metrics=[bits_per_dim]"]
-    evaluate.evaluate(ask)
+    evaluate(ask)
     caches, elsewhere = sorted((workspace / "cache").rglob("*")), tmp_path_factory.mktemp("elsewhere")
     changed(workspace / "run", data__root=str(elsewhere))
     with pytest.raises(RequestError, match=r"data\.path=FOLDER"):
-        evaluate.evaluate(ask)
+        evaluate(ask)
     assert f"data.root={elsewhere}" in capsys.readouterr().err
-    evaluate.evaluate([*ask, "data.path=pictures", "data.root=cache"])
+    evaluate([*ask, "data.path=pictures", "data.root=cache"])
     assert list(elsewhere.iterdir()) == []
     assert sorted((workspace / "cache").rglob("*")) == caches
 
@@ -183,7 +183,7 @@ def test_loggers_are_not_obeyed(command, run_folder, workspace, monkeypatch):
 
     monkeypatch.setattr("wandb.init", init)
     with pytest.raises(Asked):
-        evaluate.evaluate(["ckpt=run"]) if command == "evaluate" else train.train(["resume=run"])
+        evaluate(["ckpt=run"]) if command == "evaluate" else train(["resume=run"])
     assert asked["dir"] != str(workspace / "there")
     assert asked["mode"] == "offline"
     assert "entity" not in asked
@@ -201,13 +201,13 @@ def test_consents_are_the_users(run_folder, workspace):
     }
     changed(run_folder, features=features, choices__features="inception")
     with pytest.raises(RequestError, match=r"features\.trust=true"):
-        evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
+        evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
 
 
 def test_devices_are_the_users(run_folder, workspace):
     changed(run_folder, trainer__devices=10**9, trainer__num_nodes=10**9)
-    evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
-    train.train(["resume=run", "evaluate_after=false"])
+    evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
+    train(["resume=run", "evaluate_after=false"])
 
 
 @pytest.mark.parametrize("key", ["stated", "assumed"])
@@ -218,7 +218,7 @@ def test_only_a_converter_states_what_a_file_is(key, run_folder, workspace, monk
     assert ddpm.load("run").q.T == 20  # by its own configuration
     changed(run_folder, name="${oc.env:SECRET}")
     with pytest.raises(RequestError) as caught:
-        evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
+        evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
     assert "tell-nobody" not in str(caught.value) + capsys.readouterr().out
     assert all(b"tell-nobody" not in file.read_bytes() for file in workspace.rglob("*") if file.is_file())
 
@@ -288,9 +288,9 @@ PARTS = [
     "figures/samples.png", "evaluations/deep/in/it/samples.png",
 ]  # fmt: skip
 COMMANDS = {
-    "evaluate": lambda: evaluate.evaluate(["ckpt=run", "evaluation.metrics=[fid]"]),
-    "figures": lambda: evaluate.evaluate(["ckpt=run", "figures=[samples]"]),
-    "resume": lambda: train.train(["resume=run", "max_steps=8"]),
+    "evaluate": lambda: evaluate(["ckpt=run", "evaluation.metrics=[fid]"]),
+    "figures": lambda: evaluate(["ckpt=run", "figures=[samples]"]),
+    "resume": lambda: train(["resume=run", "max_steps=8"]),
 }
 
 
@@ -324,5 +324,5 @@ def test_an_output_folder_with_a_hidden_link_is_refused(command, run_folder, wor
     (workspace / "out" / ".unfinished").symlink_to(victim)
     extra = {"evaluate": "evaluation.metrics=[fid]", "figures": "figures=[samples]"}[command]
     with pytest.raises(RequestError, match="leads out of"):
-        evaluate.evaluate(["ckpt=run", extra, "out=out"])
+        evaluate(["ckpt=run", extra, "out=out"])
     assert list(victim.iterdir()) == []

@@ -1,6 +1,5 @@
 """One class and one file in conf/metric make a metric: measured, in the protocol, shown, ranked, and searched for."""
 
-import shutil
 import subprocess
 import sys
 
@@ -10,7 +9,7 @@ from written_runs import write_run
 
 from ddpm import build
 from ddpm.config import evaluation as config_evaluation
-from ddpm.config import groups, saved, targets
+from ddpm.config import groups, saved
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.launch import Rank
@@ -23,20 +22,11 @@ PROTOCOL = {"inception_score_splits", "kid_subsets", "kid_subset_size", "neighbo
 
 @pytest.fixture
 def own_metric(tmp_path, monkeypatch):
-    """conf/ with one more file."""
-    conf = tmp_path / "conf"
-    shutil.copytree(groups.CONF, conf)
-    (conf / "metric" / "spread.yaml").write_text(
-        "# @package evaluation.spread\n_target_: own_metric.Spread\npower: 2\n"
-    )
-    for module in (groups, saved, config_evaluation, targets):
-        monkeypatch.setattr(module, "CONF", conf)
-    caches = (targets.allowed_targets, targets.target_of)
-    for cache in caches:
-        cache.cache_clear()
-    yield
-    for cache in caches:
-        cache.cache_clear()
+    """A user's folder with one file."""
+    file = tmp_path / "conf" / "metric" / "spread.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package evaluation.spread\n_target_: own_metric.Spread\npower: 2\n")
+    monkeypatch.setenv(groups.OWN, str(tmp_path / "conf"))
 
 
 def evaluated(*overrides):

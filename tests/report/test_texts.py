@@ -53,7 +53,7 @@ def test_a_report_is_no_run_of_the_next_report(sweep, workspace):
 
 
 def test_a_refused_report_waits_for_no_library(workspace):
-    code = "import sys, ddpm.report.command; print(*sys.modules, sep='\\n')"
+    code = "import sys, ddpm.commands.report; print(*sys.modules, sep='\\n')"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     assert not {"torch", "lightning", "wandb", "matplotlib", "PIL.Image"} & set(loaded)
 

@@ -57,12 +57,12 @@ def test_what_a_run_needs(trainer, count):
 def test_a_run_sees_its_own_only(three, tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "3")
     log = tmp_path / "log"
-    script = tmp_path / "script.py"
-    script.write_text(
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "said.py").write_text(
         "import os, sys; print(os.environ['CUDA_VISIBLE_DEVICES'], 'RANK' in os.environ, sys.argv[1], flush=True)\n"
         "print('error: no more', file=sys.stderr); sys.exit(3)"
     )
-    code, complaint = process.run(script, ["here"], ["GPU-ab/1", "7"], log)
+    code, complaint = process.run(["said", "here"], ["GPU-ab/1", "7"], log)
     assert (code, complaint) == (3, "no more")
     assert log.read_text().splitlines() == ["GPU-ab/1,7 False here", "error: no more"]
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,GPU-ab/1, 7"

@@ -14,9 +14,9 @@ import reference
 import torch
 from PIL import Image
 
-import train
 from ddpm import build
 from ddpm.checkpoints import checkpoint
+from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.data.kind import IMAGES
 from ddpm.diffusion.budget import estimate_bound
@@ -166,7 +166,7 @@ def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, im
             f"+timesteps.history={HISTORY}",
             f"+timesteps.uniform_share={SHARE}",
         ]
-    train.train(settings)
+    train(settings)
 
     config = compose(settings)
     images = build.dataset(config)

@@ -1,6 +1,6 @@
 """A checkpoint for other tools.
 
-    python -m ddpm export ckpt=PATH to=DIR [format=diffusers|safetensors] [KEY=VALUE] ...
+    ddpm export ckpt=PATH to=DIR [format=diffusers|safetensors] [KEY=VALUE] ...
 
 `ckpt` is whatever evaluate.py takes, with the same settings for what a foreign file leaves open; DIR is new or empty.
 `diffusers` makes a folder for DDPMPipeline.from_pretrained; `safetensors` the averaged weights with their configuration
@@ -200,7 +200,7 @@ images = DDPMPipeline.from_pretrained(FOLDER)(batch_size=16, num_inference_steps
 
 
 def _own_use() -> str:
-    return f"""`python evaluate.py ckpt=FOLDER` or, in Python, `ddpm.load(FOLDER)`. `{checkpoint.EXPORTED}` has the
+    return f"""`ddpm evaluate ckpt=FOLDER` or, in Python, `ddpm.load(FOLDER)`. `{checkpoint.EXPORTED}` has the
 tensors under the names of the original's code and, in its metadata, the whole configuration."""
 
 

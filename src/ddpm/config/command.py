@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 import hydra
 from omegaconf import DictConfig
 
+from ddpm.config import groups
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse, quote_paths
-from ddpm.config.groups import CONF
 from ddpm.messages import visible
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
 
@@ -62,46 +62,58 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
-def run(task: Callable[[list[str]], None], sweep: Callable[[Sequence[str]], int]) -> NoReturn:
-    """The command line of train.py: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`."""
-    argv = quote_paths(sys.argv[1:])
+def with_own_conf(argv: Sequence[str]) -> list[str]:
+    """The command line without `--config-dir=DIR`, whose folders are added to conf/.
 
-    def main() -> int:
-        if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
-            return hydra_main(lambda _: None, argv)
-        flags = [argument for argument in argv if argument.startswith("-")]
-        overrides = [argument for argument in argv if not argument.startswith("-")]
-        if unknown := [flag for flag in flags if flag not in ("-m", "--multirun")]:
-            raise RequestError(f"unknown flag {unknown[0]}; settings are written KEY=VALUE, and --help lists them")
-        if flags:
-            return sweep(overrides)
-        if swept := [o for o in parse(overrides) if o.is_sweep_override()]:
-            raise RequestError(f"{swept[0].input_line} names several values: add -m to sweep over them")
-        task(overrides)
-        return 0
-
-    guarded(main)
+    Raises:
+        RequestError: there is no folder after the flag, or it holds no group.
+    """
+    rest, words = [], iter(argv)
+    for word in words:
+        flag, equals, folder = word.partition("=")
+        if flag not in ("--config-dir", "-cd"):
+            rest.append(word)
+            continue
+        folder = folder if equals else next(words, "")
+        if not folder:
+            raise RequestError(f"{flag} needs a folder: {flag}=DIR")
+        groups.add_own(folder)
+    return rest
 
 
-def run_evaluation(task: Callable[[list[str]], None]) -> NoReturn:
-    """The command line of evaluate.py, which starts from a checkpoint's configuration."""
-    argv = quote_paths(sys.argv[1:])
+def training(argv: Sequence[str], task: Callable[[list[str]], None], sweep: Callable[[Sequence[str]], int]) -> int:
+    """The command line of a training: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`."""
+    argv = quote_paths(argv)
+    if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
+        return hydra_main(lambda _: None, argv)
+    flags = [argument for argument in argv if argument.startswith("-")]
+    overrides = [argument for argument in argv if not argument.startswith("-")]
+    if unknown := [flag for flag in flags if flag not in ("-m", "--multirun")]:
+        raise RequestError(f"unknown flag {unknown[0]}; settings are written KEY=VALUE, and --help lists them")
+    if flags:
+        return sweep(overrides)
+    if swept := [o for o in parse(overrides) if o.is_sweep_override()]:
+        raise RequestError(f"{swept[0].input_line} names several values: add -m to sweep over them")
+    task(overrides)
+    return 0
 
-    def main() -> int:
-        if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
-            return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], "evaluate")
-        if flags := [argument for argument in argv if argument.startswith("-")]:
-            raise RequestError(f"unknown flag {flags[0]}: evaluate.py takes ckpt=PATH and KEY=VALUE settings")
-        if swept := [o for o in parse(argv) if o.is_sweep_override()]:
-            raise RequestError(f"{swept[0].input_line} names several values: evaluate.py takes one")
-        task(argv)
-        return 0
 
-    guarded(main)
+def evaluation(argv: Sequence[str], task: Callable[[list[str]], None]) -> int:
+    """The command line of an evaluation, which starts from a checkpoint's configuration."""
+    argv = quote_paths(argv)
+    if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
+        return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], "evaluate")
+    if flags := [argument for argument in argv if argument.startswith("-")]:
+        raise RequestError(f"unknown flag {flags[0]}: an evaluation takes ckpt=PATH and KEY=VALUE settings")
+    if swept := [o for o in parse(argv) if o.is_sweep_override()]:
+        raise RequestError(f"{swept[0].input_line} names several values: an evaluation takes one")
+    task(argv)
+    return 0
 
 
 def hydra_main(task: Callable[[DictConfig], Any], argv: Sequence[str], config_name: str = "train") -> int:
     """Hydra's own command line over conf/."""
     sys.argv = [sys.argv[0], *argv]
-    hydra.main(config_path=str(CONF), config_name=config_name, version_base="1.3")(task)()
+    groups.show_to_hydra()
+    hydra.main(config_path=str(groups.CONF), config_name=config_name, version_base="1.3")(task)()
     return 0

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.config.compose import compose, require_option
 from ddpm.config.errors import RefusedError, RequestError
 from ddpm.config.grammar import parse, split_keys
-from ddpm.config.groups import CONF, options_of
+from ddpm.config.groups import CONF, file_of, options_of
 from ddpm.config.roles import describes_the_model, evaluation_keys, open_to_evaluation
 from ddpm.config.saved import compose_saved, section_of
 from ddpm.messages import say
@@ -32,12 +32,12 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
         if key != DEBUG and not open_to_evaluation(key):
             raise RequestError(
                 f"{key} is the checkpoint's and cannot change after training; "
-                f"evaluate.py takes {', '.join([*evaluation_keys(), DEBUG])}"
+                f"an evaluation takes {', '.join([*evaluation_keys(), DEBUG])}"
             )
     chosen, overrides = split_keys(overrides, (DEBUG,))
     if DEBUG in chosen:
         require_option(DEBUG, chosen[DEBUG])
-        smaller = OmegaConf.load(CONF / DEBUG / f"{chosen[DEBUG]}.yaml")
+        smaller = OmegaConf.load(file_of(DEBUG, chosen[DEBUG]))
         merged = OmegaConf.merge(section_of(base, "evaluation"), smaller.get("evaluation") or {})  # type: ignore[arg-type]
         base = {**base, "evaluation": OmegaConf.to_container(merged)}
     own: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "evaluate.yaml"))  # type: ignore[assignment]

@@ -13,7 +13,7 @@ from ddpm.config import origin
 from ddpm.config.compose import SAVED, compose, explained
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
-from ddpm.config.groups import CONF, group_names, options_of
+from ddpm.config.groups import CONF, file_of, group_names, options_of
 from ddpm.config.roles import open_to_evaluation
 from ddpm.config.trust import NOT_FOLLOWED
 from ddpm.messages import warn
@@ -78,9 +78,7 @@ def with_metrics(base: dict[str, Any]) -> dict[str, Any]:
     section = base.get("evaluation")
     if not isinstance(section, dict):
         return base
-    known = {
-        name: OmegaConf.to_container(OmegaConf.load(CONF / "metric" / f"{name}.yaml")) for name in options_of("metric")
-    }
+    known = {name: OmegaConf.to_container(OmegaConf.load(file_of("metric", name))) for name in options_of("metric")}
     own = {name: section[name] for name in known if isinstance(section.get(name), dict)}
     filled = {name: {**default, **own.get(name, {})} for name, default in known.items()}  # type: ignore[dict-item]
     return {**base, "evaluation": {**section, **filled}}

@@ -2,12 +2,13 @@
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
+from ddpm.config import groups
 from ddpm.config.errors import RequestError
-from ddpm.config.groups import CONF
 
 
 def check_targets(tree: Any) -> None:
@@ -32,18 +33,26 @@ def targets_in(tree: Any) -> Iterator[str]:
             yield from targets_in(value)
 
 
-@functools.cache
 def allowed_targets() -> frozenset[str]:
-    """Every `_target_` under conf/."""
-    trees = (OmegaConf.to_container(OmegaConf.load(file)) for file in CONF.rglob("*.yaml"))
+    """Every `_target_` under conf/, and in what a user added to it."""
+    return _targets_under(tuple(groups.roots().values()))
+
+
+@functools.cache
+def _targets_under(roots: tuple[Path, ...]) -> frozenset[str]:
+    trees = (OmegaConf.to_container(OmegaConf.load(file)) for root in roots for file in root.rglob("*.yaml"))
     return frozenset(target for tree in trees for target in targets_in(tree))
 
 
-@functools.cache
 def target_of(group: str, option: str) -> str:
     """The `_target_` of an option, its own or that of the option on which it builds; "" for one that has none."""
-    content: Any = OmegaConf.load(CONF / group / f"{option}.yaml")
+    content = _content(groups.file_of(group, option))
     if "_target_" in content:
         return str(content["_target_"])
     bases = (base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_")
     return next((found for base in bases if (found := target_of(group, base))), "")
+
+
+@functools.cache
+def _content(file: Path) -> Any:
+    return OmegaConf.load(file)

@@ -53,7 +53,7 @@ class Registered:
 def metrics() -> dict[str, Registered]:
     """The metrics of samples by their names in `evaluation.metrics`: the shipped ones in the order of conf/train.yaml,
     then the others."""
-    return _metrics(groups.CONF)
+    return _metrics(tuple(groups.options_of("metric")))
 
 
 def shipped() -> list[str]:
@@ -95,9 +95,9 @@ def _shipped(conf: Path) -> list[str]:
 
 
 @functools.cache
-def _metrics(conf: Path) -> dict[str, Registered]:
-    found = {path.stem: OmegaConf.load(path) for path in sorted((conf / "metric").glob("*.yaml"))}
-    targets = {name: str(found[name]._target_) for name in dict.fromkeys([*_shipped(conf), *found])}
+def _metrics(options: tuple[str, ...]) -> dict[str, Registered]:
+    found = {name: OmegaConf.load(groups.file_of("metric", name)) for name in options}
+    targets = {name: str(found[name]._target_) for name in dict.fromkeys([*shipped(), *found])}
     return {
         name: Registered(_quantities(target), fact(target, "settings") or {}, bool(fact(target, "needs_reference")))
         for name, target in targets.items()

@@ -17,7 +17,6 @@ from omegaconf import DictConfig
 from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError
 from ddpm.config.grammar import as_typed
-from ddpm.config.groups import CONF
 from ddpm.metrics import registry
 from ddpm.runs import records
 from ddpm.sweep import gpus, process
@@ -99,8 +98,7 @@ def _execute(cell: records.Cell, config: DictConfig, *, alone: bool, shares_gpus
             print(f"\n{cell.folder.name}: {cell.name}", flush=True)
         try:
             code, complaint = process.run(
-                CONF.parent / "train.py",
-                [*as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"],
+                ["ddpm", "train", *as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"],
                 own,
                 None if alone else cell.log,
             )

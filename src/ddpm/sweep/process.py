@@ -27,8 +27,8 @@ _processes: Any = multiprocessing.get_context(_method)
 _processes.set_forkserver_preload(["ddpm.build", "ddpm.training.checkpointing", "ddpm.training.trainer"])
 
 
-def run(script: Path, arguments: Sequence[str], own_gpus: Sequence[str], log: Path | None) -> tuple[int, str]:
-    """Run a script in a process of its own, which ends, saved, when this one is told to end or dies.
+def run(words: Sequence[str], own_gpus: Sequence[str], log: Path | None) -> tuple[int, str]:
+    """Run `python -m WORDS` in a process of its own, which ends, saved, when this one is told to end or dies.
 
     Args:
         own_gpus: those that it may see; all, if there are none.
@@ -42,7 +42,7 @@ def run(script: Path, arguments: Sequence[str], own_gpus: Sequence[str], log: Pa
         environment["CUDA_VISIBLE_DEVICES"] = ",".join(own_gpus)
     multiprocessing.set_start_method(None, force=True)  # joblib's workers have one that the run must not inherit
     reader, writer = multiprocessing.Pipe(duplex=False)
-    process = _processes.Process(target=_main, args=(script, list(arguments), os.getcwd(), environment, log, writer))
+    process = _processes.Process(target=_main, args=(list(words), os.getcwd(), environment, log, writer))
     with _environment(environment):
         process.start()
     writer.close()
@@ -62,17 +62,15 @@ def run(script: Path, arguments: Sequence[str], own_gpus: Sequence[str], log: Pa
     return process.exitcode, (error or last or "it ended without a word").removeprefix("error: ")
 
 
-def _main(
-    script: Path, arguments: list[str], folder: str, environment: dict[str, str], log: Path | None, stderr: Connection
-) -> None:
+def _main(words: list[str], folder: str, environment: dict[str, str], log: Path | None, stderr: Connection) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
     os.dup2(stderr.fileno(), 2)
     if log:
         os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), 1)
-    sys.argv = [str(script), *arguments]
-    runpy.run_path(sys.argv[0], run_name="__main__")
+    sys.argv = list(words)
+    runpy.run_module(words[0], run_name="__main__", alter_sys=True)  # so that ranks are started by `python -m`, too
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from ddpm.config.errors import RefusedError, RequestError, request_errors
 from ddpm.config.grammar import parse, quote, split_keys
 from ddpm.config.groups import group_names
 from ddpm.config.roles import says_where
-from ddpm.messages import printable
+from ddpm.messages import printable, typed
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
 from ddpm.sweep import engines, gpus, grid, job
@@ -55,7 +55,7 @@ def run(overrides: Sequence[str]) -> int:
     try:
         _launch(request, folder, todo)
     except (KeyboardInterrupt, SystemExit):
-        print(f"it goes on with: python train.py -m resume={folder}", file=sys.stderr)
+        print(f"it goes on with: {typed('train')} -m resume={folder}", file=sys.stderr)
         raise
     finally:
         for cell in records.within(folder):

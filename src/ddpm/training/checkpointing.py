@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from ddpm.checkpoints import checkpoint
 from ddpm.data.dataset import DataError
 from ddpm.data.module import DataModule
+from ddpm.messages import typed
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
 from ddpm.training.callbacks import Pictures
 from ddpm.training.module import DiffusionModule
@@ -133,7 +134,7 @@ class Signals(Callback):
             raise StoppedError(
                 self.received or signal.SIGTERM,
                 f"stopped and saved at step {trainer.global_step}; it goes on with: "
-                f"python train.py resume={trainer.default_root_dir}",
+                f"{typed('train')} resume={trainer.default_root_dir}",
             )
 
     def _note(self, signum: int, frame: FrameType | None) -> None:
@@ -168,7 +169,7 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
             f"{error.strerror}: {error.filename or trainer.default_root_dir}" if isinstance(error, OSError) else error
         )
         raise RunFailedError(
-            f"{what}; what was saved is intact, and goes on with: python train.py resume={trainer.default_root_dir}"
+            f"{what}; what was saved is intact, and goes on with: {typed('train')} resume={trainer.default_root_dir}"
         ) from error
 
 

@@ -1,6 +1,6 @@
 """Write a report on runs that exist, finished or not.
 
-    python -m ddpm report FOLDER... [out=DIR]
+    ddpm report FOLDER... [out=DIR]
 
 FOLDER is the folder of a sweep or of a run, or one that contains such folders at any depth. report.html, report.md and
 report.csv go to DIR: by default the sweep's folder if FOLDER is one, otherwise a new one under runs/reports/.
@@ -51,11 +51,11 @@ def request(arguments: list[str]) -> tuple[list[Path], Path | None]:
         if argument.startswith("out="):
             out = Path(argument.removeprefix("out=") or ".").expanduser().absolute()
         elif argument.startswith("-"):
-            raise RequestError(f"unknown flag {argument}: python -m ddpm report takes FOLDER... [out=DIR]")
+            raise RequestError(f"unknown flag {argument}: ddpm report takes FOLDER... [out=DIR]")
         elif not Path(argument).expanduser().is_dir():
-            raise RequestError(f"{argument} is not a folder: python -m ddpm report takes FOLDER... [out=DIR]")
+            raise RequestError(f"{argument} is not a folder: ddpm report takes FOLDER... [out=DIR]")
         else:
             where.append(Path(argument).expanduser())
     if not where:
-        raise RequestError("which runs? python -m ddpm report FOLDER..., a sweep's, a run's, or one that holds such")
+        raise RequestError("which runs? ddpm report FOLDER..., a sweep's, a run's, or one that holds such")
     return where, out
