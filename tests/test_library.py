@@ -4,11 +4,16 @@ import math
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
+from lightning.pytorch.callbacks import Callback
 from random_checkpoint import saved
 
 import ddpm
+from ddpm.config.errors import RequestError
+from ddpm.data import given
+from ddpm.data.kind import POINTS
 from ddpm.data.pixels import to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
 
@@ -54,3 +59,61 @@ def test_bits_per_dim_are_the_bound_s(p):
     bound = evaluate_bound(p, to_unit(images), torch.Generator().manual_seed(4))
     want = bound.nats / (math.prod(SHAPE[1:]) * math.log(2))
     torch.testing.assert_close(ddpm.bits_per_dim(p, images, seed=4), want)
+
+
+SMALL = ("debug=smoke", "network.channels=8", "network.groups=4", "logger=csv")
+
+
+def test_training_and_evaluating_data_that_are_handed_over(workspace):
+    """An array becomes a run that resumes, is evaluated and sampled with the same array, and with no other."""
+    images = torch.randint(0, 256, (100, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    steps = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, *_):
+            steps.append(trainer.global_step)
+
+    run = ddpm.train(*SMALL, "out=run", dataset=images.numpy(), callbacks=[Watch()])
+    assert run.folder == workspace / "run"
+    assert steps == [1, 2, 3, 4, 5, 6]
+    assert run.config["data"]["shape"] == [1, 8, 8]
+    rows = run.metrics if isinstance(run.metrics, list) else run.metrics.to_dict("records")
+    assert math.isfinite(next(row["train/loss"] for row in rows if "train/loss" in row))
+    results = ddpm.evaluate(run, "evaluation.metrics=[bits_per_dim]", dataset=images)
+    assert results.metrics["bits_per_dim"]["n"] == 10  # every tenth
+    assert run.results["metrics"]["bits_per_dim"]["value"] == results.metrics["bits_per_dim"]["value"]
+    assert run.samples(3).shape == SHAPE
+    assert torch.equal(run.samples(3), ddpm.sample(run.load(), SHAPE, ddpm.DDIM(steps=5, eta=1.0)))
+    with pytest.raises(RequestError, match=r"handed over in Python.* use ddpm\.train"):
+        ddpm.evaluate(run, "evaluation.metrics=[bits_per_dim]")
+    with pytest.raises(RequestError, match=r"data\.content=.*another run"):
+        ddpm.train(*SMALL, "max_steps=8", f"resume={run.folder}", dataset=images.flip(0))
+
+
+def test_a_pytorch_dataset_is_taken_with_or_without_labels():
+    images = torch.arange(40 * 4, dtype=torch.uint8).reshape(40, 1, 2, 2)
+    plain = given.of(images)
+    labelled = given.of(torch.utils.data.TensorDataset(images, torch.arange(40)))
+    assert labelled.fingerprint == plain.fingerprint != given.of((images, images[:9])).fingerprint
+    assert torch.equal(plain.split("test").values, images[9::10])
+    assert len(plain.split("train")) == 36
+    assert given.of(torch.rand(20, 2)).kind is POINTS
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.rand(9, 3, 8, 8), r"images must be torch\.uint8"),
+        (torch.zeros(9, 8, 8, dtype=torch.uint8), r"images must be torch\.uint8"),
+        (torch.zeros(10, 1, 8, 8, dtype=torch.uint8), "1 test examples: at least 2"),
+        ("pictures", "a str is no data"),
+        (7, "a int is no data"),
+        ([np.zeros((1, 8, 8), np.uint8), np.zeros((1, 4, 4), np.uint8)], "of one shape"),
+    ],
+)
+def test_data_that_are_none(data, message, workspace):
+    with pytest.raises(RequestError, match=message):
+        ddpm.train(*SMALL, dataset=data)
+    with pytest.raises(RequestError, match="data=folder beside dataset="):
+        ddpm.train("data=folder", dataset=torch.zeros(40, 1, 8, 8, dtype=torch.uint8))
+    assert not list(workspace.iterdir())

@@ -12,9 +12,9 @@ import ddpm
 from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.config.compose import compose
+from ddpm.config.groups import options_of
 from ddpm.data.dataset import Resident
 from ddpm.figures.display import display_of
-from ddpm.figures.figures import FIGURES
 from ddpm.launch import Rank
 
 SMALL = [
@@ -128,8 +128,10 @@ def test_evaluation(device, workspace, words):
 
 def test_figures(device, workspace):
     few = ["samples.count=7", "rate_distortion.count=3", "loss_by_t.count=3", "film={count: 2, frames: 4}"]
-    config = compose([f"figures=[{','.join(FIGURES)}]", *DIGITS, *(f"figure.{each}" for each in few)], "evaluate")
+    config = compose(
+        [f"figures=[{','.join(options_of('figure'))}]", *DIGITS, *(f"figure.{each}" for each in few)], "evaluate"
+    )
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
     build.figures(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p).draw(workspace / "out", device)
-    assert {path.stem for path in (workspace / "out").iterdir()} == set(FIGURES)
+    assert {path.stem for path in (workspace / "out").iterdir()} == set(options_of("figure"))

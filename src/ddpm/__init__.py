@@ -3,6 +3,8 @@
 A notebook finds here what it needs; each name is imported when it is first used.
 
 Example:
+    run = ddpm.train("recipe=digits", "max_steps=500")
+    ddpm.evaluate(run).metrics["fid"]
     p = ddpm.load("runs/latest")  # the reverse process; p.q is the forward process
     images = ddpm.sample(p, (16, 1, 8, 8))  # uint8
     ddpm.bits_per_dim(p, images)  # of each image
@@ -16,12 +18,25 @@ if TYPE_CHECKING:
     from ddpm.diffusion.process import ForwardProcess
     from ddpm.diffusion.reverse import ReverseProcess
     from ddpm.diffusion.sampler import DDIM, Ancestral, DPMSolver
-    from ddpm.library import bits_per_dim, load, sample
+    from ddpm.library import Run, bits_per_dim, evaluate, load, multirun, sample, train
 
-__all__ = ["DDIM", "Ancestral", "DPMSolver", "ForwardProcess", "ReverseProcess", "bits_per_dim", "load", "sample"]
+__all__ = [
+    "DDIM",
+    "Ancestral",
+    "DPMSolver",
+    "ForwardProcess",
+    "ReverseProcess",
+    "Run",
+    "bits_per_dim",
+    "evaluate",
+    "load",
+    "multirun",
+    "sample",
+    "train",
+]
 
 _HOME = {
-    **dict.fromkeys(("load", "sample", "bits_per_dim"), "ddpm.library"),
+    **dict.fromkeys(("Run", "bits_per_dim", "evaluate", "load", "multirun", "sample", "train"), "ddpm.library"),
     **dict.fromkeys(("Ancestral", "DDIM", "DPMSolver"), "ddpm.diffusion.sampler"),
     "ForwardProcess": "ddpm.diffusion.process",
     "ReverseProcess": "ddpm.diffusion.reverse",

@@ -1,40 +1,39 @@
 """Objects are built from a configuration here, the only place where networks, mathematics and data meet."""
 
 import functools
-import inspect
-from types import UnionType
-from typing import Any, Union, get_args, get_origin
 
-import hydra
 import torch
-from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ddpm import hardware
 from ddpm.checkpoints import checkpoint, converters
 from ddpm.checkpoints.checkpoint import Checkpoint, misfit
 from ddpm.config.saved import plain
-from ddpm.config.targets import check_targets
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
+from ddpm.diffusion.objective import Objective
+from ddpm.diffusion.prediction import Prediction
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
+from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.variance import Variance
 from ddpm.evaluation.evaluation import Evaluation
 from ddpm.evaluation.settings import EvaluationSettings
-from ddpm.figures.context import FigureContext
+from ddpm.figures.context import FigureContext, NamedFigure
 from ddpm.figures.figures import FigureSet
+from ddpm.instantiate import instantiate, resolve, takes
 from ddpm.metrics import registry
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.metrics.metric import SampleMetric
+from ddpm.networks.network import Network
 from ddpm.randomness import seed_of
 from ddpm.training.module import DiffusionModule, OptimizerSettings
 
 
 def dataset(config: DictConfig) -> Dataset:
     """The dataset of the configuration; no data are read yet."""
-    built: Dataset = instantiate(config.data)
-    return built
+    return instantiate(config.data, Dataset)
 
 
 def data_module(config: DictConfig, images: Dataset) -> DataModule:
@@ -53,23 +52,22 @@ def data_module(config: DictConfig, images: Dataset) -> DataModule:
     return data
 
 
-def network(config: DictConfig, images: Dataset) -> torch.nn.Module:
+def network(config: DictConfig, images: Dataset) -> Network:
     """A freshly initialised network for data of this shape, with a second output per channel for a learned variance."""
     channels, *size = images.shape
-    outputs = 2 if instantiate(config.variance).learned else 1
-    sized = {"image_size": tuple(size)} if size else {}
+    outputs = 2 if instantiate(config.variance, Variance).learned else 1
+    sized = {"image_size": tuple(size)} if size and takes(config.network, "image_size") else {}
     torch.manual_seed(seed_of(config.seed))
-    built: torch.nn.Module = instantiate(config.network, in_channels=channels, out_channels=channels * outputs, **sized)
-    return built
+    return instantiate(config.network, Network, in_channels=channels, out_channels=channels * outputs, **sized)
 
 
 def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
     """The forward process, a fresh network and the axes, for data of this shape."""
     return ReverseProcess(
         network(config, images),
-        ForwardProcess(instantiate(config.schedule)),
-        instantiate(config.prediction),
-        instantiate(config.variance),
+        ForwardProcess(instantiate(config.schedule, torch.Tensor)),
+        instantiate(config.prediction, Prediction),
+        instantiate(config.variance, Variance),
         images.kind.decoder(config.evaluation.bits_per_dim.decoder),
     )
 
@@ -78,8 +76,8 @@ def module(config: DictConfig, images: Dataset) -> DiffusionModule:
     """The LightningModule that trains a fresh network."""
     built = DiffusionModule(
         reverse_process(config, images),
-        instantiate(config.objective),
-        instantiate(config.timesteps),
+        instantiate(config.objective, Objective),
+        instantiate(config.timesteps, Timesteps),
         OptimizerSettings(**config.optimizer),
         ema_decay=config.ema.decay,
         seed=config.seed,
@@ -147,14 +145,12 @@ def trained(saved: Checkpoint, config: DictConfig, images: Dataset) -> ReversePr
 
 def sampler(config: DictConfig) -> Sampler:
     """The sampler of the configuration."""
-    built: Sampler = instantiate(config.sampler)
-    return built
+    return instantiate(config.sampler, Sampler)
 
 
 def features(config: DictConfig) -> FeatureExtractor:
     """The feature extractor of the configuration; its weights are read, and fetched if need be."""
-    built: FeatureExtractor = instantiate(config.features)
-    return built
+    return instantiate(config.features, FeatureExtractor)
 
 
 def sample_metrics(config: DictConfig) -> dict[str, SampleMetric]:
@@ -169,7 +165,7 @@ def sample_metrics(config: DictConfig) -> dict[str, SampleMetric]:
         if isinstance(section, DictConfig) and "_target_" in section
     }
     order = dict.fromkeys([*(name for name in registry.metrics() if name in loaded), *loaded])
-    return {name: instantiate(loaded[name]) for name in order}
+    return {name: instantiate(loaded[name], SampleMetric) for name in order}
 
 
 def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
@@ -205,7 +201,8 @@ def figures(config: DictConfig, images: Dataset, saved: Checkpoint, p: ReversePr
         seed=settings.pop("seed"),
         about=(saved.name,) if config.get("foreign") else (config.name, f"step {saved.step:,}"),
     )
-    return FigureSet(context, list(config.figures), settings, asked.precision)
+    known = {name: resolve(section.pop("_target_"), NamedFigure) for name, section in settings.items()}
+    return FigureSet(context, known, list(config.figures), settings, asked.precision)
 
 
 def summary(trained: DiffusionModule, config: DictConfig) -> str:
@@ -215,49 +212,3 @@ def summary(trained: DiffusionModule, config: DictConfig) -> str:
     chosen = ", ".join(str(config.choices[axis]) for axis in axes)
     steps = f"{config.max_steps:,} steps of {config.loader.batch_size}"
     return f"{config.name}: {parameters:,} parameters; {chosen}; {steps}; {config.trainer.precision}"
-
-
-def instantiate(node: DictConfig, **arguments: Any) -> Any:
-    """Build what `node` describes; only what conf/ names is built, since a configuration may come from a file.
-
-    Raises:
-        RequestError: another target.
-        ValueError: a setting that the class does not have.
-    """
-    check_targets(OmegaConf.to_container(node, resolve=True))
-    taken = inspect.signature(hydra.utils.get_object(node._target_), eval_str=True).parameters
-    if strange := [str(name) for name in node if name not in ("_target_", *taken)]:
-        name = node._target_.rpartition(".")[2]
-        raise ValueError(
-            f"{name} has no setting {', '.join(strange)}, which a recipe or an experiment gives it: it takes "
-            f"{', '.join(key for key in taken if key in node) or 'none'}"
-        )
-    for key in (str(key) for key in node if key in taken):
-        if not _is_of(taken[key].annotation, node[key]):
-            raise ValueError(
-                f"{node._target_.rpartition('.')[2]}: {key}={node[key]} is not {_words(taken[key].annotation)}"
-            )
-    try:
-        return hydra.utils.instantiate(node, _convert_="all", **arguments)
-    except InstantiationException as error:
-        raise (error.__cause__ or error) from None
-
-
-PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
-
-
-def _is_of(annotation: Any, value: Any) -> bool:
-    """Whether a value is of a parameter's type, as far as that is made of numbers, flags and texts."""
-    kinds = _kinds(annotation)
-    if not all(isinstance(kind, type) and kind in PLAIN for kind in kinds):
-        return True
-    taken = {*kinds, int} if float in kinds else {*kinds}
-    return type(value) in taken
-
-
-def _words(annotation: Any) -> str:
-    return " or ".join(PLAIN[kind] for kind in _kinds(annotation))
-
-
-def _kinds(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)

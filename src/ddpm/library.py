@@ -1,21 +1,143 @@
 """Functions for notebooks, which `import ddpm` offers beside the processes and samplers themselves."""
 
+import csv
+import importlib
+import json
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, UInt8
+from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ddpm import build
 from ddpm.checkpoints import checkpoint
+from ddpm.commands import evaluate as evaluation
+from ddpm.commands import train as training
+from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
-from ddpm.config.grammar import quote_paths
+from ddpm.config.grammar import quote, quote_paths
+from ddpm.config.saved import read_config
+from ddpm.data import given
+from ddpm.data.dataset import Dataset
 from ddpm.data.pixels import to_uint8, to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Ancestral, Sampler
+from ddpm.evaluation.results import Results
+from ddpm.runs import folders
+from ddpm.sweep import sweep
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder, and what it holds so far."""
+
+    folder: Path
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration."""
+        return read_config(self.folder)
+
+    @property
+    def metrics(self) -> Any:
+        """What was logged, a row for each step that was: a frame of pandas or polars, whichever is installed, or else a
+        list of dicts."""
+        with (self.folder / "metrics.csv").open(newline="") as file:
+            rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
+        for package in ("pandas", "polars"):
+            if importlib.util.find_spec(package):
+                return importlib.import_module(package).DataFrame(rows)
+        return rows
+
+    @property
+    def results(self) -> dict[str, Any] | None:
+        """The newest evaluation, as results.json has it; None if there is none."""
+        file = self.folder / "results.json"
+        return dict(json.loads(file.read_text())) if file.is_file() else None
+
+    def load(self, *overrides: str) -> ReverseProcess:
+        """The reverse process of the last checkpoint: `ddpm.load`."""
+        return load(self.folder, *overrides)
+
+    def samples(self, n: int = 16, sampler: Sampler | None = None, seed: int = 0) -> UInt8[Tensor, "n c h w"]:
+        """Samples of the last checkpoint: `ddpm.sample`."""
+        saved = checkpoint.load(str(self.folder))
+        config = compose_evaluation(saved.config, [])
+        images = build.dataset(config)
+        return sample(build.trained(saved, config, images), (n, *images.shape), sampler or build.sampler(config), seed)
+
+
+def train(*overrides: str, dataset: Any = None, callbacks: Sequence[Callback] = ()) -> Run:
+    """Train, as `ddpm train` does.
+
+    Args:
+        overrides: settings as on the command line: "recipe=digits", "max_steps=500".
+        dataset: what is learned, in the place of `data=`: an array of uint8 images [n, channels, height, width], a
+            PyTorch dataset of such, one of `ddpm.data`, or a pair of these to train and to test on.
+        callbacks: of Lightning's Trainer, beside those of every run.
+
+    Raises:
+        ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
+    """
+    images = _given(dataset, overrides)
+    described = _described(images) if images else []
+    return Run(training.train([*described, *quote_paths(overrides)], images, callbacks).resolve())
+
+
+def evaluate(run: Run | str | os.PathLike[str], *overrides: str, dataset: Any = None) -> Results | None:
+    """Measure a checkpoint, or make figures of it, as `ddpm evaluate` does.
+
+    Args:
+        run: a run, or whatever `ckpt=` takes.
+        overrides: settings as on the command line: "sampler=ddim", "evaluation.num_samples=500".
+        dataset: the data, of a run to which they were handed over.
+
+    Returns:
+        The results, whose `metrics` are numbers by name; None for figures.
+
+    Raises:
+        ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
+    """
+    ckpt = run.folder if isinstance(run, Run) else run
+    return evaluation.evaluate([*quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides])], _given(dataset, overrides))
+
+
+def multirun(*overrides: str) -> list[Run]:
+    """Run every combination of the settings that name several values, as `ddpm train -m` does, and write the report.
+
+    Returns:
+        The runs, finished or not, in their order.
+
+    Raises:
+        ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
+    """
+    sweep.run(quote_paths(overrides))
+    latest = (folders.ROOT / "sweeps" / "latest").resolve()
+    return [Run(file.parent) for file in sorted(latest.glob("*/config.yaml"))]
+
+
+def _given(dataset: Any, overrides: Sequence[str]) -> Dataset | None:
+    if dataset is None:
+        return None
+    if clash := [text for text in overrides if text.lstrip("+").startswith("data")]:
+        raise RequestError(f"{clash[0]} beside dataset=: the data are what dataset= hands over")
+    try:
+        return given.of(dataset)
+    except ValueError as error:
+        raise RequestError(str(error)) from error
+
+
+def _described(images: Dataset) -> list[str]:
+    shape = ",".join(map(str, images.shape))
+    about = {"name": quote(images.name), "shape": f"[{shape}]", "content": quote(images.fingerprint)}
+    return ["data=given", *(f"data.{key}={value}" for key, value in about.items())]
 
 
 def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:

@@ -5,10 +5,13 @@ import json
 import subprocess
 import sys
 
+import hydra
 import pytest
 
+from ddpm.checkpoints.converters import Layout
 from ddpm.config.facts import fact
 from ddpm.config.targets import allowed_targets
+from ddpm.figures.context import NamedFigure
 
 NAMES = ("learned", "adaptive", "trains_variance", "needs_learned_variance", "uniform", "event_ndim")
 
@@ -65,7 +68,7 @@ def test_facts_are_inherited_overridden_annotated_and_computed(tmp_path, monkeyp
     assert fact("nowhere.Nobody", "learned") is None
 
 
-def test_conf_names_classes_and_functions_that_exist():
+def test_conf_names_what_exists():
     for target in allowed_targets():
-        module, _, name = target.rpartition(".")
-        assert callable(getattr(importlib.import_module(module), name)), target
+        found = hydra.utils.get_object(target)
+        assert callable(found) or isinstance(found, NamedFigure | Layout), target

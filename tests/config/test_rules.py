@@ -13,9 +13,8 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError
 from ddpm.config.groups import CONF, group_names, options_of
 
-COPIED = [
-    group for group in group_names() if group not in ("base", "recipe", "experiment", "debug", "trainer", "logger")
-]
+OTHERWISE = ("base", "recipe", "experiment", "debug", "trainer", "logger", "callbacks", "converter", "figure")
+COPIED = [group for group in group_names() if group not in OTHERWISE]
 AXES = ("objective", "variance", "weighting", "network", "data")
 
 

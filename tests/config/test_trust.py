@@ -113,10 +113,13 @@ def test_every_key_that_says_where_has_confs_value():
             assert json.loads(followed)[name] == json.loads(json.dumps(known[name]))
 
 
+OURS = {"_target_": "ddpm.loggers.weights_and_biases.WandB", "project": "ddpm", "checkpoint": False}
+
+
 def test_of_loggers_only_the_names():
     hostile = plain(compose([]))
     hostile["logger"] = {"wandb": {"config": "/etc/passwd", "entity": "evil", "dir": "/tmp"}, "of_theirs": {"a": 1}}
-    assert trust.with_defaults(hostile)["logger"] == {"wandb": {"project": "ddpm", "checkpoint": False}}
+    assert trust.with_defaults(hostile)["logger"] == {"wandb": OURS}
 
 
 @pytest.mark.parametrize("bomb", ["shared lists", "deep", "long", "object"])
@@ -188,7 +191,7 @@ def test_loggers_are_not_obeyed(command, run_folder, workspace, monkeypatch):
     assert asked["mode"] == "offline"
     assert "entity" not in asked
     assert "1234" not in str(asked)
-    assert asked["config"]["logger"] == {"wandb": {"project": "ddpm", "checkpoint": False}}
+    assert asked["config"]["logger"] == {"wandb": OURS}
 
 
 def test_consents_are_the_users(run_folder, workspace):

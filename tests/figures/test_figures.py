@@ -12,6 +12,7 @@ from PIL import Image
 
 from ddpm import build
 from ddpm.checkpoints import checkpoint
+from ddpm.config import groups
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
@@ -20,10 +21,13 @@ from ddpm.data.pixels import to_uint8, to_unit
 from ddpm.diffusion.sampler import DDIM, DPMSolver
 from ddpm.figures import chains, drawing, interpolation, neighbours
 from ddpm.figures.bound import losses
-from ddpm.figures.figures import FIGURES, FigureSet
+from ddpm.figures.context import NamedFigure
+from ddpm.figures.figures import FigureSet
+from ddpm.instantiate import resolve
 from ddpm.randomness import generator
 
-DEFAULTS = OmegaConf.load(ROOT / "conf/evaluate.yaml").figure
+SECTIONS = {name: OmegaConf.load(groups.file_of("figure", name)) for name in groups.options_of("figure")}
+FIGURES = {name: resolve(section._target_, NamedFigure) for name, section in SECTIONS.items()}
 DIGITS = ["schedule.T=20", "sampler.steps=5", "network.channels=16"]
 ROLL = ["recipe=swiss_roll", "schedule.T=20", "sampler.steps=5", "network.channels=16", "figure.points=50"]
 SMALL = [
@@ -59,7 +63,7 @@ def context(digits):
 
 
 def test_settings_are_the_arguments():
-    sections = {name: set(section) for name, section in DEFAULTS.items() if OmegaConf.is_config(section)}
+    sections = {name: set(section) - {"_target_"} for name, section in SECTIONS.items()}
     assert sections == {name: set(inspect.signature(f.make).parameters) - {"context"} for name, f in FIGURES.items()}
 
 
@@ -209,7 +213,7 @@ def test_plots_name_their_axes(context):
 
 
 REFUSED = {
-    "figures=[sampels]": "sampels unknown; known are samples, forward",
+    "figures=[sampels]": "sampels unknown; known are denoise, film",
     "figures=samples": r"must be a list, figures=\[samples\]",
     "figures=[]": "choose from samples",
     "figures=[reverse] figure.reverse.t=[0]": r"1\.\.T, and T=20",

@@ -22,6 +22,7 @@ from ddpm.data.kind import IMAGES
 from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.instantiate import instantiate
 
 T, STEPS, BATCH, SEED = 9, 7, 12, 5
 LR, CLIP, DECAY, WARMUP, HISTORY, SHARE = 1e-2, 0.4, 0.8, 3, 1, 0.2
@@ -211,8 +212,10 @@ def bound_of(config, network, weights, images):
     with torch.no_grad():
         for mine, weight in zip(measured.parameters(), weights, strict=True):
             mine.copy_(weight)
-        axes = [build.instantiate(config[axis]) for axis in ("prediction", "variance")]
-        p = ReverseProcess(measured, ForwardProcess(build.instantiate(config.schedule)), *axes, IMAGES.decoder("tanh"))
+        axes = [instantiate(config[axis], object) for axis in ("prediction", "variance")]
+        p = ReverseProcess(
+            measured, ForwardProcess(instantiate(config.schedule, object)), *axes, IMAGES.decoder("tanh")
+        )
         x_0 = images.float() / 127.5 - 1
         nats = estimate_bound(p, x_0, draws(SEED, 0), num_timesteps=T).nats
     return float(nats.mean()) / (images[0].numel() * math.log(2))

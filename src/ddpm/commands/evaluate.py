@@ -3,6 +3,8 @@
 With `figures=[NAME,...]`, pictures instead.
 """
 
+from typing import TYPE_CHECKING
+
 from ddpm.config import command
 from ddpm.config.errors import request_errors
 from ddpm.config.evaluation import compose_evaluation
@@ -12,8 +14,23 @@ from ddpm.messages import say
 from ddpm.report import published
 from ddpm.runs import folders
 
+if TYPE_CHECKING:
+    from ddpm.data.dataset import Dataset
+    from ddpm.evaluation.results import Results
 
-def evaluate(overrides: list[str]) -> None:
+
+def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results | None":
+    """Evaluate a checkpoint, or make figures of it.
+
+    Args:
+        images: in the place of the configuration's dataset.
+
+    Returns:
+        The results, on rank 0; None for figures.
+
+    Raises:
+        RequestError: the request is wrong; nothing was written.
+    """
     with request_errors():  # a wrong request ends here, before anything is written
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
@@ -23,7 +40,7 @@ def evaluate(overrides: list[str]) -> None:
         config = compose_evaluation(saved.config, overrides)
         loggers.check(config)
         launch.check_devices(config.trainer)
-        images = build.dataset(config)
+        images = images or build.dataset(config)
         p = build.trained(saved, config, images)
         if config.figures:
             figures = build.figures(config, images, saved, p)
@@ -35,7 +52,7 @@ def evaluate(overrides: list[str]) -> None:
     if config.figures:
         if rank.index == 0:
             figures.draw(folder, rank.device)
-        return
+        return None
     results = evaluation.run(p, rank, {"ckpt": str(saved.path), "config": plain(config)}, folder)
     if rank.index == 0:
         results.published = published.compare(config, results.metrics, saved.step)
@@ -45,6 +62,7 @@ def evaluate(overrides: list[str]) -> None:
         if saved.run and not config.out:
             results.write(saved.run)  # the newest, where the report looks
         say(*loggers.how_to_look(shown), f"results: {folder / 'results.json'}")
+    return results if rank.index == 0 else None
 
 
 def main(argv: list[str]) -> int:

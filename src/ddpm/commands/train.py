@@ -1,5 +1,9 @@
 """Train a diffusion model: `ddpm train [GROUP=OPTION] [KEY=VALUE] ...`; with -m, one run for each combination."""
 
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 from ddpm.config import command
 from ddpm.config.errors import request_errors
 from ddpm.config.saved import plain, sign
@@ -9,8 +13,25 @@ from ddpm.runs import folders
 from ddpm.sweep import sweep
 from ddpm.training import resume
 
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
 
-def train(overrides: list[str]) -> None:
+    from ddpm.data.dataset import Dataset
+
+
+def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Sequence[Callback]" = ()) -> Path:
+    """Train, and evaluate if the configuration says so.
+
+    Args:
+        images: in the place of the configuration's dataset.
+        callbacks: of Lightning's Trainer, beside those of every run.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        RequestError: the request is wrong; nothing was written.
+    """
     with request_errors():  # a wrong request ends here, before anything is written
         config, run = resume.compose_resumable(overrides)
         from ddpm import build, launch
@@ -26,10 +47,10 @@ def train(overrides: list[str]) -> None:
             resume.check(saved.config, config, saved.path, saved.step)
             if saved.step == config.max_steps and not saved.pending and (saved.evaluated or not config.evaluate_after):
                 say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
-                return
+                return Path(config.out)
         sign(config)
         loggers.check(config)
-        images = build.dataset(config)
+        images = images or build.dataset(config)
         data, module = build.data_module(config, images), build.module(config, images)
         sampler = build.sampler(config)
         if saved:
@@ -39,7 +60,7 @@ def train(overrides: list[str]) -> None:
     say(f"run folder: {folder}", build.summary(module, config))
     if run:
         say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
-    trainer = trainer_of(config, folder, images, sampler, saved)
+    trainer = trainer_of(config, folder, images, sampler, saved, callbacks)
     with loggers.closing(trainer.loggers):
         fit(trainer, module, data, saved.path if saved else None)
         if evaluation:
@@ -50,6 +71,7 @@ def train(overrides: list[str]) -> None:
                 results.published = published.compare(config, results.metrics, trainer.global_step)
                 results.publish(folder, trainer.loggers, trainer.global_step)
     say(*loggers.how_to_look(trainer.loggers), f"run folder: {folder}")
+    return folder
 
 
 def main(argv: list[str]) -> int:

@@ -132,7 +132,8 @@ def _wrong_figure(config: DictConfig) -> str | None:
     known = [str(name) for name, section in settings.items() if isinstance(section, DictConfig)]
     if asked is not None:
         if not isinstance(asked, ListConfig) or not asked:
-            return f"figures={asked} must be a list, figures=[{known[0]}]: choose from {', '.join(known)}"
+            shown = asked if asked in known else known[0]
+            return f"figures={asked} must be a list, figures=[{shown}]: choose from {', '.join(known)}"
         if unknown := [str(name) for name in asked if name not in known]:
             return f"figures: {', '.join(unknown)} unknown; known are {', '.join(known)}"
     for name in map(str, settings):

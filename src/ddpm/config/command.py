@@ -81,7 +81,7 @@ def with_own_conf(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def training(argv: Sequence[str], task: Callable[[list[str]], None], sweep: Callable[[Sequence[str]], int]) -> int:
+def training(argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Callable[[Sequence[str]], int]) -> int:
     """The command line of a training: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`."""
     argv = quote_paths(argv)
     if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
@@ -98,7 +98,7 @@ def training(argv: Sequence[str], task: Callable[[list[str]], None], sweep: Call
     return 0
 
 
-def evaluation(argv: Sequence[str], task: Callable[[list[str]], None]) -> int:
+def evaluation(argv: Sequence[str], task: Callable[[list[str]], Any]) -> int:
     """The command line of an evaluation, which starts from a checkpoint's configuration."""
     argv = quote_paths(argv)
     if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):

@@ -12,10 +12,12 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm.config.checks import wrong_value
 from ddpm.config.errors import RefusedError, RequestError, root_message
 from ddpm.config.grammar import nearest, parse
-from ddpm.config.groups import SEVERAL, group_names, hydra_context, options_of
+from ddpm.config.groups import SEVERAL, WHOLE, group_names, hydra_context, options_of
+from ddpm.config.recipes import drop_strange_settings
 from ddpm.config.rules import refuse
 from ddpm.config.targets import check_targets
 
+OPEN_SECTIONS = ("choices", "logger", "callbacks")  # which hold what other packages read
 SAVED = "saved"  # the name under which Hydra finds a saved configuration
 
 
@@ -27,7 +29,7 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
     """
     with hydra_context(), explained(overrides, config_name):
         composed = hydra.compose(
-            config_name, overrides=[*all_metrics(config_name), *overrides], return_hydra_config=True
+            config_name, overrides=[*whole_groups(config_name), *overrides], return_hydra_config=True
         )
         choices = dict(composed.get("choices", {}))
         choices |= {
@@ -35,10 +37,12 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         }
         given = {override.key_or_group: override.value() for override in parse(overrides)}
         choices |= {group: given[group] for group in SEVERAL if isinstance(given.get(group), list)}
-        choices.pop("metric", None)  # all of them, always
+        for group in WHOLE:
+            choices.pop(group, None)
         config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         OmegaConf.set_struct(config, False)
         config.choices = choices
+        drop_strange_settings(config, overrides)
         OmegaConf.resolve(config)
         if any(override.startswith("+") for override in overrides):
             _refuse_unknown(config, known_keys(config_name, overrides))
@@ -55,7 +59,7 @@ def defaults_of(choices: Mapping[Any, Any]) -> dict[str, Any]:
     known = [
         f"{group}={option}" if isinstance(option, str) else f"{group}=[{','.join(map(str, option))}]"
         for group, option in choices.items()
-        if group in group_names() and group != "metric" and _has(group, option)
+        if group in group_names() and group not in WHOLE and _has(group, option)
     ]
     with hydra_context():
         config = hydra.compose("train", overrides=known)
@@ -69,16 +73,17 @@ def _has(group: str, option: Any) -> bool:
     return isinstance(option, str) and option in options_of(group)
 
 
-def all_metrics(config_name: str) -> list[str]:
-    """The override that loads every option of conf/metric/, whoever brought it; a saved configuration has them."""
-    return [] if config_name == SAVED else [f"metric=[{','.join(options_of('metric'))}]"]
+def whole_groups(config_name: str) -> list[str]:
+    """The overrides that load every option of the groups `WHOLE`; a saved configuration has them."""
+    groups = {"train": ("metric",), "evaluate": WHOLE}.get(config_name, ())
+    return [f"{group}=[{','.join(options_of(group))}]" for group in groups]
 
 
 def known_keys(config_name: str, overrides: Sequence[str]) -> set[str]:
     """Every dotted key of the configuration that the overrides' choice of groups makes."""
     chosen = [override for override in overrides if override.partition("=")[0] in group_names()]
     with hydra_context():
-        config = hydra.compose(config_name, overrides=[*all_metrics(config_name), *chosen])
+        config = hydra.compose(config_name, overrides=[*whole_groups(config_name), *chosen])
     return set(_dotted(OmegaConf.to_container(config)))
 
 
@@ -123,7 +128,7 @@ def _refuse_unknown(config: DictConfig, known: set[str]) -> None:
     """`+key=value` appends; a plain section (one without a `_target_`) takes nothing that nobody reads."""
     for key in _dotted(OmegaConf.to_container(config)):
         section = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
-        if key not in known and "_target_" not in section and key.partition(".")[0] not in ("choices", "logger"):
+        if key not in known and "_target_" not in section and key.partition(".")[0] not in OPEN_SECTIONS:
             raise RequestError(f"there is no setting {key!r}{nearest(key, sorted(known))}")
 
 

@@ -41,6 +41,8 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
         merged = OmegaConf.merge(section_of(base, "evaluation"), smaller.get("evaluation") or {})  # type: ignore[arg-type]
         base = {**base, "evaluation": OmegaConf.to_container(merged)}
     own: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "evaluate.yaml"))  # type: ignore[assignment]
+    figures = {name: OmegaConf.to_container(OmegaConf.load(file_of("figure", name))) for name in options_of("figure")}
+    own["figure"] |= figures
     base = {**base, "ckpt": None, **{key: own[key] for key in ("keep", "figures", "figure")}}
     return compose_saved(base, overrides)
 

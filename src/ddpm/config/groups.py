@@ -23,7 +23,8 @@ from ddpm.config.errors import RequestError
 
 _PACKAGED = Path(__file__).parents[1] / "conf"  # in a wheel; in a clone it lies at the top
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf"
-SEVERAL = ("logger", "metric")  # groups that take a list of options, too
+WHOLE = ("metric", "figure")  # groups of which every option is loaded, whoever brought it
+SEVERAL = ("logger", "callbacks", *WHOLE)  # groups that take a list of options, too
 ENTRY_POINT = "ddpm.plugins"
 OWN = "DDPM_CONFIG_DIR"  # in the environment, which cells of a sweep, ranks and cluster jobs inherit: --config-dir
 
@@ -63,8 +64,11 @@ def _roots(own: str) -> dict[str, Path]:
         found[f"the plugin {entry.name}"] = _conf_of_package(entry.name, entry.value)
     for folder in filter(None, own.split(os.pathsep)):
         found[f"--config-dir={folder}"] = Path(folder)
-        if (beside := str(Path(folder).parent)) not in sys.path:
-            sys.path.append(beside)
+        beside = Path(folder).parent
+        while (beside / "__init__.py").is_file():  # the folder lies in the package that its files name
+            beside = beside.parent
+        if str(beside) not in sys.path:
+            sys.path.append(str(beside))
     owner: dict[Path, str] = {}
     for name, root in found.items():
         for file in sorted(root.glob("*/*.yaml")):

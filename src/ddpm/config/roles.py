@@ -67,6 +67,7 @@ ROLES = {
     "evaluation.bits_per_dim.decoder": Role.BOUND | Role.TRAINING,  # objective=vlb trains by it
     "evaluation.chunk": Role.MEASURING | Role.DRAWS,
     "evaluation.seed": Role.MEASURING | Role.DRAWS,
+    "callbacks": Role.TRAINING | Role.WHERE,
     "every": Role.RUN,
     "evaluate_after": Role.RUN,
     "resume": Role.RUN | Role.WHERE,
@@ -80,12 +81,14 @@ ROLES = {
     "figure": Role.BOOKKEEPING | Role.WHERE,
     "logger": Role.BOOKKEEPING | Role.WHERE,
     "choices": Role.BOOKKEEPING,
+    "converter": Role.BOOKKEEPING,
     "signature": Role.BOOKKEEPING,
     "not_followed": Role.BOOKKEEPING,
     "foreign": Role.BOOKKEEPING,
     "hydra": Role.BOOKKEEPING | Role.WHERE,
 }
 
+INTERNAL = ("choices", "converter", "foreign", "hydra", "signature", "not_followed")  # that nobody sets
 PRESETS = tuple(key for key, role in ROLES.items() if role == Role.PRESET)
 
 
@@ -113,7 +116,8 @@ def evaluation_keys() -> list[str]:
     taken = [
         key
         for key in ROLES
-        if open_to_evaluation(key) and key not in ("choices", "foreign", "hydra", "signature", "not_followed")
+        if open_to_evaluation(key)
+        and key not in ("choices", "converter", "foreign", "hydra", "signature", "not_followed")
     ]
     return [key for key in taken if key.rpartition(".")[0] not in taken]
 

@@ -19,7 +19,10 @@ def check_targets(tree: Any) -> None:
     """
     for target in targets_in(tree):
         if target not in allowed_targets():
-            raise RequestError(f"the configuration names {target!r}, which is not one of conf/'s targets")
+            raise RequestError(
+                f"the configuration names {target!r}, which is not one of conf/'s targets, of an installed plugin's "
+                "or of a --config-dir's: is one of these missing?"
+            )
 
 
 def targets_in(tree: Any) -> Iterator[str]:

@@ -137,7 +137,7 @@ class FigureContext:
 
 @dataclass(frozen=True)
 class NamedFigure:
-    """A figure by name: `make(context, **settings)`, whose settings are its section of conf/evaluate.yaml.
+    """What conf/figure/NAME.yaml names: `make(context, **settings)`, whose settings stand in that file.
 
     Attributes:
         points: it makes sense for points in the plane.
@@ -149,10 +149,6 @@ class NamedFigure:
     points: bool
     data: bool
     check: Callable[..., None]
-
-    @property
-    def name(self) -> str:
-        return self.make.__name__
 
 
 def figure(

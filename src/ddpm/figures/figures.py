@@ -1,57 +1,53 @@
-"""The figures by name, and the making of those that are asked for."""
+"""The making of the figures that are asked for."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from ddpm.figures import bound, chains, drawing, neighbours
+from ddpm.figures import drawing
 from ddpm.figures.context import FigureContext, FigureSettings, NamedFigure
-from ddpm.figures.interpolation import interpolation
 from ddpm.hardware import autocast, check_precision
 from ddpm.messages import say
 
-FIGURES: dict[str, NamedFigure] = {
-    each.name: each
-    for each in (
-        chains.samples,
-        chains.forward,
-        chains.reverse,
-        chains.progressive,
-        chains.shared_latents,
-        interpolation,
-        bound.rate_distortion,
-        bound.loss_by_t,
-        neighbours.nearest_neighbours,
-        chains.denoise,
-        chains.film,
-    )
-}
-
 
 class FigureSet:
-    """The named figures of a context. Building it fails where the request is wrong."""
+    """The figures of a context that are asked for. Building it fails where the request is wrong.
+
+    Args:
+        known: every figure that there is, by name.
+        names: those to make.
+        settings: of each figure, by its name.
+    """
 
     def __init__(
-        self, context: FigureContext, names: list[str], settings: FigureSettings, precision: str = "32-true"
+        self,
+        context: FigureContext,
+        known: Mapping[str, NamedFigure],
+        names: list[str],
+        settings: FigureSettings,
+        precision: str = "32-true",
     ) -> None:
         self.context, self.settings, self.precision = context, settings, precision
-        self.figures = [FIGURES[name] for name in dict.fromkeys(names)]
-        if not context.images.kind.has_features and (wrong := [each.name for each in self.figures if not each.points]):
-            fitting = ", ".join(name for name, each in FIGURES.items() if each.points)
+        self.figures = {name: known[name] for name in dict.fromkeys(names)}
+        if not context.images.kind.has_features and (
+            wrong := [n for n, each in self.figures.items() if not each.points]
+        ):
+            fitting = ", ".join(name for name, each in known.items() if each.points)
             raise ValueError(
                 f"figures: {', '.join(wrong)} shows images, and {context.images.name} is points in the plane: "
                 f"choose from {fitting}"
             )
         check_precision(precision)
-        if any(each.data for each in self.figures):
+        if any(each.data for each in self.figures.values()):
             context.images.prepare()
-        for each in self.figures:
-            each.check(context, **settings[each.name])
+        for name, each in self.figures.items():
+            each.check(context, **settings[name])
 
     def draw(self, folder: Path, device: torch.device) -> None:
         """Make the figures, one after another, and say where they are."""
         self.context.p.to(device)
-        for each in self.figures:
+        for name, each in self.figures.items():
             with torch.no_grad(), autocast(device, self.precision):
-                products = each.make(self.context, **self.settings[each.name])
-            say(*map(str, drawing.write(folder, each.name, *products)))
+                products = each.make(self.context, **self.settings[name])
+            say(*map(str, drawing.write(folder, name, *products)))

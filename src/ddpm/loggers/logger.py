@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ class LoggedRun:
         identity: what a dashboard calls the run: name, group, job_type.
         step: the step from which a training goes on; 0 where it begins.
         earlier: a run folder whose entry in a dashboard goes on here.
+        settings: what the configuration says of this logger.
     """
 
     folder: Path
@@ -27,6 +28,7 @@ class LoggedRun:
     identity: dict[str, str]
     step: int = 0
     earlier: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 class RunLogger(Logger, ABC):
@@ -41,7 +43,7 @@ class RunLogger(Logger, ABC):
         """Refuse settings that cannot work, before there is a run.
 
         Args:
-            settings: the section `logger.NAME` of the configuration.
+            settings: what the configuration says of this logger.
 
         Raises:
             ValueError: they cannot work, or a package is missing; one line that says what to do.

@@ -1,7 +1,8 @@
 """Where a run's numbers and pictures go: metrics.csv in the run folder, always; others where they are asked for."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,15 +11,13 @@ from omegaconf import DictConfig, OmegaConf
 from PIL.Image import Image
 
 from ddpm.checkpoints.checkpoint import Checkpoint
+from ddpm.config import groups
+from ddpm.config.saved import plain
+from ddpm.instantiate import class_of
 from ddpm.loggers.logger import LoggedRun, RunLogger
 from ddpm.loggers.metrics_csv import MetricsCsv
-from ddpm.loggers.tensorboard import TensorBoard
-from ddpm.loggers.weights_and_biases import WandB
 from ddpm.processes import is_rank_zero
 from ddpm.runs import records
-
-# By the section of the configuration, `logger.NAME`, that asks for one.
-LOGGERS: dict[str, type[RunLogger]] = {"tensorboard": TensorBoard, "wandb": WandB}
 
 
 def check(config: DictConfig) -> None:
@@ -27,11 +26,8 @@ def check(config: DictConfig) -> None:
     Raises:
         ValueError: there is one.
     """
-    for name, logger in _asked(config):
-        settings = config.logger[name]
-        if not isinstance(settings, DictConfig | None):
-            raise ValueError(f"logger.{name}={settings} must be settings of its own, as logger.{name}.NAME=VALUE")
-        logger.check(OmegaConf.to_container(settings) if settings else {})  # type: ignore[arg-type]
+    for logger, settings in _asked(plain(config)):
+        logger.check(settings)
 
 
 def of_training(folder: Path, config: dict[str, Any], step: int = 0) -> list[RunLogger]:
@@ -86,12 +82,32 @@ def how_to_look(loggers: Sequence[Logger]) -> list[str]:
 def _made(run: LoggedRun) -> list[RunLogger]:
     if not is_rank_zero():
         return []
-    return [MetricsCsv.of(run), *(logger.of(run) for _, logger in _asked(run.config))]
+    asked = [logger.of(dataclasses.replace(run, settings=settings)) for logger, settings in _asked(run.config)]
+    return [MetricsCsv.of(run), *asked]
 
 
-def _asked(config: Any) -> list[tuple[str, type[RunLogger]]]:
+def _asked(config: Mapping[str, Any]) -> list[tuple[type[RunLogger], dict[str, Any]]]:
+    """The loggers that the sections `logger.NAME` of the configuration ask for, each with its settings."""
     asked = config.get("logger") or {}
-    return [(name, logger) for name, logger in LOGGERS.items() if name in asked]
+    if strange := [f"logger.{name}={each}" for name, each in asked.items() if not isinstance(each, Mapping | None)]:
+        key = strange[0].partition("=")[0]
+        raise ValueError(f"{strange[0]} must be settings of its own, as {key}.NAME=VALUE")
+    found = []
+    for name, section in asked.items():
+        settings = dict(section or {})
+        logger = class_of(_target(name, settings), RunLogger)  # type: ignore[type-abstract]
+        settings.pop("_target_", None)
+        found.append((logger, settings))
+    return found
+
+
+def _target(name: str, settings: Mapping[str, Any]) -> str:
+    """The class of a logger; a run that an earlier version wrote does not say it."""
+    if "_target_" in settings:
+        return str(settings["_target_"])
+    if name not in (known := groups.options_of("logger")):
+        raise ValueError(f"logger.{name} names no class as its _target_, and is none of {', '.join(known)}")
+    return str(OmegaConf.select(OmegaConf.load(groups.file_of("logger", name)), f"{name}._target_"))
 
 
 def _ours(loggers: Sequence[Logger]) -> Sequence[RunLogger]:

@@ -68,7 +68,7 @@ class WandB(RunLogger, WandbLogger):
 
     @classmethod
     def of(cls, run: LoggedRun) -> "WandB":
-        return _started(run.folder, run.config, run.identity, step=run.step, earlier=run.earlier)
+        return _started(run.folder, run.config, run.settings, run.identity, step=run.step, earlier=run.earlier)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -132,11 +132,18 @@ class WandB(RunLogger, WandbLogger):
 
 
 def _started(
-    folder: Path, config: dict[str, Any], identity: dict[str, str], *, step: int = 0, earlier: Path | None = None
+    folder: Path,
+    config: dict[str, Any],
+    asked: Mapping[str, Any],
+    identity: dict[str, str],
+    *,
+    step: int = 0,
+    earlier: Path | None = None,
 ) -> WandB:
     """Start W&B in `folder`: online where a key is configured, offline where none is; WANDB_MODE wins.
 
     Args:
+        asked: the settings of W&B.
         step: what a training run goes on from.
         earlier: a run folder whose W&B run goes on here, where it is online and was. W&B cannot resume an offline run:
             going on with the training then makes a second one, which says what it continues.
@@ -144,7 +151,7 @@ def _started(
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))
-    asked = dict(config["logger"]["wandb"] or {})
+    asked = dict(asked)
     checkpoint = folder / "checkpoints" / LAST if asked.pop("checkpoint", False) else None
     mode: Any = os.environ.get("WANDB_MODE", asked.pop("mode", None))
     mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")

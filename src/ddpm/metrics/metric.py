@@ -56,8 +56,6 @@ class SampleMetric(ABC):
     needs_pool: ClassVar[bool] = False  # features of as many real images as there are samples, not moments alone
     remedy: ClassVar[str] = ""  # what to do, beside drawing more, where there are too few images
 
-    seen: torchmetrics.Metric  # what `update` has accumulated since `begin`
-
     @property
     @abstractmethod
     def fewest(self) -> int:
@@ -82,7 +80,7 @@ class SampleMetric(ABC):
 
     def begin(self, width: int, device: torch.device | str = "cpu") -> None:
         """Forget what was seen; the features to come have `width` numbers and are accumulated on `device`."""
-        self.seen = self.accumulator(width).to(device)
+        self.seen: torchmetrics.Metric = self.accumulator(width).to(device)  # what `update` accumulates
 
     def notes(self, metrics: dict[str, dict[str, Any]], real: dict[str, dict[str, Any]]) -> list[str]:
         """What to know before quoting the metric, a line each, given all results of the model and of real images."""

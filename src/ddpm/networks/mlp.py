@@ -8,11 +8,12 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ddpm.networks.network import Network
 from ddpm.networks.unet import time_embedding
 
 
 @final
-class MLP(nn.Module):
+class MLP(Network):
     """network(x, t) with t counted from 0, for vectors [b, in_channels]: residual blocks that all see the time.
 
     The input is x with sin and cos of 2^k pi x for k < `frequencies`, without which a network of this size learns no

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ddpm.networks.dropout import Dropout
+from ddpm.networks.network import Network
 
 FeatureMap = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
@@ -25,7 +26,7 @@ NEAR_ZERO = 1e-5
 
 
 @final
-class UNet(nn.Module):
+class UNet(Network):
     """network(x, t) with t counted from 0, for images [b, in_channels, height, width].
 
     Level i has channels * channel_mult[i] channels and `num_res_blocks` blocks on the way down, one more on the way up.

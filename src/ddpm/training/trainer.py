@@ -1,9 +1,11 @@
 """The Lightning Trainer of a run, with everything that happens beside the training step."""
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
@@ -12,6 +14,7 @@ from ddpm.config.saved import plain
 from ddpm.data.dataset import Dataset
 from ddpm.diffusion.sampler import Sampler
 from ddpm.figures.display import display_of
+from ddpm.instantiate import instantiate
 from ddpm.launch import placement, quieten
 from ddpm.loggers import loggers
 from ddpm.processes import end_with_launcher
@@ -19,13 +22,19 @@ from ddpm.training import callbacks, checkpointing
 
 
 def trainer_of(
-    config: DictConfig, folder: Path, images: Dataset, drawn_by: Sampler, saved: Checkpoint | None = None
+    config: DictConfig,
+    folder: Path,
+    images: Dataset,
+    drawn_by: Sampler,
+    saved: Checkpoint | None = None,
+    more: Sequence[Callback] = (),
 ) -> L.Trainer:
     """Make the Trainer of a run in `folder`.
 
     Args:
         drawn_by: the sampler that draws the pictures during training.
         saved: the checkpoint from which the run goes on, if it does.
+        more: callbacks beside those of every run and of the configuration.
     """
     quieten()
     end_with_launcher()
@@ -59,6 +68,8 @@ def trainer_of(
             pictures,
             saving,
             checkpointing.PendingWork(saving, pictures),
+            *(instantiate(each, Callback) for each in (config.get("callbacks") or {}).values()),
+            *more,
         ],
         plugins=[checkpointing.CheckpointIO()],
         logger=loggers.of_training(folder, plain(config), saved.step if saved else 0) or False,

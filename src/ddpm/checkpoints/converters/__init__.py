@@ -4,17 +4,21 @@ One module per layout. Key names and conventions are facts about these formats; 
 """
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from ddpm.checkpoints.converters import diffusers, improved_diffusion, pytorch_ddpm, pytorch_diffusion
+from ddpm.checkpoints.converters import diffusers
 from ddpm.checkpoints.converters.converted import Converted as Converted
 from ddpm.checkpoints.converters.improved_diffusion import split_qkv
+from ddpm.config.groups import options_of
+from ddpm.config.targets import target_of
+from ddpm.instantiate import resolve
 
 __all__ = ["Converted", "from_content", "from_folder", "is_folder", "split_qkv"]
 
 
+@runtime_checkable
 class Layout(Protocol):
-    """What each module here is, but `diffusers`, whose layout is a folder."""
+    """What conf/converter/ names: each module here but `diffusers`, whose layout is a folder; or a user's own."""
 
     NAME: str
 
@@ -24,7 +28,9 @@ class Layout(Protocol):
         """What the content of such a file says; a ValueError completes "it is NAME's, but"."""
 
 
-LAYOUTS: tuple[Layout, ...] = (pytorch_diffusion, improved_diffusion, pytorch_ddpm)
+def layouts() -> list[Layout]:
+    """Every layout of a file; one at most recognises a content."""
+    return [resolve(target_of("converter", option), Layout) for option in options_of("converter")]
 
 
 def is_folder(folder: Path) -> bool:
@@ -47,7 +53,7 @@ def from_content(content: Any, file: Path) -> Converted:
     Raises:
         ValueError: an unknown layout, or a model that conf/ cannot describe.
     """
-    for layout in LAYOUTS:
+    for layout in layouts():
         if layout.recognises(content):
             try:
                 return layout.read(content)
@@ -55,7 +61,7 @@ def from_content(content: Any, file: Path) -> Converted:
                 raise ValueError(f"{file} is {layout.NAME}'s, but {error}") from error
     if isinstance(content, dict) and "time_embedding.linear_1.weight" in content:
         raise ValueError(f"{file} holds the weights of a diffusers folder without its config.json: give the folder")
-    known = ", ".join(["our own (state_dict, config, global_step)", diffusers.NAME, *(each.NAME for each in LAYOUTS)])
+    known = ", ".join(["our own (state_dict, config, global_step)", diffusers.NAME, *(each.NAME for each in layouts())])
     raise ValueError(f"{file} is a checkpoint of no known layout: it holds {_described(content)}; known are {known}")
 
 

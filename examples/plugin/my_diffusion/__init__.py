@@ -1,0 +1,1 @@
+"""A plugin of ddpm: a dataset, a network and a prediction; conf/ names them."""

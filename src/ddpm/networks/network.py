@@ -1,0 +1,24 @@
+"""What every network is."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+
+class Network(nn.Module, ABC):
+    """A function of a noisy example and its time, which knows nothing of diffusion.
+
+    It is made with `in_channels` and `out_channels` (twice as many if the variance is learned), and with `image_size`
+    [height, width] if its constructor takes that; its other settings are those of its file in conf/network/.
+
+    Attributes:
+        event_ndim: dimensions of an example that it takes: 3 for channels, height, width; 1 for vectors.
+    """
+
+    event_ndim: ClassVar[int]
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "b *event"], t: Int[Tensor, " b"]) -> Float[Tensor, "b *out"]:
+        """The output at the examples x and the times t, counted from 0."""
