@@ -39,6 +39,8 @@ def main(argv: list[str]) -> int:
     if name == "--version":
         print("ddpm", importlib.import_module("ddpm").__version__)
         return 0
+    if name in command.COMPLETION:
+        return command.complete(argv, list(COMMANDS))
     if name not in COMMANDS:
         raise RequestError(f"there is no command {name!r}{nearest(name, list(COMMANDS))}; known: {', '.join(COMMANDS)}")
     rest = command.with_own_conf(rest)

@@ -19,18 +19,8 @@ from ddpm.config.grammar import parse, quote_paths
 from ddpm.messages import visible
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
 
-INFORMATIONAL = (
-    "-h",
-    "--help",
-    "--hydra-help",
-    "--version",
-    "-c",
-    "--cfg",
-    "-i",
-    "--info",
-    "-sc",
-    "--shell-completion",
-)
+COMPLETION = ("-sc", "--shell-completion")
+INFORMATIONAL = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info", *COMPLETION)
 
 
 def guarded(main: Callable[[], int]) -> NoReturn:
@@ -109,6 +99,20 @@ def evaluation(argv: Sequence[str], task: Callable[[list[str]], Any]) -> int:
         raise RequestError(f"{swept[0].input_line} names several values: an evaluation takes one")
     task(argv)
     return 0
+
+
+def complete(argv: Sequence[str], commands: Sequence[str]) -> int:
+    """Answer the shell, which asks what can follow the words in COMP_LINE: a command, then what Hydra says of it."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split(maxsplit=2)
+    typed = words[1] if len(words) > 2 or (len(words) == 2 and line[-1].isspace()) else None
+    if typed is None:
+        print(" ".join(commands))
+    if typed not in ("train", "evaluate"):
+        return 0
+    os.environ["COMP_LINE"] = rest = line.replace(f"{typed} ", "", 1)
+    os.environ["COMP_POINT"] = str(len(rest))
+    return hydra_main(lambda _: None, argv, typed)
 
 
 def hydra_main(task: Callable[[DictConfig], Any], argv: Sequence[str], config_name: str = "train") -> int:

@@ -1,0 +1,48 @@
+"""The command line around a command: completion by the shell, and folders of a user's own."""
+
+import os
+import sys
+
+import pytest
+
+from ddpm.__main__ import main
+from ddpm.config import command, groups
+from ddpm.config.errors import RequestError
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("ddpm ", "train evaluate report export"),
+        ("ddpm ev", "train evaluate report export"),
+        ("ddpm train prediction=", "prediction=eps prediction=mu prediction=v prediction=x0"),
+        ("ddpm train seed=1 sampler=dd", "sampler=ddim sampler=ddim_eta1"),
+        ("ddpm evaluate keep", "keep="),
+        ("ddpm report ", ""),
+    ],
+)
+def test_the_shell_is_told_what_can_follow(line, expected, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["ddpm"])
+    monkeypatch.setenv("COMP_LINE", line)
+    monkeypatch.setenv("COMP_POINT", str(len(line)))
+    assert main(["-sc", "query=bash"]) == 0
+    assert capsys.readouterr().out.split() == expected.split()
+
+
+def test_help_names_every_command(capsys):
+    assert main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"ddpm {name} " in printed for name in ("train", "evaluate", "report", "export"))
+    with pytest.raises(RequestError, match="did you mean train"):
+        main(["trian"])
+
+
+def test_own_folders_are_taken_from_the_words_and_handed_down(tmp_path, monkeypatch):
+    monkeypatch.setenv(groups.OWN, "")
+    for name in ("one", "two"):
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "data" / f"{name}.yaml").touch()
+    words = ["-m", f"--config-dir={tmp_path}/one", "seed=1", "--config-dir", f"{tmp_path}/two"]
+    assert command.with_own_conf(words) == ["-m", "seed=1"]
+    assert os.environ[groups.OWN].split(os.pathsep) == [f"{tmp_path}/one", f"{tmp_path}/two"]
+    assert {"one", "two", "digits"} <= set(groups.options_of("data"))
