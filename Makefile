@@ -25,12 +25,10 @@ test-all: lint
 torture: $(VENV)/installed  # runs, evaluations and sweeps killed twenty times each, and gone on with
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow" tests/training/test_resume.py tests/evaluation/test_killed.py tests/sweep
 
-FUZZED := checkpoint safetensors diffusers config metrics bound results record plan idx picture archive
 SECONDS := 60
 
 fuzz: $(VENV)/installed  # SECONDS for each reader of foreign bytes, guided by coverage; findings go to fuzz/found
-	$(BIN)/python -c "import atheris" 2> /dev/null || $(BIN)/python -m pip install --quiet "atheris>=3"
-	for name in $(FUZZED); do $(BIN)/python fuzz/run.py $$name $(SECONDS) || exit 1; done
+	$(BIN)/python fuzz/run.py $(SECONDS)
 
 BENCHMARKS := train_step sampling bound memory startup scaling
 
@@ -47,10 +45,15 @@ format: $(VENV)/installed
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
 $(VENV)/installed: requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	sed -n '/^uv==/,/[^\\]$$/p' requirements.lock > $(VENV)/uv.txt # a minute and a half faster than pip
+	$(PIP) --require-hashes --requirement $(VENV)/uv.txt
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock \
+		|| $(PIP) --require-hashes --requirement requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
 audit: .venv-audit  # known vulnerabilities of what the lock names; asks PyPI
@@ -63,7 +66,7 @@ sbom: .venv-audit  # sbom.json: a CycloneDX bill of materials of what the lock n
 	$(PYTHON) -m venv $@
 	$@/bin/python -m pip install --quiet --disable-pip-version-check pip-audit cyclonedx-bom
 
-# After a change of pyproject.toml's dependencies; needs uv.
+# After a change of pyproject.toml's dependencies.
 lock:
-	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --no-header \
 		--no-emit-index-url --no-emit-find-links --no-annotate --output-file requirements.lock

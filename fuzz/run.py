@@ -1,8 +1,8 @@
 """Mutate what readers read, guided by coverage: `python fuzz/run.py SECONDS [TARGET ...]`, which needs atheris.
 
-Each target has SECONDS, in a fork of this process, and begins with the inputs of `fuzz/corpus/TARGET`. An input that is a
-finding is kept as `fuzz/found/TARGET-*`, and the exit code is then 1. With `KEEP=1` in the environment, small inputs that
-reach something new join the corpus.
+Each target has SECONDS, in a fork of this process, and begins with the inputs of `fuzz/corpus/TARGET`. An input that is
+a finding is kept as `fuzz/found/TARGET-*`, and the exit code is then 1. With `KEEP=1` in the environment, small inputs
+that reach something new join the corpus.
 """
 
 import os
