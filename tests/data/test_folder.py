@@ -209,6 +209,7 @@ def test_a_split_without_pictures(tmp_path, only):
     ("how", "message"),
     [
         ({"size": 0}, r"data.size=\[0, 0\]: it must be"),
+        ({"size": [8, 100_000]}, r"data.size=\[8, 100000\]: it must be .* from 1 to 8,192"),
         ({"size": [8, 8, 3]}, r"data.size=\[8, 8, 3\]: .* 1 or 2 whole numbers"),
         ({"channels": 4}, "data.channels=4: it must be 1 or 3"),
         ({"held_out": 1.5}, "data.held_out=1.5: it must be between 0 and 1"),
