@@ -20,6 +20,7 @@ from ddpm.launch import Rank
 SMALL = [
     "schedule.T=20",
     "network.channels=8",
+    "loader.batch_size=8",
     "every.log=1",
     "evaluation.num_samples=30",
     "evaluation.chunk=20",

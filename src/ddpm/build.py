@@ -36,7 +36,7 @@ def dataset(config: DictConfig) -> Dataset:
     return instantiate(config.data, Dataset)
 
 
-def data_module(config: DictConfig, images: Dataset) -> DataModule:
+def data_module(config: DictConfig, images: Dataset, processes: int = 1) -> DataModule:
     """Prepare and open the data; what cannot be read, or shared out among the processes, fails here."""
     data = DataModule(
         images,
@@ -46,6 +46,7 @@ def data_module(config: DictConfig, images: Dataset) -> DataModule:
         config.trainer.accumulate,
         config.loader.num_workers,
         resident=config.trainer.resident,
+        processes=processes,
     )
     data.prepare_data()
     data.setup()
@@ -80,6 +81,7 @@ def module(config: DictConfig, images: Dataset) -> DiffusionModule:
         instantiate(config.timesteps, Timesteps),
         OptimizerSettings(**config.optimizer),
         ema_decay=config.ema.decay,
+        batch_size=config.loader.batch_size,
         seed=config.seed,
         horizontal_flip=images.horizontal_flip,
         log_every=config.every.log,

@@ -42,15 +42,15 @@ def resolve_precision(config: DictConfig) -> None:
         config.trainer.precision = "bf16-mixed" if able else "32-true"
 
 
-def check_devices(settings: DictConfig) -> None:
-    """Whether Lightning can compute where and as the trainer's settings say.
+def check_devices(settings: DictConfig) -> int:
+    """How many processes will share the work, which Lightning must be able to do where and as the settings say.
 
     Raises:
         ValueError: it cannot.
     """
     quieten()
     try:
-        L.Trainer(
+        trainer = L.Trainer(
             **placement(settings),
             precision=settings.precision,
             logger=False,
@@ -61,6 +61,7 @@ def check_devices(settings: DictConfig) -> None:
     except (MisconfigurationException, TypeError, ValueError) as error:
         asked = ", ".join(f"{key}={settings[key]}" for key in ("accelerator", "devices", "strategy", "precision"))
         raise ValueError(f"a trainer with {asked} is not possible here: {error}") from error
+    return trainer.world_size
 
 
 def placement(settings: DictConfig) -> dict[str, Any]:

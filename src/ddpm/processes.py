@@ -22,9 +22,13 @@ class StoppedError(Exception):
 
 
 def is_rank_zero() -> bool:
-    """Whether this process speaks for the job, from the launcher's environment; before any process group exists."""
-    names = ("RANK", "SLURM_PROCID", "LOCAL_RANK")
-    return next((int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()), 0) == 0
+    """Whether this process speaks for the job, from the launcher's environment; before any process group exists.
+
+    Where nobody numbers the ranks of the whole job, Lightning starts them on each node: it is the first on the first.
+    """
+    first_of = ("RANK",), ("SLURM_PROCID",), ("NODE_RANK", "LOCAL_RANK")
+    stated = ([int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()] for names in first_of)
+    return not any(next(filter(None, stated), [0]))
 
 
 def end_with_launcher() -> None:
@@ -33,7 +37,8 @@ def end_with_launcher() -> None:
     Left alone, the rank would work on or wait for half an hour, and the run stand in the way of resuming the sweep.
     """
     parent, launcher = multiprocessing.parent_process(), os.getppid()
-    if parent is None and is_rank_zero():
+    started = any(name in os.environ for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    if parent is None and (is_rank_zero() or not started):
         return
 
     def watch() -> None:

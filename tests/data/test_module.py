@@ -68,25 +68,26 @@ def test_two_processes_share_each_batch_and_every_chunk():
     assert [i for k in range(6) for i in (chunks[0] | chunks[1])[k]] == list(range(11))
 
 
-def test_chunks_do_not_depend_on_the_number_of_processes():
-    alone = dict(ready(Numbered(), chunk=3).val_dataloader())
-    for world_size in (2, 3, 4):
-        shared = {}
-        for rank in range(world_size):
-            shared |= dict(placed(ready(Numbered(), chunk=3), rank, world_size).val_dataloader())
-        assert {k: numbers(v) for k, v in shared.items()} == {k: numbers(v) for k, v in alone.items()}
-
-
-def test_too_few_chunks_for_the_processes():
-    with pytest.raises(DataError, match=r"11 examples, 2 chunks of 6, .* 4 processes: use a chunk of 2"):
-        placed(ready(Numbered(), chunk=6), 0, 4).val_dataloader()
+@pytest.mark.parametrize("world_size", [2, 3, 4, 8])
+def test_processes_validate_the_same_number_of_chunks_some_of_them_empty(world_size, pictures):
+    folder = Folder(4, str(pictures), channels=1, held_out=0.275, array_gib=0.0, root=str(pictures.parent / "root"))
+    for dataset in (Numbered(), folder):  # 11 to test in memory, and 11 that are decoded when they are needed
+        parts = [list(placed(ready(dataset, chunk=4), rank, world_size).val_dataloader()) for rank in range(world_size)]
+        assert {len(part) for part in parts} == {-(-3 // world_size)}
+        found = dict(chunk for part in parts for chunk in part)
+        assert [len(found[k]) for k in sorted(found)] == [4, 4, 3] + [0] * (len(found) - 3)
+        assert all(images.dtype == torch.uint8 and images.shape[1:] == dataset.shape for images in found.values())
+        alone = dict(ready(dataset, chunk=4).val_dataloader())
+        assert all(torch.equal(found[k], images) for k, images in alone.items())
 
 
 def test_requests_that_cannot_be():
-    with pytest.raises(DataError, match=r"does not divide over 5 processes x 1 .*: use 10 or 15"):
-        placed(ready(Numbered()), 0, 5).train_dataloader()
-    with pytest.raises(DataError, match="does not divide over 1 processes x 5"):
-        ready(Numbered(), accumulate=5)
+    with pytest.raises(DataError, match=r"12 is too few for 13 processes x 1 .*: use 13 at least"):
+        placed(ready(Numbered()), 0, 13).train_dataloader()
+    with pytest.raises(DataError, match="too few for 1 processes x 13"):
+        ready(Numbered(), accumulate=13)
+    with pytest.raises(DataError, match="too few for 4 processes x 4"):
+        DataModule(Numbered(), 12, 3, 9, accumulate=4, processes=4)
     with pytest.raises(DataError, match="more than the 48 training examples"):
         ready(Numbered(), batch_size=60)
     with pytest.raises(DataError, match="num_workers=-1"):
@@ -218,7 +219,7 @@ def test_two_real_processes_see_disjoint_halves_that_make_up_the_whole(tmp_path)
     )
     joined = [a + b for (*_, a), (*_, b) in zip(trained_0, trained_1, strict=True)]
     assert joined == list(Order(48, 12, 3, 5, accumulate=2))
-    # Chunks of 4 of 11 examples: 0 and 2 here, 1 there.
+    # Chunks of 4 of 11 examples: 0 and 2 here, 1 and an empty one there.
     assert validated_0 == [0, 1, 2, 3, 8, 9, 10]
     assert validated_1 == [4, 5, 6, 7]
 

@@ -14,7 +14,7 @@ from ddpm.training import callbacks
 class Trainer(L.Trainer):
     """As much of one as the callbacks ask for."""
 
-    global_step, world_size = 0, 1
+    global_step, world_size, accumulate_grad_batches = 0, 1, 1
     fit_loop = SimpleNamespace(_should_accumulate=lambda: False)
 
     def __init__(self):
@@ -22,7 +22,7 @@ class Trainer(L.Trainer):
 
 
 def test_pictures_are_neither_training_nor_waiting(monkeypatch):
-    config = compose(["debug=smoke"])
+    config = compose(["debug=smoke", "loader.batch_size=5"])
     module = build.module(config, build.dataset(config))
     logged = {}
     monkeypatch.setattr(module, "log_now", logged.update)

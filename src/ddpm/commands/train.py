@@ -41,7 +41,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         from ddpm.training.trainer import trainer_of
 
         launch.resolve_precision(config)
-        launch.check_devices(config.trainer)
+        processes = launch.check_devices(config.trainer)
         saved = checkpoint.newest(run) if run else None
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
@@ -51,7 +51,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         sign(config)
         loggers.check(config)
         images = images or build.dataset(config)
-        data, module = build.data_module(config, images), build.module(config, images)
+        data, module = build.data_module(config, images, processes), build.module(config, images)
         sampler = build.sampler(config)
         if saved:
             build.check_resumed(saved, module, images)

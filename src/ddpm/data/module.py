@@ -17,11 +17,14 @@ from torch.utils.data import DataLoader, Dataset
 
 from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident
 from ddpm.data.dataset import Dataset as ImagesOrPoints
-from ddpm.data.order import Order, per_process
+from ddpm.data.order import Order, check_parts
 
 
 class InChunks(Dataset[tuple[int, Tensor]]):
-    """Consecutive examples by the chunk: item k is (k, examples k size to (k + 1) size); the last may be short."""
+    """Consecutive examples by the chunk: item k is (k, examples k size to (k + 1) size).
+
+    The last may be short, and those beyond it are empty.
+    """
 
     def __init__(self, examples: Examples, size: int) -> None:
         self.examples = examples
@@ -31,8 +34,10 @@ class InChunks(Dataset[tuple[int, Tensor]]):
         return -(-len(self.examples) // self.size)
 
     def __getitem__(self, k: int) -> tuple[int, Shaped[Tensor, "b *event"]]:
-        stop = min((k + 1) * self.size, len(self.examples))
-        return k, self.examples.__getitems__(list(range(k * self.size, stop)))
+        start, stop = k * self.size, min((k + 1) * self.size, len(self.examples))
+        if start >= stop:
+            return k, self.examples.__getitems__([0])[:0]
+        return k, self.examples.__getitems__(list(range(start, stop)))
 
 
 class Loader:
@@ -70,6 +75,7 @@ class DataModule(LightningDataModule):
 
     `batch_size` is global: all processes and all accumulated micro-batches together. `num_workers` processes decode
     where examples are decoded as they are needed; examples in memory use none. `chunk` is the size of a test chunk.
+    `processes` is how many will share it: what cannot be shared out among them is refused at once.
     `resident` keeps decoded examples on the device; "auto" on a GPU, if a quarter of its free memory holds a split.
     """
 
@@ -83,13 +89,14 @@ class DataModule(LightningDataModule):
         num_workers: int = 0,
         chunk: int = 100,
         resident: bool | Literal["auto"] = False,
+        processes: int = 1,
     ) -> None:
         super().__init__()
         if num_workers < 0:
             raise DataError(f"loader.num_workers={num_workers}: it must be at least 0")
         if chunk < 1:
             raise DataError(f"chunk={chunk}: it must be at least 1")
-        per_process(batch_size, 1, accumulate)
+        check_parts(batch_size, processes, accumulate)
         self.dataset = dataset
         self.batch_size, self.seed, self.max_steps = batch_size, seed, max_steps
         self.accumulate, self.num_workers, self.chunk = accumulate, num_workers, chunk
@@ -99,20 +106,23 @@ class DataModule(LightningDataModule):
         self.dataset.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open both splits. Raises DataError if they cannot be shared out as asked for."""
+        """Open both splits. Raises DataError if the batches cannot be shared out as asked for."""
         self.train, self.test = (self._placed(self.dataset.split(split)) for split in SPLITS)
         self._order()
-        self._chunks()
 
     def train_dataloader(self) -> Loader:
         """uint8 [b, C, H, W], from the trainer's global step to `max_steps`."""
         return self._loader(self.train, self.train, batch_sampler=self._order())
 
     def val_dataloader(self) -> Loader:
-        """(k, uint8 [b, C, H, W]) for every world_size-th chunk k of the test split."""
-        rank, world_size = self._place()
-        chunks = self._chunks()
-        return self._loader(self.test, chunks, batch_size=None, sampler=range(rank, len(chunks), world_size))
+        """(k, uint8 [b, C, H, W]) for every world_size-th chunk k of the test split.
+
+        All processes get as many, the last of them empty where there are too few: Lightning leaves out a validation
+        without batches, and the other processes would wait for its end.
+        """
+        (rank, world_size), chunks = self._place(), InChunks(self.test, self.chunk)
+        each = math.ceil(len(chunks) / world_size)
+        return self._loader(self.test, chunks, batch_size=None, sampler=range(rank, each * world_size, world_size))
 
     @property
     def advice(self) -> str:
@@ -137,15 +147,6 @@ class DataModule(LightningDataModule):
             rank=rank,
             world_size=world_size,
         )
-
-    def _chunks(self) -> InChunks:
-        chunks, (_, world_size) = InChunks(self.test, self.chunk), self._place()
-        if len(chunks) < world_size:  # Lightning skips validation where there is none, and the others wait for ever
-            raise DataError(
-                f"the test split has {len(self.test)} examples, {len(chunks)} chunks of {self.chunk}, too few for "
-                f"{world_size} processes: use a chunk of {max(1, len(self.test) // world_size)} at most"
-            )
-        return chunks
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)

@@ -1,8 +1,9 @@
 """Which examples make up global batch k: a function of the seed and of k, and of nothing else.
 
 The permutations of epochs 0, 1, 2, ... are laid end to end; global batch k is the stretch [k B, (k + 1) B) of that
-stream. It is cut into `accumulate` micro-batches and each of those into a part per process, all contiguous, so that the
-examples of a step do not depend on how many processes share it, and a resumed run needs no more than the step.
+stream. It is cut into a part for each of `accumulate` micro-batches and each process, all contiguous and as equal as
+they can be, so that the examples of a step do not depend on how many processes share it, and a resumed run needs no
+more than the step.
 """
 
 from collections.abc import Iterator
@@ -21,23 +22,28 @@ def permutation(n: int, seed: int, epoch: int) -> Int64[Tensor, "{n}"]:
     return torch.randperm(n, generator=generator("cpu", seed, epoch))
 
 
-def per_process(batch_size: int, world_size: int = 1, accumulate: int = 1) -> int:
-    """Examples in one micro-batch of one process.
+def part_of(batch_size: int, parts: int, k: int) -> slice:
+    """Where part k = 0, 1, ... lies in a global batch that is cut into `parts`; their sizes differ by one at most.
 
-    Raises DataError, with the nearest sizes that work, if the global batch does not divide.
+    Parts are counted micro-batch by micro-batch and, within one, process by process.
     """
-    for name, value in (("loader.batch_size", batch_size), ("accumulate", accumulate)):
+    return slice(k * batch_size // parts, (k + 1) * batch_size // parts)
+
+
+def check_parts(batch_size: int, world_size: int = 1, accumulate: int = 1) -> None:
+    """Check that every process has an example of the global batch in each micro-batch.
+
+    Raises:
+        DataError: one would have none.
+    """
+    for name, value in (("loader.batch_size", batch_size), ("trainer.accumulate", accumulate)):
         if value < 1:
             raise DataError(f"{name}={value}: it must be at least 1")
-    parts = world_size * accumulate
-    if batch_size % parts:
-        below, above = batch_size // parts * parts, -(-batch_size // parts) * parts
-        nearest = f"{below} or {above}" if below else f"{above}"
+    if batch_size < (parts := world_size * accumulate):
         raise DataError(
-            f"loader.batch_size={batch_size} does not divide over {world_size} processes x {accumulate} accumulated "
-            f"batches: use {nearest}"
+            f"loader.batch_size={batch_size} is too few for {world_size} processes x {accumulate} accumulated batches: "
+            f"use {parts} at least"
         )
-    return batch_size // parts
 
 
 class Order(Sampler[list[int]]):
@@ -61,7 +67,7 @@ class Order(Sampler[list[int]]):
         self.n, self.batch_size, self.seed = n, batch_size, seed
         self.start, self.stop, self.accumulate = start, stop, accumulate
         self.rank, self.world_size = rank, world_size
-        self.size = per_process(batch_size, world_size, accumulate)
+        check_parts(batch_size, world_size, accumulate)
         if batch_size > n:
             raise DataError(f"loader.batch_size={batch_size} is more than the {n} training examples: use {n} at most")
 
@@ -69,14 +75,15 @@ class Order(Sampler[list[int]]):
         return self.stop * self.accumulate
 
     def __iter__(self) -> Iterator[list[int]]:
-        epoch, order = -1, torch.empty(0)
+        epoch, order, parts = -1, torch.empty(0), self.world_size * self.accumulate
         for step in range(self.start, self.stop):
             for micro in range(self.accumulate):
-                first = step * self.batch_size + (micro * self.world_size + self.rank) * self.size
+                mine = part_of(self.batch_size, parts, micro * self.world_size + self.rank)
+                size = mine.stop - mine.start
                 batch: list[int] = []
-                while len(batch) < self.size:
-                    e, offset = divmod(first + len(batch), self.n)
+                while len(batch) < size:
+                    e, offset = divmod(step * self.batch_size + mine.start + len(batch), self.n)
                     if e != epoch:
                         epoch, order = e, permutation(self.n, self.seed, e)
-                    batch += order[offset : offset + self.size - len(batch)].tolist()
+                    batch += order[offset : offset + size - len(batch)].tolist()
                 yield batch

@@ -71,7 +71,7 @@ class Throughput(Callback):
 
     def __init__(self, every: int) -> None:
         self.every = every
-        self._images, self._busy, self._waited = 0, 0.0, 0.0
+        self._images, self._busy, self._waited = 0.0, 0.0, 0.0
         self._then: float | None = None  # the start of this batch; None where something else came before the next
         self._advised = False
 
@@ -87,13 +87,13 @@ class Throughput(Callback):
         assert isinstance(module, DiffusionModule)
         assert self._then is not None
         self._busy += time.perf_counter() - self._then
-        self._images += len(batch) * trainer.world_size
+        self._images += module.batch_size / trainer.accumulate_grad_batches
         if trainer.global_step % self.every == 0 and not trainer.fit_loop._should_accumulate():
             total = self._busy + self._waited
             share = self._waited / total
             module.log_now({"train/images_per_second": self._images / total, "train/data_wait": share})
             self._advise(trainer, share)
-            self._images, self._busy, self._waited = 0, 0.0, 0.0
+            self._images, self._busy, self._waited = 0.0, 0.0, 0.0
 
     def on_validation_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self._then = None

@@ -120,8 +120,7 @@ class Signals(Callback):
             self.check(trainer)
 
     def on_validation_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        if trainer.world_size == 1:  # ranks may have different numbers of batches, and would wait for each other
-            self.check(trainer)
+        self.check(trainer)  # all ranks have as many batches
 
     def check(self, trainer: L.Trainer) -> None:
         """Save and end the run if any rank was told to; called where the weights are those of a whole step.

@@ -3,10 +3,10 @@
 import copy
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddpm.data.module import DataModule
+from ddpm.data.order import part_of
 from ddpm.data.pixels import flip, unit
 from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.objective import Objective
@@ -26,6 +27,16 @@ from ddpm.randomness import generator, seed_dropout
 from ddpm.training.divergence import Step, raise_diverged
 
 VALIDATION_TIMESTEPS = 16
+
+
+class Taken(NamedTuple):
+    """An optimizer step as this process has seen it: a tensor for each of its micro-batches."""
+
+    number: int
+    gradient_norm: Tensor
+    batches: Sequence[Tensor]
+    ts: Sequence[Tensor]
+    losses: Sequence[Tensor]
 
 
 @dataclass(frozen=True)
@@ -56,6 +67,9 @@ class DiffusionModule(L.LightningModule):
     Every random draw of a step is a function of (seed, step): t and noise are drawn for the global batch and cut by
     micro-batch and rank, so that the numbers of micro-batches and ranks change nothing but dropout and the order of
     float additions.
+
+    Args:
+        batch_size: of the global batch, of which a training step sees the part that is `data.order.part_of`'s.
     """
 
     def __init__(
@@ -66,6 +80,7 @@ class DiffusionModule(L.LightningModule):
         optimizer: OptimizerSettings,
         *,
         ema_decay: float,
+        batch_size: int,
         seed: int,
         horizontal_flip: bool,
         log_every: int,
@@ -78,12 +93,13 @@ class DiffusionModule(L.LightningModule):
         self._average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
         # Lists: a walk through all modules takes a small network a good part of its step.
         self._weights, self._averages = list(p.parameters()), list(self.p_ema.parameters())
-        self.optimizer_settings, self.seed, self.horizontal_flip = optimizer, seed, horizontal_flip
+        self.optimizer_settings, self.batch_size = optimizer, batch_size
+        self.seed, self.horizontal_flip = seed, horizontal_flip
         self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
         self.batch_ended = 0.0  # when the callbacks were done with the last one
         self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # (batch, t, loss) of this step's micro-batches
-        self._unchecked: Step | None = None
+        self._unchecked: Taken | None = None
         self._validation: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
 
     @property
@@ -106,10 +122,10 @@ class DiffusionModule(L.LightningModule):
                     moments[name] = torch.empty_like(weights).copy_(moment)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
-        n, rank, processes = len(batch), self.global_rank, self.trainer.world_size
-        micro = batch_idx % self.trainer.accumulate_grad_batches
-        part = micro * processes + rank  # as data.order cuts the global batch
-        mine, whole = slice(part * n, (part + 1) * n), n * processes * self.trainer.accumulate_grad_batches
+        micro, whole = batch_idx % self.trainer.accumulate_grad_batches, self.batch_size
+        parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
+        part = micro * self.trainer.world_size + self.global_rank
+        mine = part_of(whole, parts, part)
 
         draw = generator(self.device, self.seed, self.global_step)
         t, weight = self.timesteps.sample(whole, draw)
@@ -121,18 +137,21 @@ class DiffusionModule(L.LightningModule):
 
         losses = self.objective(self.p, x_0, t[mine], noise[mine])
         self._seen.append((batch, t[mine], losses.detach()))
-        return (weight[mine] * losses).mean()
+        # The parts may differ in size: the mean over them, which accumulation and DDP take, is that of the whole batch.
+        return (weight[mine] * losses).sum() / (whole / parts)
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
         seen, self._seen = self._seen, []
-        batch, t, loss = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        self._watch(Step(self.global_step + 1, norm, batch, t, loss))
-        if self.timesteps.adaptive:
-            micros = [(self._gathered(t), self._gathered(loss)) for _, t, loss in seen]
-            self.timesteps.update(*(torch.cat(parts) for parts in zip(*micros, strict=True)))
-        if (self.global_step + 1) % self.log_every == 0:
-            self._log_step(norm, self._gathered(t), self._gathered(loss))
+        batches, ts, losses = zip(*seen, strict=True)
+        self._watch(Taken(self.global_step + 1, norm, batches, ts, losses))
+        logged = (self.global_step + 1) % self.log_every == 0
+        if self.timesteps.adaptive or logged:
+            t, loss = self._gathered(ts), self._gathered(losses)
+            if self.timesteps.adaptive:
+                self.timesteps.update(t, loss)
+            if logged:
+                self._log_step(norm, t, loss)
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -149,7 +168,7 @@ class DiffusionModule(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _watch(self, step: Step) -> None:
+    def _watch(self, step: Taken) -> None:
         """Stop where numbers are not finite; on a GPU one step later, so that the CPU need not wait for it."""
         if self.device.type != "cpu":
             self.check_now()
@@ -163,13 +182,13 @@ class DiffusionModule(L.LightningModule):
         if step is not None:
             self._require_finite(step)
 
-    def _require_finite(self, step: Step) -> None:
+    def _require_finite(self, step: Taken) -> None:
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:
             finite = math.isfinite(float(step.gradient_norm))  # the same on all ranks; a loss that is not makes it so
         else:
-            finite = bool(self._gathered(step.loss).isfinite().all())  # 16-mixed tries out infinite gradients
+            finite = bool(self._gathered(step.losses).isfinite().all())  # 16-mixed tries out infinite gradients
         if not finite:
-            batch, t, loss = (self._gathered(part) for part in (step.batch, step.t, step.loss))
+            batch, t, loss = (self._gathered(parts) for parts in (step.batches, step.ts, step.losses))
             raise_diverged(Step(step.number, step.gradient_norm, batch, t, loss), Path(self.trainer.default_root_dir))
 
     def _log_step(self, gradient_norm: Tensor, t: Tensor, loss: Tensor) -> None:
@@ -189,18 +208,25 @@ class DiffusionModule(L.LightningModule):
         for logger in self.trainer.loggers:
             logger.log_metrics(metrics, self.global_step if step is None else step)
 
-    def _gathered(self, values: Tensor) -> Tensor:
-        """The values of all ranks, in rank order."""
-        if self.trainer.world_size == 1:
-            return values
-        gathered = [torch.empty_like(values) for _ in range(self.trainer.world_size)]
-        torch.distributed.all_gather(gathered, values.contiguous())
-        return torch.cat(gathered)
+    def _gathered(self, mine: Sequence[Tensor]) -> Tensor:
+        """The values of the whole global batch in its order, given those of this rank's micro-batches."""
+        ranks, count = self.trainer.world_size, self.trainer.world_size * len(mine)
+        if ranks == 1:
+            return torch.cat([*mine])
+        sizes = [len(range(self.batch_size)[part_of(self.batch_size, count, k)]) for k in range(count)]
+        padded = mine[0].new_zeros(len(mine), max(sizes), *mine[0].shape[1:])  # all_gather takes equal shapes
+        for row, values in zip(padded, mine, strict=True):
+            row[: len(values)] = values
+        gathered = [torch.empty_like(padded) for _ in range(ranks)]
+        torch.distributed.all_gather(gathered, padded)
+        return torch.cat([gathered[k % ranks][k // ranks, :size] for k, size in enumerate(sizes)])
 
     # --- validation --------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
         chunk, images = batch
+        if not len(images):
+            return  # other processes have a chunk more
         x_0 = unit(images)
         draw = generator(self.device, self.seed, chunk)
         steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
