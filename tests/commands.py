@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -48,6 +49,55 @@ class Fork:
     @property
     def running(self):
         return self.process.is_alive()
+
+
+class Ranks:
+    """The processes of one job on `nodes` machines (all of them this one) of `devices` each, started from outside.
+
+    They learn of each other from the variables that Lightning passes on, or from those that torchrun sets.
+    """
+
+    def __init__(self, script, *arguments, cwd, devices, nodes=1, torchrun=False):
+        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(nodes * devices)}
+        hardware = (f"trainer.devices={devices}", f"trainer.num_nodes={nodes}")
+        own = [
+            {"RANK": node * devices + rank, "GROUP_RANK": node, "LOCAL_WORLD_SIZE": devices, "TORCHELASTIC_RUN_ID": "1"}
+            if torchrun
+            else {"NODE_RANK": node}
+            for node in range(nodes)
+            for rank in range(devices)
+        ]
+        self.forks = [
+            Fork(
+                script,
+                *arguments,
+                *hardware,
+                cwd=cwd,
+                LOCAL_RANK=str(k % devices),
+                **job,
+                **{name: str(value) for name, value in each.items()},
+            )
+            for k, each in enumerate(own)
+        ]
+
+    def wait(self, code=0):
+        """All that they printed. The first must end with `code`, and the others with 0, unless a signal ended them."""
+        first, *others = self.forks
+        return first.wait(code) + "".join(fork.wait(code if code < 0 else 0) for fork in others)
+
+    def send(self, signum):
+        for fork in self.forks:
+            fork.send(signum)
+
+    @property
+    def running(self):
+        return all(fork.running for fork in self.forks)
+
+
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 def _main(script, arguments, cwd, environment, log):

@@ -93,6 +93,8 @@ def quieten() -> None:
     warnings.filterwarnings("ignore", r".*does not have many workers")
     # The averaged network is in evaluation mode on purpose.
     warnings.filterwarnings("ignore", r"Found \d+ module\(s\) in eval mode")
+    # A process may have no chunk to measure, and all of them compute together.
+    warnings.filterwarnings("ignore", r"The ``compute`` method of metric \w+ was called before the ``update`` method")
     # DDP under torch >= 2.15: the old name, which torch 2.11 needs; and gradients of kernels that are made of kernels.
     warnings.filterwarnings("ignore", r".*`broadcast_buffers` is deprecated")
     warnings.filterwarnings("ignore", r"Grad strides do not match bucket view strides")

@@ -1,17 +1,17 @@
 """A run that is killed, stopped or starved at any moment and goes on is, to the bit, the run that was left alone."""
 
+import functools
 import random
 import re
 import resource
 import shutil
 import signal
-import socket
 import time
 
 import numpy as np
 import pytest
 import torch
-from commands import Fork
+from commands import Fork, Ranks
 from PIL import Image
 from safetensors.torch import load_file
 from torture import assert_same_run, content, metrics, reached, until
@@ -44,29 +44,8 @@ def whole(workplace):
     return workplace / "whole"
 
 
-class Ranks:
-    """Two processes of one job, as a launcher outside of Lightning starts them."""
-
-    def __init__(self, *arguments, cwd):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        job = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
-        self.forks = [
-            Fork("train.py", *arguments, "trainer=ddp", "trainer.devices=2", cwd=cwd, LOCAL_RANK=str(rank), **job)
-            for rank in range(2)
-        ]
-
-    def wait(self, code=0):
-        return self.forks[0].wait(code) + self.forks[1].wait(code if code < 0 else 0)
-
-    def send(self, signum):
-        for fork in self.forks:
-            fork.send(signum)
-
-    @property
-    def running(self):
-        return all(fork.running for fork in self.forks)
+# Two processes of one job, as a launcher outside of Lightning starts them.
+Two = functools.partial(Ranks, "train.py", "trainer=ddp", devices=2)
 
 
 def killed_again_and_again(workplace, whole, name, kills, seed, start=Fork.train, settings=SETTINGS):
@@ -104,24 +83,24 @@ def test_killed_five_times_it_is_the_same_run(workplace, whole):
 @pytest.mark.slow
 def test_two_processes_killed_twelve_times_are_the_same_run(workplace):
     parallel = [*SETTINGS, "trainer.accumulate=2"]
-    Ranks(*parallel, "out=parallel_whole", cwd=workplace).wait()
+    Two(*parallel, "out=parallel_whole", cwd=workplace).wait()
     whole = workplace / "parallel_whole"
-    assert killed_again_and_again(workplace, whole, "parallel_killed", 12, seed=4, start=Ranks, settings=parallel) >= 10
+    assert killed_again_and_again(workplace, whole, "parallel_killed", 12, seed=4, start=Two, settings=parallel) >= 10
 
 
 def test_two_processes_and_micro_batches(workplace):
     """Killed and stopped in the middle of an epoch, on two processes that accumulate; it goes on with the same bits."""
     parallel = [*SETTINGS, "trainer.accumulate=2", "max_steps=12"]
-    Ranks(*parallel, "out=parallel", cwd=workplace).wait()
-    job = Ranks(*parallel, "out=stopped", cwd=workplace)
+    Two(*parallel, "out=parallel", cwd=workplace).wait()
+    job = Two(*parallel, "out=stopped", cwd=workplace)
     until(reached(workplace / "stopped", 5), job)
     job.send(signal.SIGKILL)
     job.wait(-signal.SIGKILL)
-    job = Ranks(*parallel, "out=stopped", "resume=auto", cwd=workplace)
+    job = Two(*parallel, "out=stopped", "resume=auto", cwd=workplace)
     until(reached(workplace / "stopped", 8), job)
     job.forks[1].send(signal.SIGTERM)  # whichever rank hears it
     assert "goes on with" in job.forks[0].wait(143) + job.forks[1].wait(0)
-    Ranks("resume=stopped", "trainer.accumulate=2", cwd=workplace).wait()
+    Two("resume=stopped", "trainer.accumulate=2", cwd=workplace).wait()
     assert_same_run(workplace / "stopped", workplace / "parallel")
 
 
@@ -129,7 +108,7 @@ def test_another_number_of_devices_takes_the_same_steps(workplace):
     """t, noise, flips and examples are those of the global batch, however it is cut: only float addition differs."""
     plain = [*SETTINGS, "network.dropout=0", "optimizer.anneal=false"]
     Fork("train.py", *plain, "max_steps=9", "out=one", cwd=workplace).wait()
-    Ranks(*plain, "max_steps=5", "trainer.accumulate=4", "out=other", cwd=workplace).wait()
+    Two(*plain, "max_steps=5", "trainer.accumulate=4", "out=other", cwd=workplace).wait()
     others = ["max_steps=9", "trainer=auto", "trainer.accumulate=2"]
     printed = Fork("train.py", "resume=other", *others, cwd=workplace).wait()
     for change in ("max_steps=9 (was 5)", "trainer=auto (was ddp)"):
