@@ -64,6 +64,8 @@ TRAIN = {
     "loader.num_workers=-1": "at least 0",
     "evaluation.split=dev": "train, test or both",
     "data=folder": "data.path",
+    "data.path=pictures": "data=folder or",
+    "data.train_size=100": "data.train_size belongs to data=swiss_roll: add data=swiss_roll",
     "data=folder data.path=nowhere": "nowhere",
     "data=folder data.path=empty": "empty",
     "schedule.T=1": "at least 2",

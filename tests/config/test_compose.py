@@ -14,6 +14,7 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import as_typed, quote_paths
+from ddpm.config.saved import compose_saved
 
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(
     lambda path: path not in ("null", "auto") and not path.startswith("~")
@@ -81,6 +82,10 @@ def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):
         (["objective=vlb", "weighting=min_snr"], "weighting=none"),
         (["data=swiss_roll"], "network=mlp"),
         (["network=mlp"], "network=unet"),
+        (["max_steps=1.5e0"], "whole number"),
+        (["network.channel_mult=[1,1.5]"], "whole numbers"),
+        (["data.path=pictures"], "data.path belongs to data=celeba_hq or data=cifar10 or"),
+        (["sampler=ancestral", "sampler.eta=1"], "belongs to sampler=ddim or sampler=ddim_eta1: add the one"),
         (["+extra=1"], "no setting 'extra'"),
         (["+optimizer.beta=1"], "no setting 'optimizer.beta'"),
     ],
@@ -95,6 +100,30 @@ def test_a_wrong_request_is_one_line(overrides, message):
 def test_the_command_line_wins_over_debug_over_experiment_over_recipe():
     assert compose([]).max_steps > compose(["debug=smoke"]).max_steps
     assert compose(["debug=smoke", "max_steps=3"]).max_steps == 3
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("max_steps=1e3", "max_steps", 1000),
+        ("max_steps=12.0", "max_steps", 12),
+        ("sampler.steps=5e1", "sampler.steps", 50),
+        ("sampler=ancestral sampler.steps=5e1", "sampler.steps", 50),  # null by default
+        ("optimizer={warmup:1e2,lr:1.0}", "optimizer.warmup", 100),
+        ("recipe=swiss_roll data.train_size=1e4", "data.train_size", 10_000),  # whole by its default
+        ("evaluation.kid.subsets=1e1", "evaluation.kid.subsets", 10),
+        ("network.channel_mult=[1.0,2e0]", "network.channel_mult", [1, 2]),
+        ("optimizer.lr=1.0", "optimizer.lr", 1.0),
+        ("seed=1 evaluation.num_samples=5e4", "evaluation.num_samples", 50_000),
+    ],
+)
+def test_a_whole_number_may_be_written_as_a_float(override, key, value):
+    config = compose(override.split())
+    found = OmegaConf.select(OmegaConf.create(OmegaConf.to_container(config)), key)
+    assert found == value
+    assert repr(found) == repr(value)
+    saved = compose_saved(OmegaConf.to_container(config), [f"{key}={value}"])  # a run that goes on is the same
+    assert OmegaConf.to_container(saved) == OmegaConf.to_container(config) | {"resume": None}
 
 
 def test_choices_name_the_option_of_every_group():

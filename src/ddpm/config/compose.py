@@ -6,13 +6,13 @@ from typing import Any
 
 import hydra
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ddpm.config.checks import wrong_value
+from ddpm.config.checks import AT_LEAST, wrong_value
 from ddpm.config.errors import RefusedError, RequestError, root_message
 from ddpm.config.grammar import nearest, parse
-from ddpm.config.groups import SEVERAL, WHOLE, group_names, hydra_context, options_of
+from ddpm.config.groups import SEVERAL, WHOLE, file_of, group_names, hydra_context, options_of
 from ddpm.config.recipes import drop_strange_settings
 from ddpm.config.rules import refuse
 from ddpm.config.targets import check_targets
@@ -44,6 +44,7 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         config.choices = choices
         drop_strange_settings(config, overrides)
         OmegaConf.resolve(config)
+        _make_whole(config, overrides, config_name)
         if any(override.startswith("+") for override in overrides):
             _refuse_unknown(config, known_keys(config_name, overrides))
         check_targets(OmegaConf.to_container(config))
@@ -81,10 +82,40 @@ def whole_groups(config_name: str) -> list[str]:
 
 def known_keys(config_name: str, overrides: Sequence[str]) -> set[str]:
     """Every dotted key of the configuration that the overrides' choice of groups makes."""
+    return set(_dotted(OmegaConf.to_container(_of_groups(config_name, overrides))))
+
+
+def _of_groups(config_name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration that the overrides' choice of groups makes."""
     chosen = [override for override in overrides if override.partition("=")[0] in group_names()]
     with hydra_context():
-        config = hydra.compose(config_name, overrides=[*whole_groups(config_name), *chosen])
-    return set(_dotted(OmegaConf.to_container(config)))
+        return hydra.compose(config_name, overrides=[*whole_groups(config_name), *chosen])
+
+
+def _make_whole(config: DictConfig, overrides: Sequence[str], config_name: str) -> None:
+    """Take 1e3 for 1000 where a whole number is due: by `checks.AT_LEAST`, or because the setting's default is one."""
+    typed = (override.value() for override in parse(overrides) if not override.is_delete())
+    if not any(_whole_float(leaf) for value in typed for leaf in _leaves(value)):
+        return
+    defaults = _of_groups(config_name, overrides)
+    for key in _dotted(OmegaConf.to_container(config)):
+        value, default = OmegaConf.select(config, key), OmegaConf.select(defaults, key)
+        if _whole_float(value) and (key in AT_LEAST or type(default) is int):
+            OmegaConf.update(config, key, int(value))
+        elif isinstance(value, ListConfig) and isinstance(default, ListConfig) and {*map(type, default)} == {int}:
+            OmegaConf.update(config, key, [int(each) if _whole_float(each) else each for each in value])
+
+
+def _whole_float(value: Any) -> bool:
+    return isinstance(value, float) and value.is_integer()
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    if isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(each)
+    else:
+        yield value
 
 
 @contextlib.contextmanager
@@ -104,9 +135,20 @@ def explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
             key = override.key_or_group
             added = override.is_add() or override.is_force_add()
             if key not in group_names() and not added and not key.startswith("hydra") and key not in known:
-                candidates = sorted({*known, *group_names()})
-                raise RequestError(f"there is no setting {key!r}{nearest(key, candidates)}") from error
+                raise RequestError(
+                    _belongs_elsewhere(key)
+                    or f"there is no setting {key!r}{nearest(key, sorted({*known, *group_names()}))}"
+                ) from error
         raise RequestError(root_message(error)) from error
+
+
+def _belongs_elsewhere(key: str) -> str | None:
+    """That the setting is one of other options of its group than the one that is chosen, if it is."""
+    group, _, name = key.partition(".")
+    having = [o for o in options_of(group) if name in OmegaConf.load(file_of(group, o))] if name else []
+    options = [f"{group}={option}" for option in having]
+    which = options[0] if len(options) == 1 else "the one that is meant"
+    return f"{key} belongs to {' or '.join(options)}: add {which}" if options else None
 
 
 def require_option(group: str, value: Any) -> None:
