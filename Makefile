@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test quick test-all torture fuzz bench lint format lock audit sbom clean
+.PHONY: train test quick test-all golden torture fuzz bench lint format lock audit sbom clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -21,6 +21,9 @@ quick: $(VENV)/installed  # what starts no runs, while one works on it
 
 test-all: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow"
+
+golden: $(VENV)/installed  # tests/golden/ anew, after a change that is meant to move the first steps of a run
+	$(BIN)/python tests/curves.py
 
 torture: $(VENV)/installed  # runs, evaluations and sweeps killed twenty times each, and gone on with
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow" tests/training/test_resume.py tests/evaluation/test_killed.py tests/sweep

@@ -104,6 +104,22 @@ def test_two_processes_and_micro_batches(workplace):
     assert_same_run(workplace / "stopped", workplace / "parallel")
 
 
+@pytest.mark.slow
+def test_two_processes_hear_a_signal_while_they_validate(workplace):
+    slow = [*SETTINGS, "network.channels=64", "max_steps=6", "every={log: 1, validation: 5, samples: 6, checkpoint: 6}"]
+    Two(*slow, "out=validated", cwd=workplace).wait()
+    job = Two(*slow, "out=cut", cwd=workplace)
+    until(reached(workplace / "cut", 5), job)
+    job.forks[1].send(signal.SIGTERM)
+    job.forks[0].wait(143)
+    job.forks[1].wait(0)
+    cut = content(workplace / "cut")
+    assert cut["global_step"] == 5
+    assert cut["pending"]
+    Two("resume=cut", cwd=workplace).wait()
+    assert_same_run(workplace / "cut", workplace / "validated")
+
+
 def test_another_number_of_devices_takes_the_same_steps(workplace):
     """t, noise, flips and examples are those of the global batch, however it is cut: only float addition differs."""
     plain = [*SETTINGS, "network.dropout=0", "optimizer.anneal=false"]
