@@ -10,7 +10,6 @@ import io
 import json
 import os
 import platform
-import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +17,8 @@ import lightning
 import numpy as np
 import torch
 from PIL import Image
+
+from ddpm.commands.train import train
 
 FOLDER = Path(__file__).parent / "golden"
 STEPS, SEEDS = 10, (1, 2)
@@ -49,10 +50,8 @@ def draw_pictures(folder, count=300):
 
 def curves(name, seed):
     """The numbers of the first steps by name; in the current directory, which has pictures/ for those that need it."""
-    import train
-
     with contextlib.redirect_stdout(io.StringIO()):
-        train.train([*SHORT, *RECIPES[name], f"seed={seed}", f"out={name}-{seed}"])
+        train([*SHORT, *RECIPES[name], f"seed={seed}", f"out={name}-{seed}"])
     with Path(f"{name}-{seed}", "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row[NAMES[0]]]
     return {key: [float(row[key]) for row in rows] for key in NAMES}
@@ -63,7 +62,6 @@ def versions():
 
 
 def main():
-    sys.path.insert(0, str(Path(__file__).parents[1]))
     torch.set_num_threads(1)
     FOLDER.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
