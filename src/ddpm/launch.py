@@ -98,5 +98,7 @@ def quieten() -> None:
     # DDP under torch >= 2.15: the old name, which torch 2.11 needs; and gradients of kernels that are made of kernels.
     warnings.filterwarnings("ignore", r".*`broadcast_buffers` is deprecated")
     warnings.filterwarnings("ignore", r"Grad strides do not match bucket view strides")
+    # SLURM's commands on a machine say nothing of how this run was started.
+    warnings.filterwarnings("ignore", r"The `srun` command is available")
     # Lightning 2.6 with torch >= 2.13, about its own internals.
     warnings.filterwarnings("ignore", r".*isinstance\(treespec, LeafSpec\)")

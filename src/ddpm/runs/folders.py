@@ -95,6 +95,20 @@ def lock(folder: Path) -> None:
     _held.append(held)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a process is at work in the folder, which may not exist."""
+    file = folder / ".lock"
+    if not file.is_file():
+        return False
+    try:
+        with FileLock(file, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (NotImplementedError, OSError):
+        return False  # a file system without locks
+
+
 def evaluation_folder(run: Path | None, name: str, out: str | None, fingerprint: str) -> Path:
     """Where an evaluation goes: `out`, or the run's evaluations/<fingerprint>, or runs/evaluations/<name>.
 

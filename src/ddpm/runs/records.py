@@ -24,6 +24,7 @@ class Cell:
     status: Status = "waiting"
     reason: str = ""  # why it was refused or did not finish
     seconds: float = 0.0  # wall clock of all its starts together
+    job: str = ""  # the last that ran it, where a scheduler starts the cells
 
     @property
     def name(self) -> str:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import logging
+import math
 import os
 import shutil
 from collections.abc import Sequence
@@ -35,6 +36,11 @@ class Engines:
         return self.launcher != "basic"
 
     @property
+    def queued(self) -> bool:
+        """Whether cells are jobs in SLURM's queue, which may run without the sweep."""
+        return self.launcher == "submitit_slurm"
+
+    @property
     def searching(self) -> bool:
         """Whether the next cells depend on what the last ones measured."""
         return self.sweeper != "basic"
@@ -43,6 +49,11 @@ class Engines:
     def maximizing(self) -> bool:
         """Whether a search looks for the largest value of its metric."""
         return self._setting("hydra.sweeper.direction", "minimize") == "maximize"
+
+    @property
+    def worst(self) -> float:
+        """What a cell without a number counts as in a search."""
+        return -math.inf if self.maximizing else math.inf
 
     def prepare(self, cells: int) -> None:
         """Prepare this process, whose environment the cells inherit, for launching so many cells."""
@@ -75,15 +86,19 @@ def of(overrides: Sequence[str]) -> tuple[Engines, list[str]]:
             continue
         if override.is_sweep_override():
             raise RequestError(f"{text}: a sweep varies the settings of its runs, not its own")
+        if key == "hydra.launcher.submitit_folder":
+            raise RequestError(f"{text}: a sweep finds its jobs again by this folder, which is in the sweep's own")
         own.append(text)
         if key in PLUGINS:
             chosen[key] = str(override.value())
             _require(key, chosen[key])
-    if chosen["hydra/launcher"] == "submitit_slurm" and shutil.which("srun") is None:
+    if chosen["hydra/launcher"] == "submitit_slurm" and shutil.which("sbatch") is None:
         raise RequestError(
-            "hydra/launcher=submitit_slurm submits jobs to SLURM, and there is no srun here: start it on a login node, "
-            "or use submitit_local or joblib"
+            "hydra/launcher=submitit_slurm submits jobs to SLURM, and there is no sbatch here: start it on a login "
+            "node, or use submitit_local or joblib"
         )
+    if chosen["hydra/launcher"].startswith("submitit") and not any("hydra.launcher.name" in text for text in own):
+        own.append("hydra.launcher.name=ddpm")  # of the jobs, in a queue's list
     if chosen["hydra/sweeper"] == "optuna" and not any("/sampler" in text or ".sampler" in text for text in own):
         own.append("hydra.sweeper.sampler.seed=0")  # a search that is resumed must propose the same cells again
     return Engines(chosen["hydra/launcher"], chosen["hydra/sweeper"], own), rest

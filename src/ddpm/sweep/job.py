@@ -8,7 +8,7 @@ import math
 import re
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from hydra.core.hydra_config import HydraConfig
@@ -18,8 +18,8 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError
 from ddpm.config.grammar import as_typed
 from ddpm.metrics import registry
-from ddpm.runs import records
-from ddpm.sweep import gpus, process
+from ddpm.runs import folders, records
+from ddpm.sweep import gpus, process, slurm
 
 # Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
 # estimate of the bound is enough.
@@ -30,7 +30,10 @@ ENDS: dict[int, records.Status] = {
     130: "interrupted",
     143: "interrupted",
     -signal.SIGINT: "interrupted",
+    -signal.SIGTERM: "interrupted",
 }
+REQUEUED = (-1, 144)  # submitit ends a process with one of these once its job is in the queue again
+POLL = 1.0  # seconds between two looks at a lock
 
 
 def compose_cell(overrides: Sequence[str]) -> DictConfig:
@@ -82,12 +85,27 @@ def run(_: DictConfig) -> float | None:
         cell.status, cell.reason = "refused", str(error)
         cell.write()
         return worst if sweeper != "basic" else None
+    cell = _when_free(cell)
     if cell.status not in records.SETTLED:
-        _execute(cell, config, alone=launcher == "basic", shares_gpus=launcher == "joblib")
+        cell.job = slurm.own_job() if launcher == "submitit_slurm" else ""
+        ends = slurm.ENDS if launcher.startswith("submitit") else {}
+        _execute(cell, config, ends, alone=launcher == "basic", shares_gpus=launcher == "joblib")
     return _measured(cell, metric(config), worst) if sweeper != "basic" else None
 
 
-def _execute(cell: records.Cell, config: DictConfig, *, alone: bool, shares_gpus: bool) -> None:
+def _when_free(cell: records.Cell) -> records.Cell:
+    """The cell, as its record is once no process is at work in its folder: an earlier start's may still be."""
+    if folders.is_locked(cell.folder):
+        print(f"{cell.folder.name}: another process is at work in its folder: waiting for its end", flush=True)
+        while folders.is_locked(cell.folder):
+            time.sleep(POLL)
+        time.sleep(POLL)  # the process that watched it writes the record
+    return records.of(cell.folder) or cell
+
+
+def _execute(
+    cell: records.Cell, config: DictConfig, ends: Mapping[signal.Signals, str], *, alone: bool, shares_gpus: bool
+) -> None:
     """Run the cell until it ends in any way, and record how it ended."""
     needed = gpus.needed(config) if shares_gpus and gpus.visible() else 0
     with gpus.borrowed(needed, cell.folder.parent / ".gpus") as own:
@@ -101,19 +119,28 @@ def _execute(cell: records.Cell, config: DictConfig, *, alone: bool, shares_gpus
                 ["ddpm", "train", *as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"],
                 own,
                 None if alone else cell.log,
+                ends,
             )
             cell.status = ENDS.get(code, "failed")
             cell.reason = "" if code == 0 else process.death(code) if code < 0 else complaint
             if cell.status == "failed" and cell.reason.startswith("diverged at step"):
                 cell.status = "diverged"
-        except BaseException:
-            cell.status, cell.reason = "interrupted", "the sweep was stopped"
-            raise
+        except BaseException as end:
+            cell.status, cell.reason = "interrupted", _why(end)
+            if not slurm.is_time_up(end):
+                raise
         finally:
             cell.seconds = before + time.monotonic() - begun
             cell.write()
     if alone and cell.status != "finished":
         print(f"{cell.folder.name}: {cell.status}: {cell.reason}", flush=True)
+
+
+def _why(end: BaseException) -> str:
+    if slurm.is_time_up(end):
+        return "its job's time was up: hydra.launcher.timeout_min=, and max_num_timeout= times more"
+    requeued = isinstance(end, SystemExit) and end.code in REQUEUED
+    return "its job's time was up: it is in the queue again" if requeued else "the sweep was stopped"
 
 
 def _measured(cell: records.Cell, metric: str | None, worst: float) -> float:

@@ -17,9 +17,11 @@ from ddpm.config.roles import says_where
 from ddpm.messages import printable, typed
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
-from ddpm.sweep import engines, gpus, grid, job
+from ddpm.sweep import engines, gpus, grid, job, slurm
 from ddpm.sweep.engines import Engines
 
+STOPPED: tuple[records.Status, str] = ("interrupted", "the sweep was stopped")
+NAMED = 3  # cells in a line about the queue
 POLL = 1.0  # seconds between two looks at the records of cells that run at the same time
 
 
@@ -41,31 +43,78 @@ def run(overrides: Sequence[str]) -> int:
     Raises:
         RequestError: a cell's overrides are wrong, there are no cells, every one is refused, or an engine is missing.
     """
-    request = _read(overrides)
+    wishes, rest = split_keys(overrides, ("leave_running",))
+    request = _read(rest)
+    leave = _leave(wishes.get("leave_running", "False"), request.engines)
     plan = _check(request)
     with request_errors():
         folder = request.earlier or folders.create(folders.ROOT / "sweeps")
         folders.lock(folder)
-        todo = _record(request, plan, folder)
+        records.within(folder)  # which can be read
     folders.link_latest(folder, folders.ROOT / "sweeps" / "latest")
-    if request.engines.searching:
-        print(f"search in {folder}", flush=True)
-    else:
-        print(f"sweep of {len(plan)} cells in {folder}" + f", {todo} to run" * (todo < len(plan)), flush=True)
+    queue = slurm.Queue(folder) if request.engines.queued else None
     try:
-        _launch(request, folder, todo)
-    except (KeyboardInterrupt, SystemExit):
-        print(f"it goes on with: {typed('train')} -m resume={folder}", file=sys.stderr)
-        raise
+        with _stoppable(folder, queue, leave):
+            if queue and (alive := queue.alive(now=True)):
+                print(f"jobs of this sweep are still in SLURM's queue: waiting for {', '.join(alive)}", flush=True)
+                with _followed(folder, queue):
+                    queue.wait()
+        with request_errors():
+            todo = _record(request, plan, folder)
+        if request.engines.searching:
+            print(f"search in {folder}", flush=True)
+        else:
+            print(f"sweep of {len(plan)} cells in {folder}" + f", {todo} to run" * (todo < len(plan)), flush=True)
+        with _stoppable(folder, queue, leave):
+            if todo:
+                _launch(request, folder, plan, todo, queue)
     finally:
-        for cell in records.within(folder):
-            if cell.status == "running":  # the process that watched it was ended, too, and could not record it
-                cell.status, cell.reason = "interrupted", "the sweep was stopped"
-                cell.write()
         report.publish([folder], folder)
         print(f"report: {folder / 'report.html'}", flush=True)
     ends = {cell.status for cell in records.within(folder)}
     return 2 if ends == {"refused"} else int(not ends <= {"finished", "refused"})
+
+
+def _leave(said: str, own: Engines) -> bool:
+    """Whether jobs are left in their queue when the sweep is stopped."""
+    if said not in ("True", "False"):
+        raise RequestError(f"leave_running={said}: it is true or false")
+    if said == "True" and not own.queued:
+        raise RequestError("leave_running=true leaves jobs in SLURM's queue, and needs hydra/launcher=submitit_slurm")
+    return said == "True"
+
+
+@contextlib.contextmanager
+def _stoppable(folder: Path, queue: slurm.Queue | None, leave: bool) -> Iterator[None]:
+    """Meanwhile cells run. A sweep that is told to end ends their jobs, or leaves them; the records say which."""
+    stopped, left = False, dict[str, slurm.Job]()
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        stopped = True
+        if queue and leave:
+            left = queue.alive(now=True)
+            print(f"left in SLURM's queue: {', '.join(left) or 'nothing'}", file=sys.stderr)
+        elif queue:
+            slurm.cancel(queue)
+        print(f"it goes on with: {typed('train')} -m resume={folder}", file=sys.stderr)
+        raise
+    finally:
+        if queue:
+            queue.jobs(now=True)
+        for cell in records.within(folder):
+            if cell.status not in ("running", "waiting") or cell.job in left:
+                continue
+            submitted = queue.job_of(cell) if queue else None
+            if submitted and submitted.state == "COMPLETED":
+                continue  # it has recorded its end; a file system may be late to show it
+            if cell.status == "running":  # what watched it has ended, too, and could not record it
+                cell.status, cell.reason = slurm.OVER.get(submitted.state if submitted else "", STOPPED)
+                cell.write()
+            elif submitted and submitted.state in slurm.OVER and not stopped:
+                cell.status, why = slurm.OVER[submitted.state]
+                cell.reason = f"{why} before it began"
+                cell.write()
 
 
 def _read(overrides: Sequence[str]) -> Request:
@@ -160,37 +209,53 @@ def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Pat
             cell, number = job.named(folder, number, overrides, varying), number + 1
         if cell.status not in records.SETTLED:
             cell.status, cell.reason = ("refused", reason) if reason else ("waiting", "")
+            cell.job = ""
             cell.write()
             todo += not reason
     return todo
 
 
-def _launch(request: Request, folder: Path, todo: int) -> None:
+def _launch(
+    request: Request, folder: Path, plan: Sequence[tuple[list[str], str]], todo: int, queue: slurm.Queue | None
+) -> None:
     """Let Hydra's sweeper and launcher run the cells."""
     own = request.engines
     own.prepare(todo)
+    if queue:
+        slurm.let_submitit_ask(queue, own.worst)
+        known = [] if own.searching else records.within(folder)  # a search chooses its cells as it goes
+        queue.expect([cell.folder.name for overrides, _ in plan for cell in known if job.same(cell, overrides)])
     try:
-        with _followed(folder) if own.parallel else contextlib.nullcontext():
+        with _followed(folder, queue) if own.parallel else contextlib.nullcontext():
             command.hydra_main(
                 job.run, ["-m", *request.overrides, *own.settings, f"hydra.sweep.dir={quote(str(folder))}"]
             )
+            if queue:
+                queue.wait()  # for jobs that are in it again
     finally:
         (folder / "multirun.yaml").unlink(missing_ok=True)  # Hydra's: what it holds stands in sweep.json
 
 
 @contextlib.contextmanager
-def _followed(folder: Path) -> Iterator[None]:
+def _followed(folder: Path, queue: slurm.Queue | None) -> Iterator[None]:
     """Meanwhile print how the cells' records change; cells that run at the same time print nothing here."""
-    over, seen = threading.Event(), dict[str, str]()
+    over, seen, waited = threading.Event(), dict[str, str](), dict[str, str]()
 
     def look() -> None:
         for cell in records.within(folder):
             if seen.get(cell.folder.name, "waiting") != cell.status:
                 seen[cell.folder.name] = cell.status
-                about = (
-                    f": {cell.reason}" if cell.reason else f"; what it prints: {cell.log}" * (cell.status == "running")
-                )
+                running = f" as job {cell.job}" * bool(cell.job) + f"; what it prints: {cell.log}"
+                about = f": {cell.reason}" if cell.reason else running * (cell.status == "running")
                 print(f"{cell.folder.name}: {cell.status}{about}", flush=True)
+        if queue and (waits := queue.waits()) != waited:
+            changed = {name: why for name, why in waits.items() if waited.get(name) != why}
+            for why in sorted(set(changed.values())):
+                names = [name for name in changed if changed[name] == why]
+                others = f" and {len(names) - NAMED} others" * (len(names) > NAMED)
+                print(f"in SLURM's queue ({why}): {', '.join(names[:NAMED])}{others}", flush=True)
+            waited.clear()
+            waited.update(waits)
 
     def follow() -> None:
         while not over.wait(POLL):
