@@ -126,7 +126,7 @@ def _execute(
             if cell.status == "failed" and cell.reason.startswith("diverged at step"):
                 cell.status = "diverged"
         except BaseException as end:
-            cell.status, cell.reason = "interrupted", _why(end)
+            cell.status, cell.reason = _interrupted(end)
             if not slurm.is_time_up(end):
                 raise
         finally:
@@ -136,11 +136,12 @@ def _execute(
         print(f"{cell.folder.name}: {cell.status}: {cell.reason}", flush=True)
 
 
-def _why(end: BaseException) -> str:
+def _interrupted(end: BaseException) -> tuple[records.Status, str]:
     if slurm.is_time_up(end):
-        return "its job's time was up: hydra.launcher.timeout_min=, and max_num_timeout= times more"
-    requeued = isinstance(end, SystemExit) and end.code in REQUEUED
-    return "its job's time was up: it is in the queue again" if requeued else "the sweep was stopped"
+        return "interrupted", "its job's time was up: hydra.launcher.timeout_min=, and max_num_timeout= times more"
+    if isinstance(end, SystemExit) and end.code in REQUEUED:
+        return "waiting", "its job's time was up: it is in the queue again"
+    return "interrupted", "the sweep was stopped"
 
 
 def _measured(cell: records.Cell, metric: str | None, worst: float) -> float:

@@ -113,7 +113,7 @@ def _stoppable(folder: Path, queue: slurm.Queue | None, leave: bool) -> Iterator
                 cell.write()
             elif submitted and submitted.state in slurm.OVER and not stopped:
                 cell.status, why = slurm.OVER[submitted.state]
-                cell.reason = f"{why} before it began"
+                cell.reason = f"{why} while it waited"
                 cell.write()
 
 
