@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test quick test-all golden torture fuzz bench lint format lock audit sbom clean
+.PHONY: train test quick test-all test-cluster golden torture fuzz bench lint format lock audit sbom clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -20,13 +20,16 @@ quick: $(VENV)/installed  # what starts no runs, while one works on it
 	$(BIN)/python -m pytest $(IN_PARALLEL) $(QUICK)
 
 test-all: lint
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow"
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not cluster"
 
 golden: $(VENV)/installed  # tests/golden/ anew, after a change that is meant to move the first steps of a run
 	$(BIN)/python tests/curves.py
 
 torture: $(VENV)/installed  # runs, evaluations and sweeps killed twenty times each, and gone on with
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "slow or not slow" tests/training/test_resume.py tests/evaluation/test_killed.py tests/sweep
+
+test-cluster: $(VENV)/installed  # a SLURM of two nodes on this machine; tests/cluster/slurm.py names what it needs
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 SECONDS := 60
 

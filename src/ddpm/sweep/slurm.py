@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,15 +126,20 @@ def is_time_up(end: BaseException) -> bool:
     return submitit is not None and isinstance(end, submitit.UncompletedJobError)
 
 
-def let_submitit_ask(queue: Queue, lost: float) -> None:
+def prepare_launcher(queue: Queue, lost: float, settled: Callable[[Sequence[str]], bool]) -> None:
     """Let submitit ask squeue rather than the accounts, and go on when a job ends without a result.
 
     Args:
         lost: the value of such a job in a search.
+        settled: whether a cell with these overrides has nothing left to run, and so needs no job.
     """
     from hydra.core.utils import JobReturn, JobStatus
+    from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
     from submitit.core.utils import UncompletedJobError
     from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
+
+    nothing = JobReturn(_return_value=lost, status=JobStatus.COMPLETED)
+    results, launch = SlurmJob.results, SlurmLauncher.launch
 
     class Watcher(SlurmInfoWatcher):
         def update_if_long_enough(self, mode: str) -> None:
@@ -146,16 +151,21 @@ def let_submitit_ask(queue: Queue, lost: float) -> None:
                 return "GONE" if time.time() - self._start_time > APPEAR else "PENDING"
             return job.state if job.over else "RUNNING"
 
-    results = SlurmJob.results
-
-    def results_or_lost(job: SlurmJob[Any]) -> list[Any]:
+    def results_or_nothing(job: Any) -> list[Any]:
         try:
             return results(job)
         except UncompletedJobError:
-            return [JobReturn(_return_value=lost, status=JobStatus.COMPLETED)]
+            return [nothing]
+
+    def launch_unsettled(
+        launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
+    ) -> Sequence[JobReturn]:
+        todo = [overrides for overrides in job_overrides if not settled(overrides)]
+        return launch(launcher, todo, initial_job_idx) if todo else []
 
     SlurmJob.watcher, SlurmJob._results_timeout_s = Watcher(), 5
-    SlurmJob.results = results_or_lost  # type: ignore[method-assign, assignment]
+    SlurmJob.results = results_or_nothing  # type: ignore[method-assign, assignment]
+    SlurmLauncher.launch = launch_unsettled
 
 
 def cancel(queue: Queue) -> None:

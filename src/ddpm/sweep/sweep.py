@@ -61,13 +61,14 @@ def run(overrides: Sequence[str]) -> int:
                     queue.wait()
         with request_errors():
             todo = _record(request, plan, folder)
+        cells = len(plan) if todo is None else len(todo)
         if request.engines.searching:
             print(f"search in {folder}", flush=True)
         else:
-            print(f"sweep of {len(plan)} cells in {folder}" + f", {todo} to run" * (todo < len(plan)), flush=True)
+            print(f"sweep of {len(plan)} cells in {folder}" + f", {cells} to run" * (cells < len(plan)), flush=True)
         with _stoppable(folder, queue, leave):
-            if todo:
-                _launch(request, folder, plan, todo, queue)
+            if cells:
+                _launch(request, folder, cells, todo, queue)
     finally:
         report.publish([folder], folder)
         print(f"report: {folder / 'report.html'}", flush=True)
@@ -191,18 +192,18 @@ def _check_metric(metric: str | None, measured: bool, own: Engines) -> None:
         raise RequestError(f"optimized_metric={metric} needs hydra.sweeper.direction={direction}")
 
 
-def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Path) -> int:
+def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Path) -> list[records.Cell] | None:
     """Write the sweep's plan and the records of its cells, keeping those of an earlier start.
 
     Returns:
-        How many cells are to run.
+        The cells that are to run; None for a search, which chooses them as it goes.
     """
     varying = grid.varying(request.overrides)
     records.write_plan(folder, [*request.overrides, *request.engines.settings], varying)
     if request.engines.searching:
-        return len(plan)
+        return None
     known = records.within(folder)
-    number, todo = max((cell.number + 1 for cell in known), default=0), 0
+    number, todo = max((cell.number + 1 for cell in known), default=0), []
     for overrides, reason in plan:
         cell = next((cell for cell in known if job.same(cell, overrides)), None)
         if cell is None:
@@ -211,20 +212,22 @@ def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Pat
             cell.status, cell.reason = ("refused", reason) if reason else ("waiting", "")
             cell.job = ""
             cell.write()
-            todo += not reason
+            if not reason:
+                todo.append(cell)
     return todo
 
 
 def _launch(
-    request: Request, folder: Path, plan: Sequence[tuple[list[str], str]], todo: int, queue: slurm.Queue | None
+    request: Request, folder: Path, cells: int, todo: Sequence[records.Cell] | None, queue: slurm.Queue | None
 ) -> None:
-    """Let Hydra's sweeper and launcher run the cells."""
+    """Let Hydra's sweeper and launcher run the cells, at most so many."""
     own = request.engines
-    own.prepare(todo)
+    own.prepare(cells)
     if queue:
-        slurm.let_submitit_ask(queue, own.worst)
-        known = [] if own.searching else records.within(folder)  # a search chooses its cells as it goes
-        queue.expect([cell.folder.name for overrides, _ in plan for cell in known if job.same(cell, overrides)])
+        queue.expect([cell.folder.name for cell in todo or ()])
+        slurm.prepare_launcher(
+            queue, own.worst, lambda cell: todo is not None and not any(job.same(known, cell) for known in todo)
+        )
     try:
         with _followed(folder, queue) if own.parallel else contextlib.nullcontext():
             command.hydra_main(
