@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import random
+import shutil
 import signal
 import sys
 import zipfile
@@ -155,7 +156,10 @@ TRAIN = {
     "-m optimizer.lr=interval(0.1,0.2)": "hydra/sweeper=optuna",
     "-m seed=1,2 hydra/launcher=jobs": "options: basic, joblib",
     "-m seed=1,2 hydra/sweeper=optima": "did you mean optuna",
-    "-m seed=1,2 hydra/launcher=submitit_slurm": "no srun here",
+    "-m seed=1,2 hydra/launcher=submitit_slurm": "no sbatch here",
+    "-m seed=1,2 hydra/launcher=submitit_local hydra.launcher.submitit_folder=jobs": "finds its jobs again",
+    "-m seed=1,2 leave_running=true": "needs hydra/launcher=submitit_slurm",
+    "-m seed=1,2 leave_running=perhaps": "true or false",
     "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_job=2": "n_job",
     "-m seed=1,2 hydra/launcher=joblib hydra.launcher.n_jobs=1,2": "not its own",
     "-m seed=1 hydra/sweeper=optuna": "nothing to search",
@@ -291,6 +295,8 @@ def workplace(tmp_path_factory):
 def test_a_wrong_request_is_one_line_and_writes_nothing(workplace, monkeypatch, capsys, script, request_, message):
     monkeypatch.chdir(workplace)
     monkeypatch.setattr(sys, "argv", [f"{script}.py", *request_.split()])
+    which = shutil.which
+    monkeypatch.setattr(shutil, "which", lambda name, *of: None if name == "sbatch" else which(name, *of))
     handlers = {signum: signal.getsignal(signum) for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}
     before = sorted((path, path.lstat().st_mtime_ns) for path in workplace.rglob("*") if path.is_file())
     try:

@@ -3,7 +3,14 @@ from slurm import Slurm
 
 
 @pytest.fixture(scope="session")
-def slurm(tmp_path_factory):
+def nodes(tmp_path_factory):
     """A cluster of two nodes with two CPUs each."""
     with Slurm(tmp_path_factory.mktemp("slurm") / "cluster") as cluster:
         yield cluster
+
+
+@pytest.fixture
+def slurm(nodes):
+    """The same, without the jobs of other tests."""
+    yield nodes
+    nodes.clear()

@@ -76,7 +76,7 @@ class Slurm:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self("scancel", "--user=root", "--signal=KILL", "--full")
+        self.clear()
         for file in (*self.folder.glob("slurm*.pid"), self.folder / "munged.pid"):
             if file.exists():
                 os.kill(int(file.read_text()), signal.SIGTERM)
@@ -91,6 +91,13 @@ class Slurm:
         """The state of each job that is not over, by id."""
         lines = self("squeue", "--noheader", "--array", "--format=%i %T").splitlines()
         return dict(line.split() for line in lines)
+
+    def clear(self) -> None:
+        """End all jobs."""
+        while self.queue():
+            self("scancel", "--user=root", "--state=PENDING")
+            self("scancel", "--user=root", "--signal=KILL", "--full")
+            time.sleep(0.5)
 
 
 def _free_ports(count: int) -> list[int]:

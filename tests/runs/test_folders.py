@@ -55,3 +55,11 @@ def test_two_processes_do_not_share_a_run_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(folders, "PATIENCE", 0.1)
     with FileLock(tmp_path / ".lock"), pytest.raises(OSError, match="another process is at work"):
         folders.lock(tmp_path)
+
+
+def test_a_folder_in_which_a_process_is_at_work(tmp_path):
+    assert not folders.is_locked(tmp_path / "none")
+    assert not folders.is_locked(tmp_path)
+    with FileLock(tmp_path / ".lock"):
+        assert folders.is_locked(tmp_path)
+    assert not folders.is_locked(tmp_path)

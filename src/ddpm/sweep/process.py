@@ -60,7 +60,7 @@ def run(
         writer.close()
         if told:  # before there was a process to be told
             process.terminate()
-        with _stopping(process, printed):
+        with _stopping(process, printed, stderr):
             for line in printed:
                 stderr.write(line)
                 stderr.flush()
@@ -132,14 +132,14 @@ def _handing_on(process: BaseProcess, ends: Mapping[signal.Signals, str]) -> Ite
 
 
 @contextlib.contextmanager
-def _stopping(process: BaseProcess, printed: TextIO) -> Iterator[None]:
+def _stopping(process: BaseProcess, printed: TextIO, stderr: TextIO) -> Iterator[None]:
     """If this process is told to end, end the given one, too, which saves a checkpoint first."""
     try:
         yield
     except BaseException:
         process.terminate()
         with contextlib.suppress(KeyboardInterrupt):
-            sys.stderr.write(printed.read())
+            stderr.write(printed.read())
             process.join()
         raise
 
