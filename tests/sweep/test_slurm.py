@@ -1,13 +1,19 @@
 """What is made of squeue's answers. tests/cluster asks a real one."""
 
+import re
+import shlex
 import signal
 import threading
 import time
 from pathlib import Path
 
 import pytest
+from commands import ROOT
+from hydra.core.global_hydra import GlobalHydra
+from hydra.types import RunMode
 
 from ddpm.config.errors import RequestError
+from ddpm.config.groups import hydra_context
 from ddpm.runs import records
 from ddpm.sweep import engines, slurm, sweep
 
@@ -177,6 +183,31 @@ def test_submitit_goes_on_when_a_job_is_lost_and_is_not_asked_for_what_is_settle
     assert not lost.done()  # it may not be in the queue yet
     time.sleep(0.3)
     assert lost.results()[0].return_value == 7.0
+
+
+def test_the_settings_of_the_docs_become_those_of_sbatch(monkeypatch):
+    from submitit.slurm.slurm import _make_sbatch_string
+
+    monkeypatch.setattr(engines.shutil, "which", lambda name: f"/bin/{name}")
+    settings = [
+        setting
+        for row in re.findall(r"^\| (`.*?`) \|", (ROOT / "docs/cluster.md").read_text(), re.MULTILINE)
+        for setting in shlex.split(row.strip("`"))
+    ]
+    assert len(settings) > 8
+    names = [f"{'+' * setting.startswith('additional')}hydra.launcher.{setting}" for setting in settings]
+    own, _ = engines.of(["seed=1,2", "hydra/launcher=submitit_slurm", *names])
+    with hydra_context():
+        launcher = GlobalHydra.instance().config_loader().load_configuration(
+            "train", own.settings, RunMode.MULTIRUN
+        ).hydra.launcher  # fmt: skip
+    known = ("account", "qos", "constraint", "array_parallelism", "additional_parameters", "setup", "signal_delay_s")
+    script = _make_sbatch_string("run", "folder", map_count=9, job_name=launcher.name,
+                                 **{key: launcher[key] for key in known})  # fmt: skip
+    for line in ("--account=vision", "--qos=high", "--constraint=a100", "--array=0-8%4", "--reservation=course",
+                 "--mail-type=FAIL", "--job-name=ddpm", "--signal=USR2@120"):  # fmt: skip
+        assert f"#SBATCH {line}\n" in script
+    assert "module load cuda/12.8\nsource /work/me/.venv/bin/activate\n" in script
 
 
 def test_the_launcher_needs_sbatch_not_srun(monkeypatch):
