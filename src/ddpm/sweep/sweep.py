@@ -242,7 +242,8 @@ def _launch(
 @contextlib.contextmanager
 def _followed(folder: Path, queue: slurm.Queue | None) -> Iterator[None]:
     """Meanwhile print how the cells' records change; cells that run at the same time print nothing here."""
-    over, seen, waited = threading.Event(), dict[str, str](), dict[str, str]()
+    over, waited = threading.Event(), dict[str, str]()
+    seen = {cell.folder.name: cell.status for cell in records.within(folder) if cell.status in records.SETTLED}
 
     def look() -> None:
         for cell in records.within(folder):
