@@ -1,3 +1,5 @@
+import multiprocessing
+
 import pytest
 from slurm import Slurm
 
@@ -13,4 +15,6 @@ def nodes(tmp_path_factory):
 def slurm(nodes):
     """The same, without the jobs of other tests."""
     yield nodes
+    for left in multiprocessing.active_children():  # by a test that failed
+        left.kill()
     nodes.clear()
