@@ -41,6 +41,11 @@ class Engines:
         return self.launcher == "submitit_slurm"
 
     @property
+    def detached(self) -> bool:
+        """Whether cells are processes of this machine that would outlive the sweep."""
+        return self.launcher == "submitit_local"
+
+    @property
     def searching(self) -> bool:
         """Whether the next cells depend on what the last ones measured."""
         return self.sweeper != "basic"

@@ -17,7 +17,7 @@ from ddpm.config.roles import says_where
 from ddpm.messages import printable, typed
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
-from ddpm.sweep import engines, gpus, grid, job, slurm
+from ddpm.sweep import engines, gpus, grid, job, local, slurm
 from ddpm.sweep.engines import Engines
 
 STOPPED: tuple[records.Status, str] = ("interrupted", "the sweep was stopped")
@@ -54,7 +54,7 @@ def run(overrides: Sequence[str]) -> int:
     folders.link_latest(folder, folders.ROOT / "sweeps" / "latest")
     queue = slurm.Queue(folder) if request.engines.queued else None
     try:
-        with _stoppable(folder, queue, leave):
+        with _stoppable(folder, request.engines, queue, leave):
             if queue and (alive := queue.alive(now=True)):
                 print(f"jobs of this sweep are still in SLURM's queue: waiting for {', '.join(alive)}", flush=True)
                 with _followed(folder, queue):
@@ -66,7 +66,7 @@ def run(overrides: Sequence[str]) -> int:
             print(f"search in {folder}", flush=True)
         else:
             print(f"sweep of {len(plan)} cells in {folder}" + f", {cells} to run" * (cells < len(plan)), flush=True)
-        with _stoppable(folder, queue, leave):
+        with _stoppable(folder, request.engines, queue, leave):
             if cells:
                 _launch(request, folder, cells, todo, queue)
     finally:
@@ -86,7 +86,7 @@ def _leave(said: str, own: Engines) -> bool:
 
 
 @contextlib.contextmanager
-def _stoppable(folder: Path, queue: slurm.Queue | None, leave: bool) -> Iterator[None]:
+def _stoppable(folder: Path, own: Engines, queue: slurm.Queue | None, leave: bool) -> Iterator[None]:
     """Meanwhile cells run. A sweep that is told to end ends their jobs, or leaves them; the records say which."""
     stopped, left = False, dict[str, slurm.Job]()
     try:
@@ -98,6 +98,8 @@ def _stoppable(folder: Path, queue: slurm.Queue | None, leave: bool) -> Iterator
             print(f"left in SLURM's queue: {', '.join(left) or 'nothing'}", file=sys.stderr)
         elif queue:
             slurm.cancel(queue)
+        elif own.detached:
+            local.end(folder)
         print(f"it goes on with: {typed('train')} -m resume={folder}", file=sys.stderr)
         raise
     finally:
