@@ -129,7 +129,7 @@ def test_the_job_script_of_the_docs_on_two_nodes(slurm, tmp_path):
     """It saves when its time is up, requeues itself, goes on, evaluates, and has the numbers of one process."""
     [script] = re.findall(r"```bash\n(#!/bin/bash\n.*?)```", (ROOT / "docs/sweeps.md").read_text(), re.DOTALL)
     small = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "max_steps=60", "every.log=1"]
-    small.append("loader.batch_size=8")
+    small += ["loader.batch_size=8", "evaluation.chunk=20"]
     for said, here in {
         "--ntasks-per-node=8 --gpus-per-node=8 --cpus-per-task=8": "--ntasks-per-node=2",
         "trainer.devices=8": "trainer.devices=2 trainer.accelerator=cpu",
