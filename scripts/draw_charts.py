@@ -18,8 +18,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
+from ddpm.figures.display import CHAINS, GRID_SIDE
 from ddpm.loggers.by_t import edges_of_t, means_by_t
-from ddpm.training.callbacks import CHAINS, GRID_SIDE
 
 SMOOTHED = ("train/loss", "train/gradient_norm", "quarters")  # on logarithmic axes
 SMOOTHING = 0.9  # weight of the past
@@ -44,7 +44,7 @@ def draw(axes: Axes, run: Path, panel: str, label: str) -> None:
     """One run in one panel."""
     if panel == "terms_by_t":
         t, terms = np.genfromtxt(run / "bound.csv", delimiter=",", names=True, unpack=True, usecols=(0, 1))
-        axes.stairs(means_by_t(t, terms, len(t)), edges_of_t(len(t)), label=label)
+        axes.stairs(means_by_t(t.tolist(), terms.tolist(), len(t)), edges_of_t(len(t)), label=label)
         axes.set(xlabel="t", yscale="log")
         return
     with (run / "metrics.csv").open() as file:
