@@ -14,9 +14,11 @@ from ddpm.data.folder import Folder
 
 
 def write(path: Path, level: int, size: tuple[int, int] = (8, 8), **how) -> None:
-    """A gray picture: of what `level` it is, is what tells it from the others."""
+    """A gray picture, no two rows of it alike: its mean `level` is what tells it from the others."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.full(size, level, np.uint8)).save(path, **how)
+    slope = np.arange(size[0]) - (size[0] - 1) // 2  # from -3 to 4 for 8 rows
+    rows = level + slope - (slope > 0) * (size[0] % 2 == 0)
+    Image.fromarray(np.broadcast_to(rows[:, None].clip(0, 255), size).astype(np.uint8)).save(path, **how)
 
 
 @pytest.fixture
@@ -38,7 +40,7 @@ def make(folder: Path, **how) -> Folder:
 
 def levels(dataset: Folder, split: str) -> list[int]:
     examples = dataset.split(split)
-    return examples.__getitems__(list(range(len(examples)))).float().mean((1, 2, 3)).int().tolist()
+    return examples.__getitems__(list(range(len(examples)))).float().mean((1, 2, 3)).round().int().tolist()
 
 
 @pytest.mark.parametrize("array_gib", [1.0, 0.0])
@@ -108,6 +110,38 @@ def test_the_cache_is_used_and_renewed(pictures, monkeypatch):
     os.utime(name, ns=(stamp + 1, stamp + 1))  # a file of another content and, likely, of the same size
     assert levels(make(pictures), "train") == [250, *before[1:]]
     assert levels(make(pictures, size=4), "train") == [250, *before[1:]]
+
+
+@pytest.mark.parametrize("array_gib", [1.0, 0.0])
+def test_every_way_to_read_a_picture_has_a_cache_of_its_own(pictures, array_gib):
+    """One after the other in the same root: nobody is served what another has left."""
+    Image.new("RGBA", (8, 8), (0, 0, 0, 0)).save(pictures / "cat" / "clear.png")  # shows what it is laid over
+    ways = [{}, {"size": 4}, {"size": [4, 8]}, {"channels": 3}, {"background": 0}, {"on_error": "skip"}]
+    for how in [*ways, *ways]:
+        dataset = make(pictures, array_gib=array_gib, **how)
+        (place, split), *_ = [
+            (index, split)
+            for split in ("train", "test")
+            for index in range(len(dataset.sources[split]))
+            if dataset.sources[split].name(index).endswith("clear.png")
+        ]
+        shown = dataset.split(split)[place]
+        assert shown.shape == Folder(**{"size": 8, "channels": 1, **how}).shape
+        assert shown.unique().tolist() == [how.get("background", 255)]
+
+
+@pytest.mark.parametrize("array_gib", [1.0, 0.0])
+def test_what_was_skipped_once_is_still_refused_where_nothing_may_be_left_out(broken, array_gib):
+    make(broken, on_error="skip", array_gib=array_gib)
+    with pytest.raises(DataError, match="cannot read"):
+        [levels(make(broken, array_gib=array_gib), split) for split in ("train", "test")]
+    assert len(levels(make(broken, on_error="skip", array_gib=array_gib), "train")) > 15
+
+
+def test_an_array_and_the_places_of_what_can_be_read_are_kept_apart(broken):
+    for array_gib in (0.0, 1.0, 0.0):
+        dataset = make(broken, on_error="skip", array_gib=array_gib)
+        assert sorted(levels(dataset, "train") + levels(dataset, "test")) == list(range(10, 30))
 
 
 def test_a_cache_that_does_not_match(pictures):

@@ -146,6 +146,32 @@ def test_the_centred_box_of_the_right_size_is_left_alone():
     assert np.array_equal(decode(encoded(Image.fromarray(big)), size=(8, 13)), big)
 
 
+def lanczos(size: int, out: int) -> np.ndarray:
+    """The weight of each of `size` pixels in each of `out`: a window of three lobes, as wide as what is left out."""
+    scale = max(1.0, size / out)
+    x = ((np.arange(size) + 0.5) - (np.arange(out)[:, None] + 0.5) * size / out) / scale
+    weights = np.where(np.abs(x) < 3, np.sinc(x) * np.sinc(x / 3), 0)
+    return weights / weights.sum(1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    ("given", "size", "box"),
+    [
+        ((53, 37), (8, 8), (slice(8, 45), slice(0, 37))),  # tall: the middle, not the top
+        ((37, 53), (8, 8), (slice(0, 37), slice(8, 45))),
+        ((37, 53), (8, 12), (slice(1, 36), slice(0, 53))),  # 8 x 12 fits 4.42 times: not 4, and not 4.63
+        ((5, 4), (8, 8), (slice(0, 4), slice(0, 4))),
+        ((9, 7), (9, 3), (slice(0, 9), slice(2, 5))),
+    ],
+)
+def test_the_largest_centred_box_is_resized_by_lanczos(given, size, box):
+    picture = np.random.default_rng(2).integers(0, 256, (*given, 3), np.uint8)
+    cut = picture[box].astype(float)
+    across = np.einsum("ow,hwc->hoc", lanczos(cut.shape[1], size[1]), cut).round().clip(0, 255)  # first, as Pillow does
+    expected = np.einsum("oh,hwc->owc", lanczos(cut.shape[0], size[0]), across).round().clip(0, 255)
+    assert np.abs(decode(encoded(Image.fromarray(picture)), size=size) - expected).max() <= 1
+
+
 def test_resizing_is_antialiased():
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 255
