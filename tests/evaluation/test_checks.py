@@ -4,6 +4,7 @@ import pytest
 from evaluated import made
 
 from ddpm.config.errors import RequestError
+from ddpm.evaluation import checks
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,16 @@ from ddpm.config.errors import RequestError
 def test_what_cannot_be_measured_is_refused(overrides, message):
     with pytest.raises((ValueError, RequestError), match=message):
         made(*overrides)
+
+
+def test_just_enough_is_enough():
+    made("evaluation.num_samples=50")  # of which a subset of KID is made
+    made("evaluation.num_samples=297", "evaluation.kid.subset_size=297", "evaluation.fid_split=both")
+
+
+def test_features_without_classes_have_no_inception_score():
+    _, evaluation = made()
+    evaluation.extractor.has_logits = False
+    arguments = (evaluation.images, evaluation.extractor, evaluation.metrics, evaluation.settings)
+    with pytest.raises(ValueError, match="features=digits has no classes, so no inception_score: leave it out"):
+        checks.check(*arguments)

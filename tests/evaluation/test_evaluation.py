@@ -12,11 +12,14 @@ from torch import multiprocessing
 
 from ddpm import build
 from ddpm.config.compose import compose
+from ddpm.data.digits import Digits
 from ddpm.data.pixels import to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
+from ddpm.evaluation.bound import BOUND, ESTIMATE, PILOT
 from ddpm.evaluation.chunks import Chunks
-from ddpm.evaluation.samples import Samples
+from ddpm.evaluation.samples import SAMPLES, Samples
 from ddpm.launch import Rank
+from ddpm.metrics.inception_score import InceptionScore
 from ddpm.randomness import generator
 from ddpm.runs import folders
 
@@ -105,6 +108,14 @@ def test_what_was_kept_for_other_weights_is_not_used(alone, tmp_path, workspace)
     assert other.about["weights_sha256"] != results.about["weights_sha256"]
 
 
+def test_what_was_kept_under_another_protocol_is_not_used(alone, tmp_path, workspace):
+    folder, results = alone
+    (tmp_path / folders.UNFINISHED).symlink_to(folder / folders.UNFINISHED)
+    other = evaluated("evaluation.metrics=[fid]", "sampler.steps=5", folder=tmp_path)
+    assert other.metrics["fid"]["value"] != results.metrics["fid"]["value"]
+    assert other.about["weights_sha256"] == results.about["weights_sha256"]
+
+
 def test_another_chunk_size_changes_rounding_only(workspace):
     values = []
     for chunk in (20, 33):
@@ -121,13 +132,31 @@ def test_the_bound_is_that_of_the_mathematics(alone, workspace):
     """Chunks, padding, files and units around it change nothing: the same draws, by hand."""
     p, evaluation = made()
     images = to_unit(evaluation.images.split("test").__getitems__(list(range(40))))
-    by_hand = torch.cat([evaluate_bound(p, images[20 * k :][:20], generator(CPU, 0, 2, k)).nats for k in range(2)])
+    chunks = [evaluate_bound(p, images[20 * k :][:20], generator(CPU, 0, 2, k)) for k in range(2)]
+    by_hand = torch.cat([chunk.nats for chunk in chunks])
     found = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=40")
     metric = found.metrics["bits_per_dim"]
     bits = by_hand.double() / (64 * math.log(2))
     assert metric["value"] == pytest.approx(float(bits.mean()), rel=1e-6)
     assert metric["stderr"] == pytest.approx(float(bits.std() / math.sqrt(40)), rel=1e-5)
     assert metric["value"] == pytest.approx(metric["rate"] + metric["distortion"], rel=1e-9)
+    assert metric["n"] == 40
+    prior, terms, squares = (
+        torch.cat([getattr(chunk, part) for chunk in chunks]).double().numpy()
+        for part in ("prior", "terms", "squared_error")
+    )
+    nats = 64 * math.log(2)
+    assert metric["prior"] == pytest.approx(prior.mean() / nats, rel=1e-5)
+    assert metric["distortion"] == pytest.approx(terms[:, 0].mean() / nats, rel=1e-5)
+    left = [prior.mean() + terms[:, t:].sum(1).mean() for t in range(1, 21)]  # of the terms above t
+    for name, expected in {
+        "t": np.arange(1, 21),
+        "term": terms.mean(0) / nats,
+        "term_stderr": terms.std(0, ddof=1) / nats / math.sqrt(40),
+        "rate_bits_per_dim": np.array(left) / nats,
+        "rmse": 127.5 * np.sqrt(squares.mean(0)),
+    }.items():
+        assert found.curves[name] == pytest.approx(list(expected), rel=1e-4), name
 
 
 def test_samples_are_those_of_the_sampler(alone):
@@ -135,9 +164,24 @@ def test_samples_are_those_of_the_sampler(alone):
     p, evaluation = made()
     for k, n in ((0, 20), (5, 1)):
         draw = generator(CPU, 0, 1, k)
-        *_, last = evaluation.sampler(p, torch.randn((20, 1, 8, 8), generator=draw), draw)
+        *_, last = evaluation.sampler(p, torch.randn((20, 1, 8, 8), generator=draw), draw, clip=True)
         levels = np.clip(np.rint((last.x_t.double().numpy() + 1) * 127.5), 0, 255)[:n]
         assert np.array_equal(kept(alone[0], "samples")[f"{k:06d}.npy"], levels)
+
+
+def test_the_picture_of_the_process_shows_states_of_one_chain_from_noise_to_sample():
+    p, evaluation = made("sampler.steps=20")
+    shown = Samples(p, evaluation.sampler, (1, 8, 8), Chunks(20, 0, Rank(0, 1, CPU)), nullcontext).chain()
+    draw = generator(CPU, 0, 1, 0)
+    x_T = torch.randn((6, 1, 8, 8), generator=draw)
+    states = [x_T, *(state.x_t for state in evaluation.sampler(p, x_T, draw, clip=True))]
+    levels = [((x + 1) * 127.5).round().clamp(0, 255) for x in states]
+    places = [next(k for k, each in enumerate(levels) if torch.equal(each, picture.float())) for picture in shown]
+    assert places == [0, 3, 6, 9, 11, 13, 15, 17, 18, 19, 20]  # more and more of them towards the end
+
+
+def test_draws_of_different_purposes_are_different():
+    assert len({SAMPLES, BOUND, PILOT, ESTIMATE}) == 4
 
 
 def test_both_splits_and_their_gap(alone):
@@ -149,6 +193,9 @@ def test_both_splits_and_their_gap(alone):
     assert metrics["fid"]["reference"] == "train"
     assert metrics["fid_test"]["reference"] == "test"
     assert metrics["fid"]["reference_n"] == 1500
+    error = math.hypot(metrics["bits_per_dim"]["stderr"], metrics["bits_per_dim_train"]["stderr"])
+    assert metrics["bits_per_dim_gap"]["stderr"] == pytest.approx(error)
+    assert metrics["precision"]["reference_n"] == metrics["kid"]["reference_n"] == 101
     assert 0 <= metrics["precision"]["value"] <= 1
 
 
@@ -175,12 +222,20 @@ def test_real_images_are_held_against_the_other_split(alone):
         assert results.real[name]["n"] == 101
         by_hand = frechet_distance(features[shown][:101], features[reference])
         assert results.real[name]["value"] == pytest.approx(by_hand, rel=1e-3)
+    score = InceptionScore()  # which is held against nothing: of those that train
+    score.begin(64)
+    score.update(evaluation.extractor(images["train"].__getitems__(list(range(101)))), torch.arange(101))
+    expected = score.compute(101)["inception_score"]
+    for part, value in {**expected, "n": 101, "splits": 10}.items():
+        assert results.real["inception_score"][part] == pytest.approx(value, rel=1e-4)
 
 
 def test_an_estimate_is_near_the_bound_and_says_what_it_is(alone, workspace, capsys):
     found = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=12")
     metric, full = found.metrics["bits_per_dim"], alone[1].metrics["bits_per_dim"]
     assert metric["evaluations"] == 12
+    assert metric["value"] == pytest.approx(metric["rate"] + metric["distortion"], rel=1e-6)
+    assert metric["prior"] == pytest.approx(full["prior"], rel=1e-5)
     assert abs(metric["value"] - full["value"]) < 4 * math.hypot(metric["stderr_of_estimate"], 0.01)
     found.print()
     assert "unbiased estimate" in " ".join(capsys.readouterr().out.split())
@@ -239,3 +294,18 @@ def test_statistics_of_the_reference_are_computed_once(workspace):
     assert evaluated(fid).metrics == first
     evaluated(fid, "evaluation.chunk=30")
     assert len(list(statistics.iterdir())) == 2
+
+
+def test_statistics_of_other_images_and_other_features_are_others(workspace, monkeypatch):
+    fid, kept = "evaluation.metrics=[fid]", workspace / "runs" / "statistics"
+    few = [fid, "evaluation.num_samples=2"]
+    evaluated(*few, "evaluation.fid_split=test")
+    monkeypatch.setattr(Digits, "state", "a file of the same name and size, written anew")
+    evaluated(*few, "evaluation.fid_split=test")
+    assert len(list(kept.iterdir())) == 2
+    evaluated(*few, "evaluation.fid_split=train")
+    assert len(list(kept.iterdir())) == 3
+    p, evaluation = made(*few, "evaluation.fid_split=test")
+    evaluation.extractor.protocol["weights"] = "others under the same name"
+    evaluation.run(p, Rank(0, 1, CPU), {})
+    assert len(list(kept.iterdir())) == 4

@@ -8,6 +8,7 @@ import torch
 from evaluated import made
 from PIL import Image
 
+from ddpm.evaluation import results
 from ddpm.launch import Rank
 from ddpm.runs import folders
 
@@ -17,9 +18,9 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("keep", ["images", "npz"])
 def test_samples_are_kept_on_request(workspace, keep):
     p, evaluation = made("evaluation.metrics=[fid]")
-    results = evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out")
-    samples = torch.cat(list(results.samples())).permute(0, 2, 3, 1).numpy()
-    results.publish(workspace / "out", [], 0, keep)
+    measured = evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out")
+    samples = torch.cat(list(measured.samples())).permute(0, 2, 3, 1).numpy()
+    measured.publish(workspace / "out", [], 0, keep)
     assert not (workspace / "out" / folders.UNFINISHED).exists()
     if keep == "npz":
         found = np.load(workspace / "out" / "samples.npz")["arr_0"]
@@ -38,7 +39,39 @@ def test_a_second_metric_joins_the_first(workspace):
         evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
     content = json.loads((workspace / "out" / "results.json").read_text())
     assert set(content["metrics"]) == {"fid", "bits_per_dim"}
-    assert (workspace / "out" / "rate_distortion.csv").read_text().startswith("reverse_step,t,rate_bits_per_dim,rmse\n")
-    p, evaluation = made("evaluation.metrics=[fid]", "seed=2")
-    evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
+    assert set(content["real"]) == {"fid"}
+    lines = (workspace / "out" / "rate_distortion.csv").read_text().splitlines()
+    assert lines[0] == "reverse_step,t,rate_bits_per_dim,rmse"
+    assert [line.split(",")[:2] for line in lines[1:]] == [[f"{21.0 - t}", f"{t}.0"] for t in range(1, 21)]
+
+
+@pytest.mark.parametrize("other", ["seed=2", "evaluation.seed=2"])
+def test_what_other_weights_or_another_protocol_gave_does_not_stay(workspace, other):
+    for metric, settings in (("bits_per_dim", []), ("fid", [other])):
+        p, evaluation = made(f"evaluation.metrics=[{metric}]", *settings)
+        evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out").write(workspace / "out")
     assert set(json.loads((workspace / "out" / "results.json").read_text())["metrics"]) == {"fid"}
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_kept_samples_are_upright_and_have_their_colours(workspace, channels):
+    samples = torch.randint(256, (13, channels, 4, 5), dtype=torch.uint8)
+    expected = samples.permute(0, 2, 3, 1).numpy()
+    for kind, keep in results.KEEPERS.items():
+        (workspace / kind).mkdir()
+        keep(workspace / kind, iter(samples.split(5)), 13)
+    assert np.array_equal(np.load(workspace / "npz/samples.npz")["arr_0"], expected)
+    for k, picture in enumerate(expected):
+        kept = np.asarray(Image.open(workspace / f"images/images/{k:02d}.png"))
+        assert np.array_equal(kept.reshape(picture.shape), picture)
+
+
+def test_the_table_has_as_many_digits_as_each_metric_deserves(capsys):
+    metrics = {"fid": {"value": 3.14159, "n": 9}, "kid": {"value": 0.00271828, "std": 0.001, "n": 9}}
+    real = {"fid": {"value": 0.57721, "n": 9}}
+    results.Results(metrics, real, {"fingerprint": "abc", "data": "mnist"}, {}).print()
+    printed = capsys.readouterr().out
+    assert "3.142" in printed
+    assert "3.1415" not in printed
+    assert "0.00272 ± 0.00100" in printed
+    assert "0.577" in printed
