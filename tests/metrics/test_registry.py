@@ -3,6 +3,7 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from evaluated import CPU, SMALL
 from written_runs import write_run
@@ -41,8 +42,11 @@ def test_it_is_measured_and_stated_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     results = evaluated("evaluation.metrics=[spread]", "evaluation.spread.power=3")
     assert results.metrics["spread"].keys() == {"value", "n", "power"}
-    assert results.metrics["spread"]["value"] > 0
     assert results.real.keys() == {"spread"}
+    images = build.dataset(compose([])).split("train").__getitems__(list(range(101)))
+    rows = build.features(compose([]))(images).pool.double().numpy()
+    assert results.real["spread"]["value"] == pytest.approx((np.abs(rows - rows.mean(0)) ** 3).mean(), rel=1e-4)
+    assert results.metrics["spread"]["value"] != results.real["spread"]["value"]
     assert results.protocol["feature_metrics"].keys() == {*PROTOCOL, "spread_power"}
     assert "Spread: of 101 samples" in results.notes()
     results.print()
@@ -118,6 +122,28 @@ def test_facts_are_read_without_torch():
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert "fid" in done.stdout.split()
     assert "bound_nats_train" in done.stdout.split()
+
+
+def test_which_way_is_better():
+    better = {name: registry.of(name).better for name in registry.known() if name == registry.base_of(name)}
+    assert {name: way for name, way in better.items() if way} == {
+        **dict.fromkeys(("inception_score", "precision", "recall"), "higher"),
+        **dict.fromkeys(("fid", "kid", "bits_per_dim", "bound_nats"), "lower"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "least"),
+    [("inception_score.splits", 1), ("kid.subsets", 1), ("kid.subset_size", 2), ("precision_recall.neighborhood", 1)],
+)
+def test_a_setting_has_a_least_value(setting, least):
+    def made(value):
+        return build.sample_metrics(compose([f"evaluation.{setting}={value}"]))
+
+    metric, _, name = setting.partition(".")
+    assert made(least)[metric].chosen[name] == least
+    with pytest.raises(ValueError, match=rf"{setting}={least - 1} must be"):
+        made(least - 1)
 
 
 def test_names_and_splits():

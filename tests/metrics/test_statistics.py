@@ -96,6 +96,8 @@ def test_statistics_are_kept_with_their_protocol(tmp_path):
         FeatureStatistics.load(path, PROTOCOL | {"split": "train"})
     with pytest.raises(ValueError, match="another protocol: count is 297, not None"):
         FeatureStatistics.load(path, {"extractor": "digits", "split": "test"})
+    with pytest.raises(ValueError, match="another protocol: chunk is None, not 20"):
+        FeatureStatistics.load(path, PROTOCOL | {"chunk": 20})
 
 
 @pytest.mark.parametrize("content", [None, b"", b"mean and covariance"])
@@ -151,6 +153,51 @@ def test_precision_and_recall_tell_quality_from_coverage():
     precision, recall = numbers(begun(PrecisionRecall(), some_features(200)), 200, held(real))
     assert precision > 0.85
     assert 0.4 < recall <= 0.5
+
+
+@pytest.mark.parametrize("k", [1, 3, 6])
+def test_precision_and_recall_are_shares_within_the_reach_of_the_kth_neighbour(k):
+    samples, real = some_features(60).double(), 1.2 * some_features(50, seed=1).double() + 0.3
+
+    def share(of, within):
+        reach = torch.cdist(within, within).sort().values[:, k]  # itself comes first
+        return float((torch.cdist(of, within) <= reach).any(1).double().mean())
+
+    found = numbers(begun(PrecisionRecall(k), samples.float()), 60, held(real.float()))
+    assert list(found) == pytest.approx([share(samples, real), share(real, samples)])
+
+
+def test_kernel_distance_is_the_unbiased_one_of_the_cubic_kernel():
+    """Of one subset that is everything."""
+    x, y = some_features(40).double(), some_features(40, seed=1).double() + 0.2
+    xx, yy, xy = ((a @ b.T / a.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
+    expected = sum(float((k.sum() - k.trace()) / (40 * 39)) for k in (xx, yy)) - 2 * float(xy.mean())
+    value, std = numbers(begun(KernelDistance(1, 40), x.float()), 40, held(y.float()))
+    assert value == pytest.approx(expected, rel=1e-4)
+    assert std == pytest.approx(0, abs=1e-9)
+    assert numbers(begun(KernelDistance(9, 20), x.float()), 40, held(y.float()))[1] > 1e-4
+
+
+def test_score_is_the_mean_divergence_from_the_marginal():
+    logits = some_features(90).double()
+    p = logits.softmax(1)
+    expected = float((p * (p / p.mean(0)).log()).sum(1).mean().exp())
+    assert numbers(begun(InceptionScore(1), logits.float()), 90)[0] == pytest.approx(expected, rel=1e-5)
+    assert len({numbers(begun(InceptionScore(splits), logits.float()), 90)[0] for splits in (1, 2, 9)}) == 3
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [InceptionScore(7), KernelDistance(3, 8), PrecisionRecall(4), FrechetDistance()],
+    ids=lambda m: type(m).__name__,
+)
+def test_the_fewest_images_are_enough_and_one_less_is_not(metric):
+    def computed(n):
+        return begun(metric, some_features(n)).compute(n, REFERENCE)
+
+    assert all(math.isfinite(entry["value"]) for entry in computed(metric.fewest).values())
+    with pytest.raises(ValueError, match=r"needs|does not exist"):
+        computed(metric.fewest - 1)
 
 
 def test_a_sample_counts_once():
