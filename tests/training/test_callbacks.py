@@ -8,13 +8,15 @@ import torch
 
 from ddpm import build
 from ddpm.config.compose import compose
+from ddpm.data.dataset import InMemory
+from ddpm.data.module import DataModule
 from ddpm.training import callbacks
 
 
 class Trainer(L.Trainer):
     """As much of one as the callbacks ask for."""
 
-    global_step, world_size, accumulate_grad_batches = 0, 1, 1
+    global_step, world_size, accumulate_grad_batches, datamodule = 0, 1, 1, None
     fit_loop = SimpleNamespace(_should_accumulate=lambda: False)
 
     def __init__(self):
@@ -29,13 +31,14 @@ def test_pictures_are_neither_training_nor_waiting(monkeypatch):
     clock = iter([0.0, 1.0, 5.0, 5.5, 6.5])  # a step; pictures until 5; waiting until 5.5; a step
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
     trainer, throughput, batch = Trainer(), callbacks.Throughput(every=2), torch.zeros(5, 1, 8, 8)
+    trainer.world_size = 3
     for step in (1, 2):
         trainer.global_step = step
         throughput.on_train_batch_start(trainer, module)
         throughput.on_train_batch_end(trainer, module, None, batch, 0)
         if step == 1:
             module.on_train_batch_end()
-    assert logged["train/images_per_second"] == pytest.approx(2 * 5 / 2.5)
+    assert logged["train/images_per_second"] == pytest.approx(3 * 2 * 5 / 2.5)
     assert logged["train/data_wait"] == pytest.approx(0.5 / 2.5)
 
 
@@ -53,3 +56,65 @@ def test_pictures_are_drawn_in_the_precision_of_the_run(precision, dtype, worksp
     trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, callbacks=[pictures], max_steps=1)
     pictures.draw(trainer, module, step=1)
     assert found == [dtype]
+
+
+def waiting(monkeypatch, *shares):
+    """Steps of a run of which, by turns, such shares of the time go by until the next batch is there."""
+    config = compose(["debug=smoke"])
+    images = build.dataset(config)
+    module, trainer, throughput = build.module(config, images), Trainer(), callbacks.Throughput(every=2)
+    trainer.datamodule = build.data_module(config, images)
+    monkeypatch.setattr(module, "log_now", lambda metrics: None)
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    for trainer.global_step, share in enumerate(shares, start=1):
+        now[0] += share / (1 - share)
+        throughput.on_train_batch_start(trainer, module)
+        now[0] += 1.0
+        throughput.on_train_batch_end(trainer, module, None, torch.zeros(5, 1, 8, 8), 0)
+        module.on_train_batch_end()
+
+
+def test_who_waits_for_data_is_advised_once_and_not_while_workers_start(monkeypatch, capsys):
+    waiting(monkeypatch, 0.9, 0.9, 0.5, 0.5, 0.5, 0.5)
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("warning: 50% of the training time is waiting for data: ")
+    assert "data.root=FOLDER" in line  # what helps where examples lie in an array
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.9), (0.9, 0.9, 0.15, 0.15), (0.9, 0.9, 0.0, 0.0, 0.1, 0.1)])
+def test_who_hardly_waits_is_not_advised(shares, monkeypatch, capsys):
+    waiting(monkeypatch, *shares)
+    assert capsys.readouterr().err == ""
+
+
+def test_advice_for_pictures_that_are_decoded_as_they_are_needed():
+    class Streamed(InMemory):
+        in_memory = False
+
+    data = DataModule(build.dataset(compose([])), 4, 0, 1, num_workers=3)
+    data.train = Streamed(torch.zeros(2**24, 1, dtype=torch.uint8).expand(-1, 64))  # of 1 x 8 x 8: a GiB
+    assert "loader.num_workers (now 3;" in data.advice
+    assert data.advice.endswith("data.array_gib=1")
+    data.train.values = data.train.values[:1].expand(2**24 + 1, -1)
+    assert data.advice.endswith("data.array_gib=2")
+
+
+def test_pictures_are_of_the_averaged_weights_from_the_same_noise_at_every_step_due(workspace):
+    config = compose(["debug=smoke", "max_steps=7"])
+    module, drawn, between = build.module(config, build.dataset(config)), {}, []
+
+    def draw(p, sampler, noise, asks):
+        asks()
+        drawn[step] = p, sampler, torch.rand(3, generator=noise).tolist()
+        return {}
+
+    sampler = build.sampler(config)
+    pictures = callbacks.Pictures(workspace, sampler, draw, every=3, seed=5, between=between.append)
+    trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[pictures], max_steps=7)
+    for step in range(1, 8):
+        pictures.draw(trainer, module, step)
+    assert list(drawn) == [3, 6, 7]
+    assert between == [trainer] * 3
+    for p, by, noise in drawn.values():
+        assert (p, by, noise) == (module.p_ema, sampler, drawn[3][2])

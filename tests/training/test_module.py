@@ -7,6 +7,7 @@ anew, and beta_t, the loss, the weights of the draws, clipping, Adam, the learni
 import copy
 import csv
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,12 +26,13 @@ from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.instantiate import instantiate
 
 T, STEPS, BATCH, SEED = 9, 7, 12, 5
+SIZES, CHUNK = {"train": 31, "test": 107}, 100
 LR, CLIP, DECAY, WARMUP, HISTORY, SHARE = 1e-2, 0.4, 0.8, 3, 1, 0.2
 ALPHA_BARS = np.cumprod(1 - reference.linear(T, 1e-4, 0.3))
 SETTINGS = [
     *("logger=csv", f"seed={SEED}", f"max_steps={STEPS}", f"schedule.T={T}", "schedule.beta_T=0.3"),
     *("sampler.steps=3", f"loader.batch_size={BATCH}", f"optimizer={{lr:{LR},warmup:{WARMUP},grad_clip:{CLIP}}}"),
-    *(f"ema.decay={DECAY}", "every={log:1,validation:4,samples:100,checkpoint:100}"),
+    f"ema.decay={DECAY}",
     *("network.channels=8", "network.channel_mult=[1,1]", "network.groups=4", "network.attention_resolutions=[4]"),
 ]
 
@@ -127,6 +129,10 @@ def by_hand(network, images, *, anneal, flips, accumulate, times):
     return rows, network, raw, averages
 
 
+def every(log):
+    return f"every={{log:{log},validation:4,samples:100,checkpoint:100}}"
+
+
 def logged(path):
     """The numbers of metrics.csv by step."""
     rows = {}
@@ -137,26 +143,26 @@ def logged(path):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """40 coloured pictures, of which no two rows, columns or channels are alike."""
+    """Coloured pictures, of which no two rows, columns or channels are alike; to test on, a chunk and a bit of one."""
     folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
-    for split, n in (("train", 31), ("test", 7)):
+    for split, n in SIZES.items():
         (folder / split).mkdir()
         for k in range(n):
-            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / split / f"{k:02d}.png")
+            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / split / f"{k:03d}.png")
     return folder
 
 
 @pytest.mark.parametrize(
-    ("dropout", "anneal", "flips", "accumulate", "importance"),
+    ("dropout", "anneal", "flips", "accumulate", "importance", "log"),
     [
-        pytest.param(0.0, False, False, 1, False, id="paper"),
-        pytest.param(0.3, True, True, 2, False, id="dropout, annealed, mirrored, in two micro-batches"),
-        pytest.param(0.3, False, True, 1, True, id="importance-sampled times"),
+        pytest.param(0.0, False, False, 1, False, 1, id="paper"),
+        pytest.param(0.3, True, True, 2, False, 2, id="dropout, annealed, mirrored, in two micro-batches"),
+        pytest.param(0.3, False, True, 1, True, 1, id="importance-sampled times"),
     ],
 )
-def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, importance, pictures, workspace):
+def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, importance, log, pictures, workspace):
     settings = [
-        *SETTINGS,
+        *(*SETTINGS, every(log)),
         *("data=folder", f"data.path={pictures}", "data.size=[8,8]", f"data.horizontal_flip={flips}"),
         *(f"network.dropout={dropout}", f"optimizer.anneal={anneal}", f"trainer.accumulate={accumulate}"),
         *(f"out={workspace / 'run'}", "features=inception", "trainer.precision=32-true"),
@@ -173,7 +179,7 @@ def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, im
     images = build.dataset(config)
     network = build.network(config, images)
     first = copy.deepcopy(network)
-    examples = [images.split(split).__getitems__(list(range(n))) for split, n in (("train", 31), ("test", 7))]
+    examples = [images.split(split).__getitems__(list(range(n))) for split, n in SIZES.items()]
     times = Importance() if importance else UniformTimes()
     rows, network, raw, averages = by_hand(
         network, examples[0], anneal=anneal, flips=flips, accumulate=accumulate, times=times
@@ -195,7 +201,8 @@ def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, im
         assert len(times.losses) == T  # the draws have become uneven
 
     found = logged(workspace / "run/metrics.csv")
-    for step, row in rows.items():
+    assert {step for step, row in found.items() if "train/loss" in row} == set(range(log, STEPS + 1, log))
+    for step, row in ((step, row) for step, row in rows.items() if step % log == 0):
         here = {name: value for name, value in found[step].items() if name in row or "quarter" in name}
         assert here == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-4)
 
@@ -207,7 +214,7 @@ def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, im
 
 
 def bound_of(config, network, weights, images):
-    """The estimate of the bound in bits/dim, with these weights, of the test split: one chunk of it."""
+    """The estimate of the bound in bits/dim, with these weights, of the test split, each chunk with its own draws."""
     measured = copy.deepcopy(network).eval()
     with torch.no_grad():
         for mine, weight in zip(measured.parameters(), weights, strict=True):
@@ -216,6 +223,41 @@ def bound_of(config, network, weights, images):
         p = ReverseProcess(
             measured, ForwardProcess(instantiate(config.schedule, object)), *axes, IMAGES.decoder("tanh")
         )
-        x_0 = images.float() / 127.5 - 1
-        nats = estimate_bound(p, x_0, draws(SEED, 0), num_timesteps=T).nats
+        chunks = (images.float() / 127.5 - 1).split(CHUNK)
+        nats = torch.cat([estimate_bound(p, x, draws(SEED, k), num_timesteps=T).nats for k, x in enumerate(chunks)])
+    assert len(nats) == SIZES["test"]
     return float(nats.mean()) / (images[0].numel() * math.log(2))
+
+
+def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_own(pictures):
+    """Two processes of two micro-batches each: every part has the draws that are written out here."""
+    settings = ["data=folder", f"data.path={pictures}", "data.size=[8,8]", "data.horizontal_flip=true"]
+    config = compose([*SETTINGS, *settings, "network.dropout=0.3", "features=inception", "sampler.steps=3"])
+    images = build.dataset(config)
+    module, step, n = build.module(config, images), 6, BATCH // 4
+    whole = images.split("train").__getitems__(list(range(BATCH)))
+    with torch.no_grad():
+        for weight in module.train().p.network.parameters():  # at first the last layer lets nothing through
+            weight.normal_(std=0.1, generator=draws(SEED))
+    found = {}
+    for rank in range(2):
+        module.trainer = SimpleNamespace(global_rank=rank, world_size=2, global_step=step, accumulate_grad_batches=2)
+        for micro in range(2):
+            part = 2 * micro + rank
+            found[part] = float(module.training_step(whole[part * n : (part + 1) * n], 2 * step + micro).detach())
+
+    draw = draws(SEED, step)
+    t, noise = torch.randint(1, T + 1, (BATCH,), generator=draw), torch.randn(whole.shape, generator=draw)
+    mirrored = torch.rand(BATCH, generator=draw) < 0.5
+    x_0 = torch.stack([x.flip(2) if m else x for x, m in zip(whole.float() / 127.5 - 1, mirrored, strict=True)])
+    abar = torch.tensor(ALPHA_BARS, dtype=torch.float32)[t - 1].reshape(-1, 1, 1, 1)
+    x_t = abar.sqrt() * x_0 + (1 - abar).sqrt() * noise
+    for part, loss in found.items():
+        mine = slice(part * n, (part + 1) * n)
+        seed_dropout(SEED, step, part + 1)
+        with torch.no_grad():
+            expected = (module.p.network(x_t[mine], t[mine] - 1) - noise[mine]).square().mean()
+        assert loss == pytest.approx(float(expected), rel=1e-5), part
+        with torch.no_grad():  # other draws would show
+            other = (module.p.network(x_t[mine], t[mine] - 1) - noise[mine]).square().mean()
+        assert loss != pytest.approx(float(other), rel=1e-4)

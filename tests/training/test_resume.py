@@ -16,6 +16,8 @@ from PIL import Image
 from safetensors.torch import load_file
 from torture import assert_same_run, content, metrics, reached, until
 
+from ddpm.runs import folders
+
 SETTINGS = [
     "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.horizontal_flip=true",
     "loader.batch_size=16", "network.channels=8", "network.groups=4", "network.dropout=0.1", "schedule.T=20",
@@ -159,6 +161,20 @@ def test_a_signal_saves_and_says_how_to_go_on(workplace, whole, signum, code):
     assert_same_run(folder, whole)
 
 
+def test_a_second_ctrl_c_ends_at_once_and_saves_nothing(workplace):
+    """In the middle of a step that is 40 micro-batches long: the first waits for its end."""
+    long = ["loader.batch_size=40", "trainer.accumulate=40", "every={log: 1, validation: 9, samples: 9, checkpoint: 1}"]
+    process, folder = Fork("train.py", *SETTINGS, *long, "out=twice", cwd=workplace), workplace / "twice"
+    until((folder / "checkpoints" / "last.ckpt").exists, process)
+    process.send(signal.SIGINT)
+    until(lambda: "Ctrl-C again stops at once" in process.log.read_text(), process)
+    process.send(signal.SIGINT)
+    printed = process.wait(130)
+    assert "Traceback" not in printed
+    assert "saved at step" not in printed
+    assert content(folder)["global_step"] == 1
+
+
 def test_what_the_last_step_owes_is_paid_on_resuming(workplace):
     """A signal while the last pictures are drawn: they and the last validation are made up for."""
     slow = [*SETTINGS, "schedule.T=150", "sampler.steps=150", "max_steps=5"]
@@ -215,7 +231,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(workplace):
     process = Fork("train.py", *after, "out=evaluated", cwd=workplace)
     folder = workplace / "evaluated"
     until(lambda: (folder / "checkpoints" / "last.ckpt").exists() and content(folder)["global_step"] == 5, process)
-    time.sleep(0.2)
+    until(lambda: any(folder.glob(f"{folders.UNFINISHED}/*/samples/*.npy")), process)
     process.send(signal.SIGKILL)
     process.wait(-signal.SIGKILL)
     assert not (folder / "results.json").exists()

@@ -1,0 +1,74 @@
+"""When a checkpoint is written, and what may differ where a run goes on from one. Without a process of its own."""
+
+import csv
+import signal
+from types import SimpleNamespace
+
+import pytest
+from conftest import SMALL_RUN
+from omegaconf import OmegaConf
+
+import train
+from ddpm.checkpoints import checkpoint
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.training import resume
+from ddpm.training.checkpointing import Checkpointing, Signals
+
+
+def test_a_checkpoint_is_written_when_due_and_after_the_validation_of_its_step(workspace, monkeypatch):
+    written, write = [], checkpoint.write
+
+    def watched(content, file):
+        with (workspace / "run/metrics.csv").open() as rows:
+            validated = [
+                int(row["step"]) for row in csv.DictReader(rows) if row.get("validation/bits_per_dim_16_timesteps")
+            ]
+        written.append((content["global_step"], content["pending"], validated))
+        write(content, file)
+
+    monkeypatch.setattr(checkpoint, "write", watched)
+    every = "every={log: 1, validation: 2, samples: 100, checkpoint: 3}"
+    train.train([*SMALL_RUN, every, "max_steps=7", "logger=csv", "out=run"])
+    assert written == [(3, False, [2]), (6, False, [2, 4, 6]), (7, False, [2, 4, 6])]
+    previous = checkpoint.load(workspace / "run/checkpoints/previous.ckpt")
+    assert (previous.step, checkpoint.load(workspace / "run").step) == (6, 7)
+
+
+def test_a_second_ctrl_c_is_not_noted_but_raised(capsys):
+    signals = Signals(Checkpointing(checkpoint.Path("nowhere"), 1, 1))
+    signals._note(signal.SIGTERM, None)
+    assert (signals.received, capsys.readouterr().err) == (signal.SIGTERM, "")
+    signals = Signals(Checkpointing(checkpoint.Path("nowhere"), 1, 1))
+    signals._note(signal.SIGINT, None)
+    assert signals.received == signal.SIGINT
+    assert capsys.readouterr().err == "saving; Ctrl-C again stops at once, without\n"
+    with pytest.raises(KeyboardInterrupt):
+        signals._note(signal.SIGINT, None)
+    signals._process = 0  # a worker that reads data hears the terminal, too
+    signals._note(signal.SIGINT, None)
+
+
+@pytest.mark.parametrize(("accumulate", "batches"), [(1, 5), (4, 20)])
+def test_a_run_goes_on_at_the_step_of_its_checkpoint(accumulate, batches):
+    callback, content = Checkpointing(checkpoint.Path("nowhere"), 1, 1), {"global_step": 5, "pending": True}
+    callback.on_load_checkpoint(SimpleNamespace(accumulate_grad_batches=accumulate), None, content)
+    assert (callback.step, callback.pending) == (5, True)
+    loops = content["loops"]["fit_loop"]
+    assert loops["epoch_loop.batch_progress"]["total"]["completed"] == batches
+    optimizer = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]
+    assert optimizer["step"]["total"]["completed"] == optimizer["zero_grad"]["total"]["completed"] == 5
+
+
+def test_a_run_may_be_at_its_end_and_not_past_it(workspace):
+    config = compose(["max_steps=9"])
+    base = OmegaConf.to_container(config)
+    assert resume.check(base, config, workspace, step=9) == []
+    with pytest.raises(RequestError, match="max_steps=9: .* is at step 10 already"):
+        resume.check(base, config, workspace, step=10)
+
+
+def test_what_differs_is_told_leaf_by_leaf_and_a_flag_from_a_number():
+    old = {"choices": {"network": "unet", "sampler": "ddim"}, "network": {"channels": 8}, "a": {"b": 1, "c": 2.0}}
+    new = {"choices": {"network": "mlp", "sampler": "ddim"}, "network": {"width": 8}, "a": {"b": True, "c": 2}, "d": 0}
+    assert list(resume.differences(old, new)) == [("network", "unet", "mlp"), ("a.b", 1, True), ("d", None, 0)]
