@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
 
 os.environ.setdefault("WANDB_MODE", "offline")
 
@@ -11,6 +12,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ["OMP_NUM_THREADS"] = "1"
 torch.set_num_threads(1)
 
+settings.register_profile("ddpm", deadline=None, max_examples=25)  # the same, whichever folder is run
+settings.load_profile("ddpm")
 
 SMALL_RUN = ("debug=smoke", "network.channels=8", "network.groups=4", "optimizer.anneal=false")
 

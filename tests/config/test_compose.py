@@ -98,8 +98,17 @@ def test_a_wrong_request_is_one_line(overrides, message):
 
 
 def test_the_command_line_wins_over_debug_over_experiment_over_recipe():
-    assert compose([]).max_steps > compose(["debug=smoke"]).max_steps
-    assert compose(["debug=smoke", "max_steps=3"]).max_steps == 3
+    def settled(*overrides):
+        config = compose(overrides)
+        return config.network.dropout, config.schedule.T, config.max_steps
+
+    recipe, experiment, debug = "recipe=cifar10", "experiment=iddpm_4k_cosine_simple", "debug=smoke"
+    own = ("network.dropout=0.7", "schedule.T=30", "max_steps=3")
+    words = (recipe, experiment, debug, *own)
+    assert settled(recipe) == (0.1, 1000, 800_000)
+    assert settled(recipe, experiment) == (0.3, 4000, 800_000)
+    assert settled(recipe, experiment, debug) == (0.3, 20, 6)
+    assert settled(*words) == settled(*reversed(words)) == (0.7, 30, 3)  # in whichever order they are said
 
 
 @pytest.mark.parametrize(

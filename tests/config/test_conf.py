@@ -104,7 +104,8 @@ def test_published_values_carry_source_and_tolerance():
     expected = compose(["recipe=cifar10", "experiment=table2_eps_simple"]).expected.cifar10
     assert (expected.fid.value, expected.inception_score.value, expected.bits_per_dim.value) == (3.17, 9.46, 3.75)
     assert "Table 2" in expected.source
-    assert expected.fid.tolerance > 0
+    tolerances = (expected.fid.tolerance, expected.inception_score.tolerance, expected.bits_per_dim.tolerance)
+    assert tolerances == (0.3, 0.3, 0.05)
 
 
 @pytest.mark.parametrize("target", ["os.system", "ddpm.data.digits.torch.load", "builtins.eval"])

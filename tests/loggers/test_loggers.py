@@ -250,7 +250,8 @@ def test_a_cell_is_named_by_what_varies_in_the_group_of_its_sweep(workplace):
         f"objective=simple seed=3 evaluation {folder.name}", "sweep today", "eval",
     ]  # fmt: skip
     assert wandb_history(evaluated) == csv_history(folder)
-    assert wandb_history(evaluated)[1]["evaluation/bits_per_dim"] > 0
+    measured = json.loads((folder / "results.json").read_text())["metrics"]["bits_per_dim"]["value"]
+    assert wandb_history(evaluated)[1]["evaluation/bits_per_dim"] == pytest.approx(measured)
 
 
 def test_tensorboard_forgets_what_is_trained_again(tmp_path):

@@ -1,8 +1,8 @@
 """Every run once, in order; and whatever is wrong with a file is said in its row."""
 
+import csv
 import json
 import os
-import time
 
 import pytest
 import yaml
@@ -157,13 +157,14 @@ def test_absurd_numbers_do_not_end_the_report(value, workspace):
     assert (workspace / "report.html").stat().st_size > 1000
 
 
-def test_thousands_of_columns_are_passed_over(tmp_path):
+def test_thousands_of_columns_are_passed_over(tmp_path, monkeypatch):
     run = write_run(tmp_path / "a")
     heading = ",".join(["step", *map(str, range(5000))])
     (run / "metrics.csv").write_text(heading + ("\n" + ",".join(["1"] * 5001)) * 50)
-    begun = time.perf_counter()
+    read, reader = [], csv.reader
+    monkeypatch.setattr(csv, "reader", lambda *a, **k: (read.append(row) or row for row in reader(*a, **k)))
     (found,) = collect.within([run])
-    assert time.perf_counter() - begun < 5
+    assert [len(row) for row in read] == [5001]  # the heading alone
     assert "metrics.csv has 5001 columns, more than any of ours" in found.why
 
 

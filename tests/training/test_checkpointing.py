@@ -64,7 +64,7 @@ def test_a_run_may_be_at_its_end_and_not_past_it(workspace):
     config = compose(["max_steps=9"])
     base = OmegaConf.to_container(config)
     assert resume.check(base, config, workspace, step=9) == []
-    with pytest.raises(RequestError, match="max_steps=9: .* is at step 10 already"):
+    with pytest.raises(RequestError, match=r"max_steps=9: .* is at step 10 already"):
         resume.check(base, config, workspace, step=10)
 
 
