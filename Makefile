@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: train test quick test-all test-cluster golden mutants torture fuzz bench lint format lock audit sbom clean
+.PHONY: train test quick test-all test-cluster golden mutants torture fuzz bench lint format lock docs audit sbom clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -63,6 +63,17 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes --requirement requirements.lock \
 		|| $(PIP) --require-hashes --requirement requirements.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+docs: .venv-docs/installed  # build/site/index.html: warnings are errors, links and anchors are checked
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+
+.venv-docs/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --group docs
+	mkdir -p build  # without npm, browsers fetch the script that draws the diagrams
+	-cd build && tar -xzf $$(npm pack --silent mermaid@11) --strip-components 2 package/dist/mermaid.min.js
 	touch $@
 
 audit: .venv-audit  # known vulnerabilities of what the lock names; asks PyPI

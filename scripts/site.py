@@ -1,0 +1,193 @@
+"""Makes the pages of the site that are not in docs/, while mkdocs builds it (`hooks` in mkdocs.yml).
+
+- README and the other texts at the top of the repository become pages, with their links mended.
+- Every group and option of conf/ becomes a page of the reference, in the words of its YAML file and of its class.
+- Every module of the rooms that users call or extend becomes a page of the reference, which mkdocstrings fills.
+- Formulas become MathML, so that no script has to be fetched for them.
+"""
+
+import ast
+import html
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import latex2mathml.converter
+import yaml
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).parents[1]
+CONF, SOURCE = ROOT / "conf", ROOT / "src"
+AT_THE_TOP = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "contributing.md",
+    "SECURITY.md": "security.md",
+    "CHANGELOG.md": "changelog.md",
+    "LICENSE": "LICENSE.txt",
+    "CITATION.cff": "CITATION.cff",
+}
+ROOMS = ("diffusion", "networks", "data", "metrics", "figures", "loggers", "checkpoints")
+MERMAID = "mermaid.min.js"  # `make docs` puts it into build/; without it, browsers fetch it
+
+
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Fill the reference's places in the navigation with the pages that are made: the index first."""
+    made = {"reference/settings/": [*settings_pages()], "reference/python/": [*python_pages()]}
+    for section in config.nav or []:
+        for entries in section.values() if isinstance(section, dict) else ():
+            for entry in entries:
+                for title, place in entry.items() if isinstance(entry, dict) else ():
+                    entry[title] = made.get(place, place)
+    return config
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Add the pages that are made, and mermaid where it is at hand."""
+    made = {place: (ROOT / name).read_text() for name, place in AT_THE_TOP.items()}
+    made |= settings_pages() | python_pages()
+    for place, text in made.items():
+        files.append(File.generated(config, place, content=text))
+    mermaid = ROOT / "build" / MERMAID
+    if mermaid.exists():
+        files.append(File.generated(config, MERMAID, abs_src_path=str(mermaid)))
+        config.extra_javascript.append(MERMAID)
+    return files
+
+
+def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
+    """Let links between files of the repository point at the pages that those files became."""
+    source = next((Path(name) for name, place in AT_THE_TOP.items() if place == page.file.src_uri), None)
+    here = source or Path("docs") / page.file.src_uri
+
+    def mended(link: re.Match[str]) -> str:
+        path, hash_, anchor = link[1].partition("#")
+        target = os.path.normpath(here.parent / path)
+        place = AT_THE_TOP.get(target) or target.removeprefix("docs/")
+        if ":" in link[1] or not path or (not source and target not in AT_THE_TOP):
+            return link[0]
+        return f"]({os.path.relpath(place, Path(page.file.src_uri).parent)}{hash_}{anchor})"
+
+    return re.sub(r"\]\(([^)\s]+)\)", mended, markdown)
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    r"""Make MathML of the formulas that arithmatex left between \( \) and \[ \]."""
+
+    def as_mathml(formula: re.Match[str]) -> str:
+        display = "block" if formula[1] == "div" else "inline"
+        mathml: str = latex2mathml.converter.convert(html.unescape(formula[2]), display=display)
+        return mathml.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # a relation, with its space
+
+    return re.sub(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', as_mathml, content, flags=re.DOTALL)
+
+
+def settings_pages() -> dict[str, str]:
+    """A page with the settings that are in no group, and one for each group with all of its options."""
+    chosen = {
+        group: option
+        for entry in yaml.safe_load((CONF / "train.yaml").read_text())["defaults"]
+        if isinstance(entry, dict)
+        for group, option in entry.items()
+    }
+    groups = sorted(folder.name for folder in CONF.iterdir() if folder.is_dir())
+    rows = [
+        f"| [`{group}`]({group}.md) | {_code(chosen.get(group))} | {', '.join(_code(o) for o in _options(group))} |"
+        for group in groups
+    ]
+    pages = {
+        "index": "\n".join(
+            [
+                "# Settings\n",
+                "A group is chosen by `GROUP=OPTION`, a single setting by `KEY=VALUE`, and a setting of a group by "
+                "`GROUP.KEY=VALUE`: `ddpm train schedule=cosine schedule.T=4000 optimizer.lr=1e-4`. "
+                "`ddpm train --cfg job` prints what all of them come to.\n",
+                "| group | unless said otherwise | options |\n|---|---|---|",
+                *rows,
+                "\n## Training\n",
+                "These stand beside the groups. `???` is said by the recipe.\n",
+                _yaml(CONF / "train.yaml"),
+                "\n## Evaluation\n",
+                "`ddpm evaluate` has the settings above, as the checkpoint says them, and these.\n",
+                _yaml(CONF / "evaluate.yaml"),
+            ]
+        )
+    }
+    for group in groups:
+        default = f"Unless said otherwise: `{group}={chosen[group]}`.\n" if isinstance(chosen.get(group), str) else ""
+        options = "\n".join(_option(group, option) for option in _options(group))
+        pages[group] = f"# {group}\n\n{default}\n{options}"
+    return {f"reference/settings/{name}.md": text for name, text in pages.items()}
+
+
+def _options(group: str) -> list[str]:
+    return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
+
+
+def _option(group: str, option: str) -> str:
+    """What the option is, which class it makes, and its settings with their values and comments."""
+    file = CONF / group / f"{option}.yaml"
+    target = (yaml.safe_load(file.read_text()) or {}).get("_target_")
+    lines = [f"## {group}={option}\n"]
+    if target:
+        lines.append(f"Makes a [`{target.rpartition('.')[2]}`][{target}]. {_said_of(target)}\n")
+    return "\n".join([*lines, _yaml(file)])
+
+
+def _said_of(target: str) -> str:
+    """The first paragraph of the docstring of a class or function, as plain text."""
+    module, _, name = target.rpartition(".")
+    tree = ast.parse((SOURCE / f"{module.replace('.', '/')}.py").read_text())
+    found = next(node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name)
+    said = " ".join((ast.get_docstring(found) or "").partition("\n\n")[0].split())
+    return re.sub(r"([*|])", r"\\\1", said)
+
+
+def _yaml(file: Path) -> str:
+    return f"```yaml\n{file.read_text().strip()}\n```\n"
+
+
+def _code(value: Any) -> str:
+    if value is None:
+        return ""
+    return ", ".join(f"`{each}`" for each in (value if isinstance(value, list) else [value]))
+
+
+def python_pages() -> dict[str, str]:
+    """What `import ddpm` offers, and the modules of each room."""
+    front = ast.parse((SOURCE / "ddpm" / "__init__.py").read_text())
+    names = next(
+        ast.literal_eval(node.value)
+        for node in front.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
+    )
+    homes = {
+        alias.name: f"{node.module}.{alias.name}"
+        for node in ast.walk(front)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    functions = [name for name in names if name[0].islower()]
+    pages = {
+        "index": "\n".join(
+            [
+                "# Python\n",
+                "```python\nimport ddpm\n```\n",
+                "offers these functions, and the classes below, which are described with their rooms:",
+                ", ".join(f"[`ddpm.{name}`][{homes[name]}]" for name in names if name not in functions) + ".\n",
+                *(f"::: {homes[name]}\n" for name in functions),
+            ]
+        )
+    }
+    for room in ROOMS:
+        modules = sorted(
+            ".".join(file.relative_to(SOURCE).with_suffix("").parts)
+            for file in (SOURCE / "ddpm" / room).rglob("*.py")
+            if not file.stem.startswith("__")
+        )
+        about = ast.get_docstring(ast.parse((SOURCE / "ddpm" / room / "__init__.py").read_text())) or ""
+        text = "\n".join(f"::: {module}\n    options: {{show_root_full_path: true}}\n" for module in modules)
+        pages[room] = f"# ddpm.{room}\n\n{about.partition(chr(10))[0]}\n\n{text}"
+    return {f"reference/python/{name}.md": text for name, text in pages.items()}
