@@ -72,8 +72,10 @@ docs: .venv-docs/installed  # build/site/index.html: warnings are errors, links 
 	$(PYTHON) -m venv .venv-docs
 	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
 	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --group docs
-	mkdir -p build  # without npm, browsers fetch the script that draws the diagrams
+	mkdir -p build  # without npm, browsers fetch the scripts that draw diagrams and search in files
 	-cd build && tar -xzf $$(npm pack --silent mermaid@11) --strip-components 2 package/dist/mermaid.min.js
+	-cd build && tar -xzOf $$(npm pack --silent iframe-worker@1) package/shim/index.js > iframe-worker.js
+	rm -f build/*.tgz
 	touch $@
 
 audit: .venv-audit  # known vulnerabilities of what the lock names; asks PyPI

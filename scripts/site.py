@@ -30,7 +30,9 @@ AT_THE_TOP = {
     "CITATION.cff": "CITATION.cff",
 }
 ROOMS = ("diffusion", "networks", "data", "metrics", "figures", "loggers", "checkpoints")
-MERMAID = "mermaid.min.js"  # `make docs` puts it into build/; without it, browsers fetch it
+# Scripts that the theme lets browsers fetch, by the names under which `make docs` puts them into build/.
+MERMAID, WORKER = "mermaid.min.js", "iframe-worker.js"
+WORKER_ELSEWHERE = "https://unpkg.com/iframe-worker/shim"  # searches in pages that are opened as files
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -45,14 +47,15 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages that are made, and mermaid where it is at hand."""
+    """Add the pages that are made, and the scripts that are at hand."""
     made = {place: (ROOT / name).read_text() for name, place in AT_THE_TOP.items()}
     made |= settings_pages() | python_pages()
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
-    mermaid = ROOT / "build" / MERMAID
-    if mermaid.exists():
-        files.append(File.generated(config, MERMAID, abs_src_path=str(mermaid)))
+    for name in (MERMAID, WORKER):
+        if (script := ROOT / "build" / name).exists():
+            files.append(File.generated(config, name, abs_src_path=str(script)))
+    if files.get_file_from_path(MERMAID):
         config.extra_javascript.append(MERMAID)
     return files
 
@@ -82,6 +85,13 @@ def on_page_content(content: str, **_: Any) -> str:
         return mathml.replace("<mi>&#x0007E;</mi>", "<mo>&#x0223C;</mo>")  # a relation, with its space
 
     return re.sub(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', as_mathml, content, flags=re.DOTALL)
+
+
+def on_post_page(output: str, page: Page, **_: Any) -> str:
+    """Take the script that searches from the site itself."""
+    if not (ROOT / "build" / WORKER).exists():
+        return output
+    return output.replace(WORKER_ELSEWHERE, os.path.relpath(WORKER, Path(page.file.dest_uri).parent))
 
 
 def settings_pages() -> dict[str, str]:
@@ -174,8 +184,7 @@ def python_pages() -> dict[str, str]:
         "index": "\n".join(
             [
                 "# Python\n",
-                "```python\nimport ddpm\n```\n",
-                "offers these functions, and the classes below, which are described with their rooms:",
+                "`import ddpm` offers the functions below, and these classes, which are described with their rooms:",
                 ", ".join(f"[`ddpm.{name}`][{homes[name]}]" for name in names if name not in functions) + ".\n",
                 *(f"::: {homes[name]}\n" for name in functions),
             ]

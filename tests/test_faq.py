@@ -25,6 +25,8 @@ ANSWERS = {
 }
 SMALL = (
     "debug=smoke",
+    "every.samples=100",
+    "every.validation=100",
     "logger=csv",
     "network.channels=8",
     "network.groups=4",
