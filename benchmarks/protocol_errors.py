@@ -7,10 +7,12 @@ RUN is a finished run folder of `python train.py`; without it, one is trained fi
 FIDs themselves.
 """
 
+import multiprocessing
 import statistics
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -140,7 +142,8 @@ def main() -> None:
         if args.run is None:
             command = [sys.executable, str(record.ROOT / "train.py"), "logger=csv", f"out={run}"]
             subprocess.run([*command, *["debug=smoke"] * args.toy], check=True, cwd=folder, stdout=subprocess.DEVNULL)
-        by_seed = [fids(run, seed) for seed in range(args.seeds)]
+        with ProcessPoolExecutor(args.seeds, multiprocessing.get_context("spawn")) as processes:
+            by_seed = [*processes.map(fids, [run] * args.seeds, range(args.seeds))]
     table = {}
     for error in by_seed[0]:
         differences = [found[error] - found[RIGHT] for found in by_seed]

@@ -179,14 +179,14 @@ def python_pages() -> dict[str, str]:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    functions = [name for name in names if name[0].islower()]
+    own = [name for name in names if homes[name].startswith("ddpm.library.")]
     pages = {
         "index": "\n".join(
             [
                 "# Python\n",
-                "`import ddpm` offers the functions below, and these classes, which are described with their rooms:",
-                ", ".join(f"[`ddpm.{name}`][{homes[name]}]" for name in names if name not in functions) + ".\n",
-                *(f"::: {homes[name]}\n" for name in functions),
+                "`import ddpm` offers what stands below, and these classes, which are described with their rooms:",
+                ", ".join(f"[`ddpm.{name}`][{homes[name]}]" for name in names if name not in own) + ".\n",
+                *(f"::: {homes[name]}\n" for name in own),
             ]
         )
     }
