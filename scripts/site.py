@@ -98,7 +98,8 @@ def settings_pages() -> dict[str, str]:
     """A page with the settings that are in no group, and one for each group with all of its options."""
     chosen = {
         group: option
-        for entry in yaml.safe_load((CONF / "train.yaml").read_text())["defaults"]
+        for command in ("train", "evaluate")
+        for entry in yaml.safe_load((CONF / f"{command}.yaml").read_text())["defaults"]
         if isinstance(entry, dict)
         for group, option in entry.items()
     }
@@ -137,21 +138,22 @@ def _options(group: str) -> list[str]:
 
 
 def _option(group: str, option: str) -> str:
-    """What the option is, which class it makes, and its settings with their values and comments."""
+    """What the option names, and its settings with their values and comments."""
     file = CONF / group / f"{option}.yaml"
-    target = (yaml.safe_load(file.read_text()) or {}).get("_target_")
-    lines = [f"## {group}={option}\n"]
-    if target:
-        lines.append(f"Makes a [`{target.rpartition('.')[2]}`][{target}]. {_said_of(target)}\n")
-    return "\n".join([*lines, _yaml(file)])
+    named = [
+        f"It names [`{target.rpartition('.')[2]}`][{target}]. {_said_of(target)}\n"
+        for target in re.findall(r"_target_: ([\w.]+)", file.read_text())
+    ]
+    return "\n".join([f"## {group}={option}\n", *named, _yaml(file)])
 
 
 def _said_of(target: str) -> str:
-    """The first paragraph of the docstring of a class or function, as plain text."""
+    """The first paragraph of the docstring of a class, function or module, as plain text."""
     module, _, name = target.rpartition(".")
-    tree = ast.parse((SOURCE / f"{module.replace('.', '/')}.py").read_text())
-    found = next(node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name)
-    said = " ".join((ast.get_docstring(found) or "").partition("\n\n")[0].split())
+    whole = SOURCE / f"{target.replace('.', '/')}.py"
+    tree = ast.parse((whole if whole.exists() else SOURCE / f"{module.replace('.', '/')}.py").read_text())
+    within = (node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name)
+    said = " ".join((ast.get_docstring(next(within, tree)) or "").partition("\n\n")[0].split())
     return re.sub(r"([*|])", r"\\\1", said)
 
 
