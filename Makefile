@@ -66,7 +66,7 @@ $(VENV)/installed: requirements.lock pyproject.toml
 	touch $@
 
 docs: .venv-docs/installed  # build/site/index.html: warnings are errors, links and anchors are checked
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict
 
 .venv-docs/installed: pyproject.toml
 	$(PYTHON) -m venv .venv-docs

@@ -1,6 +1,6 @@
 """Makes the pages of the site that are not in docs/, while mkdocs builds it (`hooks` in mkdocs.yml).
 
-- README and the other texts at the top of the repository become pages, with their links mended.
+- README and other texts that lie elsewhere in the repository become pages, with their links mended.
 - Every group and option of conf/ becomes a page of the reference, in the words of its YAML file and of its class.
 - Every module of the rooms that users call or extend becomes a page of the reference, which mkdocstrings fills.
 - Formulas become MathML, so that no script has to be fetched for them.
@@ -21,13 +21,14 @@ from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
 CONF, SOURCE = ROOT / "conf", ROOT / "src"
-AT_THE_TOP = {
+NOT_IN_DOCS = {
     "README.md": "index.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
     "LICENSE": "LICENSE.txt",
     "CITATION.cff": "CITATION.cff",
+    "examples/plugin/README.md": "plugin.md",
 }
 ROOMS = ("diffusion", "networks", "data", "metrics", "figures", "loggers", "checkpoints")
 # Scripts that the theme lets browsers fetch, by the names under which `make docs` puts them into build/.
@@ -48,7 +49,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made, and the scripts that are at hand."""
-    made = {place: (ROOT / name).read_text() for name, place in AT_THE_TOP.items()}
+    made = {place: (ROOT / name).read_text() for name, place in NOT_IN_DOCS.items()}
     made |= settings_pages() | python_pages()
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
@@ -62,14 +63,14 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
     """Let links between files of the repository point at the pages that those files became."""
-    source = next((Path(name) for name, place in AT_THE_TOP.items() if place == page.file.src_uri), None)
+    source = next((Path(name) for name, place in NOT_IN_DOCS.items() if place == page.file.src_uri), None)
     here = source or Path("docs") / page.file.src_uri
 
     def mended(link: re.Match[str]) -> str:
         path, hash_, anchor = link[1].partition("#")
         target = os.path.normpath(here.parent / path)
-        place = AT_THE_TOP.get(target) or target.removeprefix("docs/")
-        if ":" in link[1] or not path or (not source and target not in AT_THE_TOP):
+        place = NOT_IN_DOCS.get(target) or target.removeprefix("docs/")
+        if ":" in link[1] or not path or (not source and target not in NOT_IN_DOCS):
             return link[0]
         return f"]({os.path.relpath(place, Path(page.file.src_uri).parent)}{hash_}{anchor})"
 
