@@ -155,7 +155,7 @@ def _said_of(target: str) -> str:
     tree = ast.parse((whole if whole.exists() else SOURCE / f"{module.replace('.', '/')}.py").read_text())
     within = (node for node in tree.body if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name)
     said = " ".join((ast.get_docstring(next(within, tree)) or "").partition("\n\n")[0].split())
-    return re.sub(r"([*|])", r"\\\1", said)
+    return re.sub(r"(`[^`]*`)|([*|])", lambda found: found[1] or "\\" + found[2], said)
 
 
 def _yaml(file: Path) -> str:
