@@ -81,7 +81,7 @@ def test_a_run_goes_on_in_its_precision_on_another_machine(workspace, machine, w
     OmegaConf.save(config, workspace / "run" / "config.yaml")
     machine(False)
     for start in (["resume=run"], ["resume=auto", "recipe=cifar10", f"out={workspace / 'run'}"]):
-        again, _ = resume.compose_resumable([*start, *words])
+        again, _ = resume.compose_resumable([*start, *words], {}.__getitem__)
         launch.resolve_precision(again)
         assert again.trainer.precision == "bf16-mixed"
 

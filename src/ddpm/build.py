@@ -73,10 +73,20 @@ def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
     )
 
 
-def module(config: DictConfig, images: Dataset) -> DiffusionModule:
-    """The LightningModule that trains a fresh network."""
+def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None) -> DiffusionModule:
+    """The LightningModule that trains a fresh network, or one that begins, as its average does, with `start`'s weights.
+
+    Raises:
+        ValueError: the weights of `start` are not those of a network for these data.
+    """
+    data = f"data of shape {'x'.join(map(str, images.shape))}"
+    hint = "for images of another size, network.attention_resolutions= says where it has attention"
+    weights = _fitting(start, config, images, f"does not fit {data} ({hint})") if start else None
+    p = reverse_process(config, images)
+    if weights:
+        p.network.load_state_dict(weights)
     built = DiffusionModule(
-        reverse_process(config, images),
+        p,
         instantiate(config.objective, Objective),
         instantiate(config.timesteps, Timesteps),
         OptimizerSettings(**config.optimizer),
@@ -134,15 +144,25 @@ def trained(saved: Checkpoint, config: DictConfig, images: Dataset) -> ReversePr
     Raises:
         ValueError: the weights are not this network's.
     """
-    with torch.device("meta"):  # shapes are compared before anything is allocated
-        shapes = network(config, images)
-    weights = converters.split_qkv(saved.weights, shapes)
-    if problem := misfit(weights, shapes.state_dict()):
-        raise ValueError(f"{saved.path} does not hold the weights of its configuration: {problem}")
+    weights = _fitting(saved, config, images, "does not hold the weights of its configuration")
     p = reverse_process(config, images)
     p.network.load_state_dict(weights)
     speed_up(p.network, config.trainer)
     return p.requires_grad_(False).eval()
+
+
+def _fitting(saved: Checkpoint, config: DictConfig, images: Dataset, else_it: str) -> dict[str, torch.Tensor]:
+    """The checkpoint's weights, if they are those of the configuration's network for data of this shape.
+
+    Raises:
+        ValueError: they are not: the checkpoint `else_it`.
+    """
+    with torch.device("meta"):  # shapes are compared before anything is allocated
+        shapes = network(config, images)
+    weights = converters.split_qkv(saved.weights, shapes)
+    if problem := misfit(weights, shapes.state_dict()):
+        raise ValueError(f"{saved.path} {else_it}: {problem}")
+    return weights
 
 
 def sampler(config: DictConfig) -> Sampler:

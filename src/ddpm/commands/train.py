@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ddpm.config import command
 from ddpm.config.errors import request_errors
@@ -33,7 +33,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         RequestError: the request is wrong; nothing was written.
     """
     with request_errors():  # a wrong request ends here, before anything is written
-        config, run = resume.compose_resumable(overrides)
+        config, run = resume.compose_resumable(overrides, _config_of)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
         from ddpm.loggers import loggers
@@ -48,16 +48,19 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
             if saved.step == config.max_steps and not saved.pending and (saved.evaluated or not config.evaluate_after):
                 say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
                 return Path(config.out)
+        start = checkpoint.load(config.init) if config.init and not saved else None
         sign(config)
         loggers.check(config)
         images = images or build.dataset(config)
-        data, module = build.data_module(config, images, processes), build.module(config, images)
+        data, module = build.data_module(config, images, processes), build.module(config, images, start)
         sampler = build.sampler(config)
         if saved:
             build.check_resumed(saved, module, images)
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
         folder = folders.start(config, again=run is not None)
     say(f"run folder: {folder}", build.summary(module, config))
+    if start:
+        say(f"begins with the weights of {start.path}" + f", step {start.step:,}" * bool(start.step))
     if run:
         say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
     trainer = trainer_of(config, folder, images, sampler, saved, callbacks)
@@ -72,6 +75,13 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
                 results.publish(folder, trainer.loggers, trainer.global_step)
     say(*loggers.how_to_look(trainer.loggers), f"run folder: {folder}")
     return folder
+
+
+def _config_of(ckpt: str) -> dict[str, Any]:
+    from ddpm.checkpoints import checkpoint
+
+    with request_errors():
+        return checkpoint.load(ckpt).config
 
 
 def main(argv: list[str]) -> int:

@@ -1,7 +1,7 @@
 """From the words of a command line to a checked configuration, and one readable line for what is wrong with them."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import hydra
@@ -21,8 +21,13 @@ OPEN_SECTIONS = ("choices", "logger", "callbacks")  # which hold what other pack
 SAVED = "saved"  # the name under which Hydra finds a saved configuration
 
 
-def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
+def compose(
+    overrides: Sequence[str], config_name: str = "train", revise: Callable[[DictConfig], None] | None = None
+) -> DictConfig:
     """The job's configuration, resolved and checked; `choices` records which option of each group it is made of.
+
+    Args:
+        revise: changes what was composed before it is resolved and checked.
 
     Raises:
         RequestError: an unknown key, group or option (with the nearest names), a bad value, a refused combination.
@@ -43,6 +48,8 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         OmegaConf.set_struct(config, False)
         config.choices = choices
         drop_strange_settings(config, overrides)
+        if revise:
+            revise(config)
         OmegaConf.resolve(config)
         _make_whole(config, overrides, config_name)
         if any(override.startswith("+") for override in overrides):
@@ -50,7 +57,8 @@ def compose(overrides: Sequence[str], config_name: str = "train") -> DictConfig:
         check_targets(OmegaConf.to_container(config))
         if problem := wrong_value(config):
             raise RequestError(problem)
-        if reason := refuse(config):
+        model_is_known = bool(revise) or config_name == SAVED or not config.init  # else it waits for the checkpoint
+        if model_is_known and (reason := refuse(config)):
             raise RefusedError(reason)
     return config
 

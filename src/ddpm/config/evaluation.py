@@ -63,6 +63,8 @@ def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[d
         if not describes_the_model(key):
             rest.append(override)
             continue
+        if facts.get(key) == override.lstrip("+"):
+            continue
         if against := [fact for fact in facts if _within(fact, key) or _within(key, fact)]:
             raise RequestError(f"{key} cannot change: the file ({layout}) states {facts[max(against, key=len)]}")
         given.append(override)

@@ -50,6 +50,7 @@ ROLES = {
     "optimizer": Role.TRAINING,
     "ema": Role.TRAINING,
     "max_steps": Role.LENGTH,
+    "init": Role.TRAINING | Role.WHERE,
     "seed": Role.DRAWS,
     "trainer": Role.HARDWARE | Role.WHERE,
     "trainer.precision": Role.HARDWARE | Role.TRAINING,
@@ -89,6 +90,7 @@ ROLES = {
 }
 
 INTERNAL = ("choices", "converter", "foreign", "hydra", "signature", "not_followed")  # that nobody sets
+MODEL = tuple(key for key, role in ROLES.items() if role == Role.MODEL)  # the sections that a checkpoint's weights need
 PRESETS = tuple(key for key, role in ROLES.items() if role == Role.PRESET)
 
 

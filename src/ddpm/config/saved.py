@@ -58,7 +58,7 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]
     base = with_metrics(base)
     # Where a saved configuration is older than a setting, the setting has its default.
-    node |= {key: _without_interpolation(value) for key, value in base.items()}
+    node |= {key: without_interpolation(value) for key, value in base.items()}
     node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
     warning = node.pop(NOT_FOLLOWED, None)
     for key in (*chosen, "hydra", "defaults"):
@@ -95,12 +95,12 @@ def keep_precision(config: DictConfig, base: dict[str, Any]) -> None:
         config.trainer.precision = base["trainer"].get("precision", "auto")
 
 
-def _without_interpolation(tree: Any) -> Any:
+def without_interpolation(tree: Any) -> Any:
     """The same tree, refused where it holds an interpolation, which could read the environment; ours are resolved."""
     if isinstance(tree, dict):
-        return {str(key): _without_interpolation(value) for key, value in tree.items()}
+        return {str(key): without_interpolation(value) for key, value in tree.items()}
     if isinstance(tree, list | tuple):
-        return [_without_interpolation(value) for value in tree]
+        return [without_interpolation(value) for value in tree]
     if isinstance(tree, str) and "${" in tree:
         raise RequestError(f"the saved configuration is refused: {tree!r} is an interpolation, and ours hold none")
     return tree

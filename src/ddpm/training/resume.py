@@ -1,6 +1,6 @@
 """`resume=`: which run goes on, under which configuration, and what may differ from its first start. Without torch."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +11,20 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.grammar import parse
 from ddpm.config.groups import group_names
+from ddpm.config.initial import compose_run
 from ddpm.config.roles import PRESETS, fixed_by_the_run
 from ddpm.config.saved import compose_saved, keep_precision, read_config, with_metrics
 from ddpm.messages import say
 from ddpm.runs import folders, records
 
 
-def compose_resumable(overrides: Sequence[str]) -> tuple[DictConfig, Path | None]:
+def compose_resumable(
+    overrides: Sequence[str], config_of: Callable[[str], dict[str, Any]]
+) -> tuple[DictConfig, Path | None]:
     """The configuration, and what to go on from: a run folder or a checkpoint file in one, or None for a new run.
+
+    Args:
+        config_of: reads the configuration of a checkpoint, for the model of a new run that has `init=`.
 
     Raises:
         RequestError: also where the configuration would change what the run means.
@@ -26,7 +32,7 @@ def compose_resumable(overrides: Sequence[str]) -> tuple[DictConfig, Path | None
     parsed = parse(overrides)
     wish = next((override.value() for override in reversed(parsed) if override.key_or_group == "resume"), None)
     if not wish:
-        return compose(overrides), None
+        return compose_run(overrides, config_of), None
     rest = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group != "resume"]
     if wish == "auto":
         config = compose(rest)
@@ -34,8 +40,10 @@ def compose_resumable(overrides: Sequence[str]) -> tuple[DictConfig, Path | None
             raise RequestError("resume=auto goes on with what out= holds: add out=FOLDER, the same every time")
         start = folder = Path(config.out).absolute()
         if not (folder / "config.yaml").is_file():
-            return config, None
+            return compose_run(rest, config_of) if config.init else config, None
         base = saved_config(folder)
+        if config.init:
+            config = compose_run(rest, lambda _: base)  # the run has its model; the checkpoint may be gone
         keep_precision(config, base)
     else:
         start = Path(str(wish)).absolute()
