@@ -11,7 +11,10 @@ from safetensors.torch import load_file
 
 import ddpm
 from ddpm import build
-from ddpm.checkpoints import checkpoint, export
+from ddpm.checkpoints import checkpoint
+from ddpm.checkpoints.export import scheduler_config
+from ddpm.commands import export as command
+from ddpm.commands.export import export
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import quote_paths
@@ -28,7 +31,7 @@ RESCALED = ["schedule.T=40", "schedule.rescale=true"]
 
 def exported(*overrides):
     """What diffusers makes of the folder `out`, without its progress bar."""
-    export.export(list(overrides))
+    export(list(overrides))
     pipeline = DDPMPipeline.from_pretrained("out")
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
@@ -81,13 +84,13 @@ def test_the_round_trip_at_full_size(workspace):
 def test_every_schedule_is_theirs(schedule):
     config = compose([f"schedule={schedule}", "schedule.T=50", "sampler.steps=5"])
     p = build.reverse_process(config, build.dataset(config))
-    theirs = DDPMScheduler.from_config(export.scheduler_config(p, config))
+    theirs = DDPMScheduler.from_config(scheduler_config(p, config))
     torch.testing.assert_close(theirs.alphas_cumprod, p.q.alpha_bar[1:].float(), rtol=1e-4, atol=1e-7)
 
 
 def test_safetensors_are_a_checkpoint(workspace):
     saved("run.ckpt", *SMALL)
-    export.export(["ckpt=run.ckpt", "to=out", "format=safetensors"])
+    export(["ckpt=run.ckpt", "to=out", "format=safetensors"])
     ours, back = ddpm.load("run.ckpt"), ddpm.load("out")
     for key, value in ours.network.state_dict().items():
         assert torch.equal(value, back.network.state_dict()[key])
@@ -109,7 +112,7 @@ def test_safetensors_are_a_checkpoint(workspace):
 def test_what_diffusers_does_not_have_is_refused(workspace, overrides, message):
     saved("run.ckpt", *SMALL, *overrides)
     with pytest.raises(RequestError, match="use format=safetensors") as refusal:
-        export.export(["ckpt=run.ckpt", "to=out"])
+        export(["ckpt=run.ckpt", "to=out"])
     assert message in str(refusal.value)
     assert not (workspace / "out").exists()
 
@@ -118,17 +121,17 @@ def test_the_card_holds_the_measurements_of_this_checkpoint(workspace):
     run_folder = workspace / "run"
     (run_folder / "checkpoints").mkdir(parents=True)
     saved(run_folder / "checkpoints" / "last.ckpt", "recipe=digits")
-    export.export(["ckpt=run", "to=before"])
+    export(["ckpt=run", "to=before"])
     assert "Not evaluated." in (workspace / "before" / "README.md").read_text()
     metrics = {"fid": {"value": 12.5, "n": 1500, "reference": "test", "reference_n": 297}}
     results = {"metrics": metrics, "protocol": {"fingerprint": "abc"}, "ckpt": "/elsewhere/last.ckpt"}
     (run_folder / "results.json").write_text(json.dumps(results))
-    export.export(["ckpt=run", "to=after"])
+    export(["ckpt=run", "to=after"])
     card = (workspace / "after" / "README.md").read_text()
     assert "| fid | 12.5000 | 1,500 images against 297 of test |" in card
     assert '"fingerprint": "abc"' in card
     (run_folder / "results.json").write_text(json.dumps({**results, "ckpt": "previous.ckpt"}))
-    export.export(["ckpt=run", "to=other"])
+    export(["ckpt=run", "to=other"])
     assert "Not evaluated." in (workspace / "other" / "README.md").read_text()
 
 
@@ -149,7 +152,7 @@ def test_a_wrong_request_writes_nothing(workspace, arguments, message):
     (workspace / "full" / "file").touch()
     before = sorted(workspace.rglob("*"))
     with pytest.raises(RequestError, match=message):
-        export.export(quote_paths(arguments))
+        export(quote_paths(arguments))
     assert sorted(workspace.rglob("*")) == before
 
 
@@ -161,5 +164,5 @@ def test_the_command(workspace):
 
 
 def test_help_is_the_module_s(capsys):
-    assert export.main(["--help"]) == 0
+    assert command.main(["--help"]) == 0
     assert "format=diffusers|safetensors" in capsys.readouterr().out

@@ -244,7 +244,7 @@ def test_what_a_diffusers_folder_says_is_quoted(value, workspace, monkeypatch):
 
 
 def test_an_export_says_nothing_of_this_machine(run_folder, workspace):
-    from ddpm.checkpoints.export import export
+    from ddpm.commands.export import export
 
     file = run_folder / "checkpoints" / "last.ckpt"
     content = torch.load(file, weights_only=True)

@@ -13,7 +13,7 @@ from random_checkpoint import saved
 from torture import content, metrics
 
 from ddpm.checkpoints import checkpoint
-from ddpm.checkpoints.export import export
+from ddpm.commands.export import export
 from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import quote_paths

@@ -1,11 +1,4 @@
-"""A checkpoint for other tools.
-
-    ddpm export ckpt=PATH to=DIR [format=diffusers|safetensors] [KEY=VALUE] ...
-
-`ckpt` is whatever evaluate.py takes, with the same settings for what a foreign file leaves open; DIR is new or empty.
-`diffusers` makes a folder for DDPMPipeline.from_pretrained; `safetensors` the averaged weights with their configuration
-in one file, which `ckpt=` reads. Both come with a model card that holds the last evaluation of this checkpoint.
-"""
+"""A model in the files of other tools: a folder for diffusers' DDPMPipeline, or one .safetensors that `ckpt=` reads."""
 
 import inspect
 import json
@@ -15,22 +8,14 @@ from typing import Any
 from omegaconf import DictConfig
 from safetensors.torch import save_file
 
-from ddpm import build
 from ddpm.checkpoints import checkpoint
-from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.checkpoints.converters.diffusers import to_theirs
 from ddpm.config import trust
-from ddpm.config.errors import RequestError, request_errors
-from ddpm.config.evaluation import compose_evaluation
-from ddpm.config.grammar import path_of, quote_paths, split_keys
 from ddpm.config.saved import plain
 from ddpm.diffusion import prediction, variance
 from ddpm.diffusion.reverse import ReverseProcess
-from ddpm.messages import say
 from ddpm.networks.unet import UNet
-from ddpm.runs import folders
 
-FORMATS = ("diffusers", "safetensors")
 DIFFUSERS = "0.36.0"  # whose configuration is written
 PREDICTIONS = {prediction.Epsilon: "epsilon", prediction.X0: "sample", prediction.Velocity: "v_prediction"}
 VARIANCES = {
@@ -40,32 +25,20 @@ VARIANCES = {
 }
 
 
-def export(overrides: list[str]) -> None:
-    with request_errors():  # a wrong request ends here, before anything is written
-        own, others = split_keys(overrides, ("to", "format"))
-        kind, to = own.get("format", "diffusers"), own.get("to")
-        if kind not in FORMATS:
-            raise RequestError(f"format={kind} is not one of {', '.join(FORMATS)}")
-        if not to:
-            raise RequestError("to= is missing: to=DIR, a folder that is new or empty")
-        saved = checkpoint.load(path_of("ckpt", others))
-        config = compose_evaluation(saved.config, others)
-        images = build.dataset(config)
-        p = build.trained(saved, config, images)
-        jsons = diffusers_configs(p, config, images.shape) if kind == "diffusers" else {}
-        folder = folders.claim(Path(to), "to")
+def write_diffusers(folder: Path, p: ReverseProcess, config: DictConfig, jsons: dict[str, dict[str, Any]]) -> None:
+    """Write a DDPMPipeline's folder; `jsons` are `diffusers_configs`."""
     for file, content in jsons.items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(json.dumps(content, indent=2) + "\n")
-    if kind == "diffusers":
-        theirs = to_theirs(p.network.state_dict(), len(config.network.channel_mult))
-        tensors = {key: value.contiguous() for key, value in theirs.items()}
-        save_file(tensors, folder / "unet" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
-    else:
-        about = {"format": "pt", "global_step": str(saved.step), "config": json.dumps(_portable(config))}
-        save_file(p.network.state_dict(), folder / checkpoint.EXPORTED, about)
-    (folder / "README.md").write_text(card(saved, config, p, images.shape, kind))
-    say(f"exported: {folder}")
+    theirs = to_theirs(p.network.state_dict(), len(config.network.channel_mult))
+    tensors = {key: value.contiguous() for key, value in theirs.items()}
+    save_file(tensors, folder / "unet" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+
+
+def write_safetensors(folder: Path, p: ReverseProcess, config: DictConfig, step: int) -> None:
+    """Write the weights and, beside them in the same file, their configuration."""
+    about = {"format": "pt", "global_step": str(step), "config": json.dumps(_portable(config))}
+    save_file(p.network.state_dict(), folder / checkpoint.EXPORTED, about)
 
 
 def diffusers_configs(p: ReverseProcess, config: DictConfig, shape: tuple[int, ...]) -> dict[str, dict[str, Any]]:
@@ -160,67 +133,6 @@ def scheduler_config(p: ReverseProcess, config: DictConfig) -> dict[str, Any]:
     }
 
 
-def card(saved: Checkpoint, config: DictConfig, p: ReverseProcess, shape: tuple[int, ...], kind: str) -> str:
-    """README.md: what the model is, how it is used, and what was measured under which protocol."""
-    parameters = sum(weights.numel() for weights in p.network.parameters())
-    trained = f", after {saved.step:,} steps of training" if saved.step else ""
-    use = _diffusers_use(p.q.T) if kind == "diffusers" else _own_use()
-    axes = "\n".join(f"| {axis} | {config.choices[axis]} |" for axis in ("schedule", "prediction", "variance"))
-    front = "library_name: diffusers\n" * (kind == "diffusers")
-    return f"""---
-{front}pipeline_tag: unconditional-image-generation
-tags: [ddpm]
----
-# {saved.name if saved.run is None else config.name}
-
-A denoising diffusion model ([Ho et al. 2020](https://arxiv.org/abs/2006.11239)) of {config.choices.data} images,
-{"x".join(map(str, shape))}: {parameters:,} parameters{trained}.
-
-| | |
-|---|---|
-{axes}
-| T | {p.q.T} |
-
-## Use
-
-{use}
-
-## Measured
-
-{_measured(saved)}
-"""
-
-
-def _diffusers_use(T: int) -> str:
-    return f"""```python
-from diffusers import DDPMPipeline
-
-images = DDPMPipeline.from_pretrained(FOLDER)(batch_size=16, num_inference_steps={T}).images
-```"""
-
-
-def _own_use() -> str:
-    return f"""`ddpm evaluate ckpt=FOLDER` or, in Python, `ddpm.load(FOLDER)`. `{checkpoint.EXPORTED}` has the
-tensors under the names of the original's code and, in its metadata, the whole configuration."""
-
-
-def _measured(saved: Checkpoint) -> str:
-    """The metrics of the newest results.json, if it is of this checkpoint."""
-    folder = saved.run or folders.ROOT / "evaluations" / saved.name
-    try:
-        results = json.loads((folder / "results.json").read_text())
-    except (OSError, ValueError):
-        return "Not evaluated."
-    if Path(results["ckpt"]).name != saved.path.name:
-        return "Not evaluated."
-    lines = ["| metric | value | of |", "|---|---|---|"]
-    for name, parts in results["metrics"].items():
-        spread = next((f" ± {parts[kind]:.3g} ({kind})" for kind in ("std", "stderr") if kind in parts), "")
-        against = f" against {parts['reference_n']:,} of {parts['reference']}" if "reference" in parts else ""
-        lines.append(f"| {name} | {parts['value']:.4f}{spread} | {parts['n']:,} images{against} |")
-    return "\n".join([*lines, "", "```json", json.dumps(results["protocol"], indent=2), "```"])
-
-
 def _head_channels(heads: int, widths: list[int], attends: list[bool]) -> int | None:
     """attention_head_dim: None is one head."""
     if heads == 1:
@@ -251,11 +163,3 @@ def _betas(p: ReverseProcess, config: DictConfig) -> dict[str, Any]:
 def _portable(config: DictConfig) -> dict[str, Any]:
     """The configuration without anything of this machine and this user."""
     return trust.with_defaults(plain(config))
-
-
-def main(arguments: list[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-    else:
-        export(quote_paths(arguments))
-    return 0

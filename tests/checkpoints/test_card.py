@@ -1,0 +1,95 @@
+"""The card of an export is the Hub's: its own library reads the numbers and their protocol back."""
+
+import json
+
+import pytest
+from huggingface_hub import ModelCard
+from random_checkpoint import saved
+
+from ddpm.commands.export import export
+
+METRICS = {
+    "fid": {"value": 12.5, "n": 1500, "reference": "test", "reference_n": 297},
+    "inception_score": {"value": 9.25, "std": 0.125, "n": 1500},
+    "bits_per_dim": {"value": 1.75, "stderr": 0.01, "n": 297, "split": "test"},
+}
+PROTOCOL = {"fingerprint": "abc", "sampler": {"name": "ddim", "steps": 50, "eta": 1.0}, "timesteps": 1000}
+RESULTS = {"metrics": METRICS, "protocol": PROTOCOL, "ckpt": "/elsewhere/last.ckpt"}
+
+
+@pytest.fixture
+def run(workspace):
+    """A run's folder, with a checkpoint of random weights."""
+    folder = workspace / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    saved(folder / "checkpoints" / "last.ckpt", "recipe=digits", "name=my digits: 1")
+    return folder
+
+
+def card_of(folder):
+    return ModelCard.load(folder / "README.md", ignore_metadata_errors=False)
+
+
+@pytest.mark.parametrize("kind", ["diffusers", "safetensors"])
+def test_the_hub_s_library_reads_every_number_with_its_protocol(run, workspace, kind):
+    (run / "results.json").write_text(json.dumps(RESULTS))
+    export(["ckpt=run", "to=out", f"format={kind}"])
+    about = card_of(workspace / "out").data
+    assert about.model_name == "my digits: 1"
+    assert about.pipeline_tag == "unconditional-image-generation"
+    assert about.library_name == ("diffusers" if kind == "diffusers" else None)
+    found = {each.metric_type: each for each in about.eval_results}
+    assert found.keys() == METRICS.keys()
+    for name, each in found.items():
+        parts = METRICS[name]
+        own = {part: value for part, value in parts.items() if part != "value"}
+        assert (each.metric_value, each.metric_args) == (parts["value"], {**own, "protocol": PROTOCOL})
+        assert (each.dataset_type, each.task_type) == ("digits", "unconditional-image-generation")
+    assert found["fid"].metric_name == "FID"
+    assert (found["fid"].dataset_split, found["inception_score"].dataset_split) == ("test", None)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        json.dumps({**RESULTS, "metrics": 3}),
+        json.dumps({**RESULTS, "ckpt": "/elsewhere/previous.ckpt"}),
+        json.dumps({**RESULTS, "protocol": None}),
+        json.dumps({key: value for key, value in RESULTS.items() if key != "ckpt"}),
+    ],
+)
+def test_what_is_no_evaluation_of_these_weights_is_not_quoted(run, workspace, content):
+    (run / "results.json").write_text(content)
+    export(["ckpt=run", "to=out"])
+    card = card_of(workspace / "out")
+    assert card.data.eval_results is None
+    assert card.content.rstrip().endswith("Not evaluated.")
+
+
+def test_a_number_that_is_not_finite_is_left_out(run, workspace):
+    metrics = {**METRICS, "fid": {**METRICS["fid"], "value": float("nan")}, "kid": {"value": "x", "n": 1}}
+    (run / "results.json").write_text(json.dumps({**RESULTS, "metrics": metrics}))
+    export(["ckpt=run", "to=out"])
+    assert card_of(workspace / "out").data.eval_results is None
+    (run / "results.json").write_text(json.dumps({**RESULTS, "metrics": {**metrics, "kid": {"value": 1.0, "n": 5}}}))
+    export(["ckpt=run", "to=other"])
+    assert {each.metric_type for each in card_of(workspace / "other").data.eval_results} == {
+        "inception_score",
+        "bits_per_dim",
+        "kid",
+    }
+
+
+def test_a_fine_tuned_model_names_its_base(workspace):
+    import torch
+
+    saved("run.ckpt", "recipe=digits")
+    content = torch.load("run.ckpt", weights_only=True)
+    from ddpm.config import origin
+
+    content["config"] = origin.signed({**content["config"], "init": "hf://google/ddpm-cifar10-32@main"})
+    torch.save(content, "run.ckpt")
+    export(["ckpt=run.ckpt", "to=out"])
+    assert card_of(workspace / "out").data.base_model == "google/ddpm-cifar10-32"
