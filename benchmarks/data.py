@@ -92,7 +92,7 @@ def best_speed(loader: Callable[[], Iterable[Any]]) -> float:
     for _ in range(PASSES):
         start, seen = time.perf_counter(), 0
         for batch in loader():
-            seen += len(batch[0] if isinstance(batch, list) else batch)
+            seen += len(batch[0] if isinstance(batch, list | tuple) else batch)
         speeds.append(seen / (time.perf_counter() - start))
     return max(speeds)
 

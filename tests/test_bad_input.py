@@ -15,6 +15,8 @@ import yaml
 from commands import Fork
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from PIL import Image
+from random_checkpoint import saved
 
 from ddpm.__main__ import start
 from ddpm.checkpoints import checkpoint
@@ -89,6 +91,14 @@ TRAIN = {
     "network.dropout=2.0": "dropout",
     "network=mlp": "network=unet",
     "data=swiss_roll": "network=mlp",
+    "recipe=swiss_roll condition=label": "condition=none",
+    "data=folder data.path=unsorted condition=label": "has no classes",
+    "condition=label condition.classes=5": "labels are 0..4",
+    "condition=label condition.classes=0": "at least 1",
+    "condition=label condition.drop=1": "[0, 1)",
+    "condition=label condition.drop=-0.1": "[0, 1)",
+    "condition=labels": "did you mean label",
+    "resume=run condition=label": "was none",
     "variance=learned": "objective=hybrid",
     "objective=hybrid": "variance=learned_range",
     "objective=vlb weighting=min_snr": "weighting=none",
@@ -209,6 +219,21 @@ EVALUATE = {
     "ckpt=lacking.ckpt": "no section 'schedule'",
     "ckpt=environment.ckpt": "is an interpolation",
     "ckpt=run objective=vlb": "checkpoint's",
+    "ckpt=run condition=label": "checkpoint's",
+    "ckpt=run guidance=cfg": "guidance=auto or guidance=none",
+    "ckpt=run guidance=auto": "guidance.weak= is missing",
+    "ckpt=run guidance=auto guidance.weak=nowhere": "does not exist",
+    "ckpt=run guidance=auto guidance.weak=text.ckpt": "not a checkpoint",
+    "ckpt=run guidance=auto guidance.weak=run guidance.scale=.nan": "finite number",
+    "ckpt=run guidance=auto guidance.weak=run guidance.scale=much": "a number",
+    "ckpt=run guidance=auto guidance.weak=run guidance.interval=[9,3]": "two t of 1..T",
+    "ckpt=run guidance=auto guidance.weak=roll": "with other images",
+    "ckpt=run figures=[samples] figure.samples.label=3": "was told no classes",
+    "ckpt=run figures=[samples] figure.samples.label=-3": "must be a class",
+    "ckpt=run figures=[samples] figure.samples.label=some": "must be a class",
+    "ckpt=run figures=[guidance]": "was told no classes",
+    "ckpt=run figures=[guidance] figure.guidance.scales=[]": "list of numbers",
+    "ckpt=run figures=[guidance] figure.guidance.labels=3": "list of classes",
     "ckpt=run seed=1,2": "several values",
     "ckpt=run evaluation.metrics=[fdi]": "fdi",
     "ckpt=run evaluation.metrics=[]": "is empty",
@@ -255,7 +280,11 @@ def workplace(tmp_path_factory):
     """A finished run of two steps, and what strangers might send."""
     cwd = tmp_path_factory.mktemp("user")
     Fork("train.py", "debug=smoke", "logger=csv", "max_steps=2", "out=run", cwd=cwd).wait()
+    saved(cwd / "roll", "recipe=swiss_roll")
     (cwd / "empty").mkdir()
+    (cwd / "unsorted").mkdir()
+    for k in range(20):
+        Image.new("L", (8, 8), k).save(cwd / "unsorted" / f"{k}.png")
     (cwd / "loop.ckpt").symlink_to("loop.ckpt")
     (cwd / "text.ckpt").write_text("not a checkpoint")
     last = cwd / "run/checkpoints/last.ckpt"

@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from random_checkpoint import saved
 
 import ddpm
+import ddpm.library
 from ddpm.config.errors import RequestError
 from ddpm.data import given
 from ddpm.data.kind import POINTS
@@ -32,7 +33,7 @@ def test_importing_the_package_imports_no_torch():
 
 def test_every_name_is_there():
     assert set(ddpm.__all__) <= set(dir(ddpm))
-    assert all(callable(getattr(ddpm, name)) for name in ddpm.__all__)
+    assert all(callable(getattr(ddpm, name)) for name in ddpm.__all__ if name != "DROPPED")
     with pytest.raises(AttributeError, match="no attribute 'smaple'"):
         ddpm.smaple  # noqa: B018
 
@@ -59,6 +60,51 @@ def test_bits_per_dim_are_the_bound_s(p):
     bound = evaluate_bound(p, to_unit(images), torch.Generator().manual_seed(4))
     want = bound.nats / (math.prod(SHAPE[1:]) * math.log(2))
     torch.testing.assert_close(ddpm.bits_per_dim(p, images, seed=4), want)
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    words = ("sampler.steps=5", "schedule.T=20", "condition=label")
+    return ddpm.load(saved(tmp_path_factory.mktemp("run") / "told.ckpt", *words))
+
+
+def test_samples_of_a_wanted_class(told):
+    images = ddpm.sample(told, 3, label=[0, 4, 4])
+    assert images.shape == SHAPE
+    assert torch.equal(images, ddpm.sample(told, SHAPE, label=[0, 4, 4]))
+    given = told.given(ddpm.library.Condition(torch.tensor([0, 4, 4])))
+    assert torch.equal(images, ddpm.sample(given, SHAPE))
+    same = ddpm.sample(told, 3, label=4)
+    assert torch.equal(same[1:], images[1:])
+    assert not torch.equal(same[0], images[0])
+    assert not torch.equal(ddpm.sample(told, 3, label=ddpm.DROPPED), same)
+
+
+def test_guidance_of_0_is_none_and_other_weights_lead(told):
+    plain = ddpm.sample(told, 3, label=4)
+    assert torch.equal(ddpm.sample(told, 3, label=4, guidance=0), plain)
+    led = ddpm.sample(told, 3, label=4, guidance=2.0)
+    assert not torch.equal(led, plain)
+    assert torch.equal(led, ddpm.sample(told, 3, label=4, guidance=ddpm.ClassifierFree(2.0)))
+
+
+def test_the_bound_is_that_given_the_label(told):
+    images = ddpm.sample(told, 2, label=1)
+    assert not torch.equal(ddpm.bits_per_dim(told, images, label=1), ddpm.bits_per_dim(told, images, label=2))
+
+
+def test_labels_and_guidance_that_cannot_be(p, told):
+    for words, said in [
+        ({"label": 3}, "knows no classes"),
+        ({"guidance": 1.0}, "knows no classes"),
+    ]:
+        with pytest.raises(ValueError, match=said):
+            ddpm.sample(p, 3, **words)
+    for label, said in [(None, "add label=0..9"), (10, "0..9"), (-2, "0..9"), ([1, 2], "there are 2 for 3")]:
+        with pytest.raises(ValueError, match=said):
+            ddpm.sample(told, 3, label=label)
+    with pytest.raises(ValueError, match="only of a process that"):
+        ddpm.sample(p.over(p.network), 3)
 
 
 SMALL = ("debug=smoke", "network.channels=8", "network.groups=4", "logger=csv")

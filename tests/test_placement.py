@@ -63,9 +63,9 @@ def trained(config, images):
     )
     optimizer = module.configure_optimizers()["optimizer"]
     trainer.optimizers = [optimizer]
-    batch = Resident(images.split("train"), DEVICE).__getitems__(list(range(8)))
+    batch = build.conditioning(config).batch(Resident(images.split("train"), DEVICE), range(8))
     for _ in range(2):
-        assert module.training_step(batch, 0).device == batch.device == DEVICE
+        assert module.training_step(batch, 0).device == batch.values.device == DEVICE
         for weights in module.p.parameters():
             weights.grad = torch.full_like(weights, 1e-3)
         module.configure_gradient_clipping(optimizer)
@@ -88,6 +88,7 @@ def trained(config, images):
         DIGITS,
         POINTS,
         [*DIGITS, "timesteps=loss_second_moment"],
+        [*DIGITS, "condition=label"],
         [*DIGITS, "prediction=v", "variance=learned_range", "objective=hybrid"],
         [*DIGITS, "prediction=mu", "variance=learned", "objective=vlb"],
         [*DIGITS, "prediction=x0", "variance=fixed_small", "weighting=min_snr"],
@@ -105,7 +106,7 @@ def test_pictures_and_the_library(device):
         p, draw = build.reverse_process(config, images).to(device).eval(), torch.Generator(device).manual_seed(0)
         drawn_by = build.sampler(config)
         with torch.no_grad():
-            display_of(images).during_training(p, drawn_by, draw, lambda: None, images)
+            display_of(images).during_training(p, drawn_by, draw, lambda: None, images, lambda count: None)
             assert ddpm.sample(p, (2, *images.shape), drawn_by).device == device
             assert ddpm.bits_per_dim(p, torch.zeros(2, *images.shape, dtype=torch.uint8)).device == device
 
@@ -115,6 +116,7 @@ def test_pictures_and_the_library(device):
     [
         [*DIGITS, "evaluation.metrics=[inception_score,fid,kid,precision_recall]", "evaluation.fid_split=both"],
         [*DIGITS, "evaluation.metrics=[bits_per_dim]"],
+        [*DIGITS, "condition=label"],
         [*DIGITS, "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=10"],
         POINTS,
     ],

@@ -15,6 +15,8 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ddpm.diffusion.condition import DROPPED
+    from ddpm.diffusion.guidance import AutoGuidance, ClassifierFree
     from ddpm.diffusion.process import ForwardProcess
     from ddpm.diffusion.reverse import ReverseProcess
     from ddpm.diffusion.sampler import DDIM, Ancestral, DPMSolver
@@ -22,7 +24,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DDIM",
+    "DROPPED",
     "Ancestral",
+    "AutoGuidance",
+    "ClassifierFree",
     "DPMSolver",
     "ForwardProcess",
     "ReverseProcess",
@@ -38,6 +43,8 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("Run", "bits_per_dim", "evaluate", "load", "multirun", "sample", "train"), "ddpm.library"),
     **dict.fromkeys(("Ancestral", "DDIM", "DPMSolver"), "ddpm.diffusion.sampler"),
+    **dict.fromkeys(("AutoGuidance", "ClassifierFree"), "ddpm.diffusion.guidance"),
+    "DROPPED": "ddpm.diffusion.condition",
     "ForwardProcess": "ddpm.diffusion.process",
     "ReverseProcess": "ddpm.diffusion.reverse",
 }

@@ -8,9 +8,12 @@ from omegaconf import DictConfig
 from ddpm import hardware
 from ddpm.checkpoints import checkpoint, converters
 from ddpm.checkpoints.checkpoint import Checkpoint, misfit
+from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.saved import plain
+from ddpm.data.conditioning import Conditioning, classes_of
 from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
+from ddpm.diffusion.guidance import Guidance
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.prediction import Prediction
 from ddpm.diffusion.process import ForwardProcess
@@ -32,8 +35,22 @@ from ddpm.training.module import DiffusionModule, OptimizerSettings
 
 
 def dataset(config: DictConfig) -> Dataset:
-    """The dataset of the configuration; no data are read yet."""
-    return instantiate(config.data, Dataset)
+    """The dataset of the configuration; no data are read yet, unless it takes them to count its classes.
+
+    Where the condition leaves their number open, it is written into the configuration, and so into what is saved.
+
+    Raises:
+        DataError: the condition needs classes, and there are none.
+    """
+    built = instantiate(config.data, Dataset)
+    if config.condition.get("classes", 0) is None:
+        config.condition.classes = classes_of(built)
+    return built
+
+
+def conditioning(config: DictConfig) -> Conditioning:
+    """What the network is told of each example."""
+    return instantiate(config.condition, Conditioning)
 
 
 def data_module(config: DictConfig, images: Dataset, processes: int = 1) -> DataModule:
@@ -47,6 +64,7 @@ def data_module(config: DictConfig, images: Dataset, processes: int = 1) -> Data
         config.loader.num_workers,
         resident=config.trainer.resident,
         processes=processes,
+        conditioning=conditioning(config),
     )
     data.prepare_data()
     data.setup()
@@ -54,12 +72,17 @@ def data_module(config: DictConfig, images: Dataset, processes: int = 1) -> Data
 
 
 def network(config: DictConfig, images: Dataset) -> Network:
-    """A freshly initialised network for data of this shape, with a second output per channel for a learned variance."""
+    """A freshly initialised network for data of this shape, and for what it is told of them.
+
+    With a learned variance it has a second output per channel.
+    """
     channels, *size = images.shape
     outputs = 2 if instantiate(config.variance, Variance).learned else 1
     sized = {"image_size": tuple(size)} if size and takes(config.network, "image_size") else {}
+    told = conditioning(config).network_arguments
     torch.manual_seed(seed_of(config.seed))
-    return instantiate(config.network, Network, in_channels=channels, out_channels=channels * outputs, **sized)
+    made_for = {"in_channels": channels, "out_channels": channels * outputs, **sized, **told}
+    return instantiate(config.network, Network, **made_for)
 
 
 def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
@@ -94,6 +117,7 @@ def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None)
         batch_size=config.loader.batch_size,
         seed=config.seed,
         horizontal_flip=images.horizontal_flip,
+        drop=conditioning(config).drop,
         log_every=config.every.log,
         config=plain(config),
     )
@@ -170,6 +194,36 @@ def sampler(config: DictConfig) -> Sampler:
     return instantiate(config.sampler, Sampler)
 
 
+def guidance(config: DictConfig, images: Dataset) -> Guidance:
+    """The way in which samples are guided; a weaker checkpoint that it needs is loaded.
+
+    Raises:
+        ValueError: that is missing, or a model that this one cannot be led away from.
+    """
+    weak = {"weak": _weak(config, images)} if "weak" in config.guidance else {}
+    return instantiate(config.guidance, Guidance, **weak)
+
+
+def _weak(config: DictConfig, images: Dataset) -> torch.nn.Module:
+    """The network of the checkpoint `guidance.weak`, of the same shape, prediction, schedule and condition."""
+    if not (path := config.guidance.weak):
+        raise ValueError("guidance.weak= is missing: a weaker checkpoint of the same data, as guidance.weak=RUN_FOLDER")
+    saved = checkpoint.load(path)
+    theirs = compose_evaluation(saved.config, [])
+    same = {
+        "images": images.shape == dataset(theirs).shape,
+        "prediction": config.prediction == theirs.prediction,
+        "schedule": torch.equal(*(instantiate(each.schedule, torch.Tensor) for each in (config, theirs))),
+        "condition": conditioning(config).network_arguments == conditioning(theirs).network_arguments,
+    }
+    if other := [name for name, agrees in same.items() if not agrees]:
+        raise ValueError(
+            f"guidance.weak={path} is a model of another kind, with other {', '.join(other)}: use one of "
+            "the same data and axes that was trained for less long, or is smaller"
+        )
+    return trained(saved, theirs, images).network
+
+
 def features(config: DictConfig) -> FeatureExtractor:
     """The feature extractor of the configuration; its weights are read, and fetched if need be."""
     return instantiate(config.features, FeatureExtractor)
@@ -206,7 +260,9 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
         seed=asked.seed,
         **({"weights": f"as in the file ({config.foreign})"} if config.get("foreign") else {}),
     )
-    return Evaluation(images, sampler(config), features(config), sample_metrics(config), settings)
+    metrics = sample_metrics(config)
+    told, led = conditioning(config), guidance(config, images)
+    return Evaluation(images, sampler(config), features(config), metrics, settings, told, led)
 
 
 def figures(config: DictConfig, images: Dataset, saved: Checkpoint, p: ReverseProcess) -> FigureSet:
@@ -215,7 +271,9 @@ def figures(config: DictConfig, images: Dataset, saved: Checkpoint, p: ReversePr
     context = FigureContext(
         p,
         images,
+        conditioning(config),
         sampler(config),
+        guidance(config, images),
         functools.cache(lambda: features(config)),
         split="test" if config.evaluation.split == "both" else config.evaluation.split,
         points=settings.pop("points"),

@@ -26,6 +26,8 @@ from ddpm.config.saved import read_config
 from ddpm.data import given
 from ddpm.data.dataset import Dataset
 from ddpm.data.pixels import to_uint8, to_unit
+from ddpm.diffusion.condition import DROPPED, Condition
+from ddpm.diffusion.guidance import ClassifierFree, Guidance
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Ancestral, Sampler
@@ -66,12 +68,21 @@ class Run:
         """The reverse process of the last checkpoint: `ddpm.load`."""
         return load(self.folder, *overrides)
 
-    def samples(self, n: int = 16, sampler: Sampler | None = None, seed: int = 0) -> UInt8[Tensor, "n c h w"]:
+    def samples(
+        self,
+        n: int = 16,
+        sampler: Sampler | None = None,
+        seed: int = 0,
+        *,
+        label: int | Sequence[int] | None = None,
+        guidance: float | Guidance = 0.0,
+    ) -> UInt8[Tensor, "n c h w"]:
         """Samples of the last checkpoint: `ddpm.sample`."""
         saved = checkpoint.load(str(self.folder))
         config = compose_evaluation(saved.config, [])
         images = build.dataset(config)
-        return sample(build.trained(saved, config, images), (n, *images.shape), sampler or build.sampler(config), seed)
+        p, drawn_by = build.trained(saved, config, images), sampler or build.sampler(config)
+        return sample(p, (n, *images.shape), drawn_by, seed, label=label, guidance=guidance)
 
 
 def train(*overrides: str, dataset: Any = None, callbacks: Sequence[Callback] = ()) -> Run:
@@ -153,29 +164,79 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
     """
     saved = checkpoint.load(os.fspath(ckpt))
     config = compose_evaluation(saved.config, quote_paths(overrides))
-    return build.trained(saved, config, build.dataset(config))
+    images = build.dataset(config)
+    p = build.trained(saved, config, images)
+    p.event_shape = images.shape
+    return p
 
 
 def sample(
-    p: ReverseProcess, shape: Sequence[int], sampler: Sampler | None = None, seed: int = 0
+    p: ReverseProcess,
+    shape: int | Sequence[int],
+    sampler: Sampler | None = None,
+    seed: int = 0,
+    *,
+    label: int | Sequence[int] | None = None,
+    guidance: float | Guidance = 0.0,
 ) -> UInt8[Tensor, "n c h w"]:
     """Draw images from p.
 
     Args:
-        shape: the shape [n, channels, height, width] of the result; all but n must be those of the training data.
+        shape: the shape [n, channels, height, width] of the result, whose last three must be those of the training
+            data; or n alone, of a process that was loaded.
         sampler: by default `Ancestral()`, which takes all T steps; `DDIM(steps=50)` takes 50.
         seed: seed of all the noise; the same seed gives other noise on another device.
+        label: the class of the images, or of each: of a model that was trained with `condition=label`, and only there;
+            `ddpm.DROPPED` for any class.
+        guidance: the weight w of classifier-free guidance, 0 for none; or a `ddpm.diffusion.guidance.Guidance`.
+
+    Raises:
+        ValueError: a label that there is not, one too few, or guidance of a model that knows no classes.
     """
+    if isinstance(shape, int):
+        if p.event_shape is None:
+            raise ValueError(f"shape={shape}: only of a process that ddpm.load returns is the rest of the shape known")
+        shape = (shape, *p.event_shape)
+    rule = guidance if isinstance(guidance, Guidance) else ClassifierFree(float(guidance))
+    if rule.needs_dropped and rule.evaluations > 1 and not _classes(p):
+        raise ValueError("guidance: this model knows no classes, and there is nothing to lead it by")
     device = next(p.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     x_T = torch.randn(*shape, generator=generator, device=device)
-    *_, last = (sampler or Ancestral())(p, x_T, generator)
+    *_, last = (sampler or Ancestral())(_told(rule(p), label, shape[0], _classes(p)), x_T, generator)
     return to_uint8(last.x_t)
 
 
-def bits_per_dim(p: ReverseProcess, images: UInt8[Tensor, "b c h w"], seed: int = 0) -> Float[Tensor, " b"]:
-    """The variational bound of each image in bits per dimension, from T evaluations of the network on all of them."""
+def bits_per_dim(
+    p: ReverseProcess, images: UInt8[Tensor, "b c h w"], seed: int = 0, *, label: int | Sequence[int] | None = None
+) -> Float[Tensor, " b"]:
+    """The variational bound of each image in bits per dimension, from T evaluations of the network on all of them.
+
+    Args:
+        label: the class of the images, or of each, where the model was trained with classes.
+    """
     device = next(p.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    bound = evaluate_bound(p, to_unit(images.to(device)), generator)
+    given = _told(p, label, len(images), _classes(p))
+    bound = evaluate_bound(given, to_unit(images.to(device)), generator)
     return bound.bits_per_dim(math.prod(images.shape[1:]))
+
+
+def _classes(p: ReverseProcess) -> int:
+    return int(getattr(p.network, "num_classes", 0))
+
+
+def _told(p: ReverseProcess, label: int | Sequence[int] | None, n: int, classes: int) -> ReverseProcess:
+    """The process, told the classes of n images."""
+    if not classes:
+        if label is not None:
+            raise ValueError(f"label={label}: this model knows no classes")
+        return p
+    if label is None:
+        raise ValueError(f"this model was trained with classes: add label=0..{classes - 1}, or label=ddpm.DROPPED")
+    labels = torch.as_tensor(label).expand(n) if isinstance(label, int) else torch.as_tensor(label)
+    if labels.shape != (n,):
+        raise ValueError(f"label: there are {len(labels)} for {n} images")
+    if wrong := [each for each in labels.tolist() if not (each == DROPPED or 0 <= each < classes)]:
+        raise ValueError(f"label={wrong[0]}: the model's classes are 0..{classes - 1}")
+    return p.given(Condition(labels.to(next(p.parameters()).device)))

@@ -59,7 +59,7 @@ def test_every_option_is_built_or_refused_for_its_combination(recipe, group):
         try:
             config = compose([f"recipe={recipe}", f"{group}={option}"])
         except RefusedError:
-            assert group in ("variance", "objective", "weighting", "network", "data")
+            assert group in ("variance", "objective", "weighting", "network", "data", "condition", "guidance")
             continue
         assert config.choices[group] == option
         for part in ("sampler", "objective", "prediction", "variance", "timesteps", "schedule"):

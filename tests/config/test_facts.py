@@ -13,7 +13,10 @@ from ddpm.config.facts import fact
 from ddpm.config.targets import allowed_targets
 from ddpm.figures.context import NamedFigure
 
-NAMES = ("learned", "adaptive", "trains_variance", "needs_learned_variance", "uniform", "event_ndim")
+NAMES = (
+    *("learned", "adaptive", "trains_variance", "needs_learned_variance", "uniform", "event_ndim"),
+    *("takes", "classes", "needs", "needs_dropped"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -34,11 +37,13 @@ def test_the_source_says_what_the_class_has(read):
     for target, facts in read.items():
         module, _, name = target.rpartition(".")
         cls = getattr(importlib.import_module(module), name)
-        assert facts == {n: value for n in NAMES if (value := getattr(cls, n, None)) is not None}, target
+        has = {n: value for n in NAMES if (value := getattr(cls, n, None)) is not None}
+        assert facts == json.loads(json.dumps(has)), target
 
 
 def test_every_variance_objective_network_and_dataset_states_its_facts(read):
-    due = {"variance": {"learned"}, "networks": {"event_ndim"}, "data": {"event_ndim"}}
+    due = {"variance": {"learned"}, "networks": {"event_ndim", "takes"}, "data": {"event_ndim"}}
+    due |= {"conditioning": set(), "guidance": {"needs_dropped"}}
     for target, facts in read.items():
         assert due.get(target.split(".")[-2], due.get(target.split(".")[1], set())) <= facts.keys(), target
 

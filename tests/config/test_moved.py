@@ -4,7 +4,8 @@ import copy
 
 import pytest
 
-from ddpm.config.moved import TARGETS, translated, translated_overrides
+from ddpm.config.compose import compose
+from ddpm.config.moved import GROUPS, TARGETS, translated, translated_overrides
 from ddpm.config.targets import allowed_targets
 
 
@@ -25,6 +26,18 @@ def test_targets_and_keys_move_and_the_argument_stays():
     }
     assert saved == before
     assert translated(translated(saved)) == translated(saved)
+
+
+def test_a_group_that_there_was_not_has_the_option_that_was_the_only_one():
+    saved = {"choices": {"data": "digits"}, "data": {}}
+    now = translated(saved)
+    assert now["choices"] == {"data": "digits", **GROUPS}
+    for group, option in GROUPS.items():
+        assert now[group] == compose([f"{group}={option}"])[group]
+    assert translated(now) == now
+    chosen = {"choices": {"condition": "label"}, "condition": {"drop": 0.5}}
+    assert translated(chosen)["condition"] == {"drop": 0.5}
+    assert translated(chosen)["choices"]["condition"] == "label"
 
 
 def test_what_a_target_became_is_one_of_conf_s():

@@ -40,7 +40,8 @@ def test_a_key_that_nobody_listed_counts_as_part_of_the_model():
     [
         ("network.channels", True), ("prediction", True), ("objective.weight", True), ("optimizer.lr", True),
         ("ema.decay", True), ("data.size", True), ("loader.batch_size", True), ("seed", True), ("recipe", True),
-        ("trainer.precision", True), ("evaluation.bits_per_dim.decoder", True),
+        ("trainer.precision", True), ("evaluation.bits_per_dim.decoder", True), ("condition", True),
+        ("condition.drop", True),
         ("max_steps", False), ("trainer.devices", False), ("data.path", False), ("loader.num_workers", False),
         ("sampler.steps", False), ("features", False), ("evaluation.seed", False), ("evaluation.metrics", False),
         ("every.samples", False), ("logger", False), ("name", False), ("evaluate_after", False),
@@ -56,7 +57,7 @@ def test_what_resuming_may_change(key, fixed):
         ("sampler.steps", True), ("features.weights", True), ("evaluation.kid.subsets", True), ("ckpt", True),
         ("evaluation.bits_per_dim.decoder", True), ("trainer.devices", True), ("data.path", True), ("figures", True),
         ("seed", False), ("max_steps", False), ("schedule.T", False), ("loader.batch_size", False), ("resume", False),
-        ("every.log", False), ("recipe", False), ("data.size", False),
+        ("every.log", False), ("recipe", False), ("data.size", False), ("condition", False), ("condition.drop", False),
     ],
 )  # fmt: skip
 def test_what_an_evaluation_takes(key, taken):

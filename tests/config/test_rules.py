@@ -60,7 +60,8 @@ def test_two_renamed_axes_are_judged_like_the_originals(copies):
 
 def test_what_a_refusal_recommends_is_accepted():
     for overrides in (["variance=learned"], ["objective=hybrid"], ["objective=vlb", "weighting=min_snr"],
-                      ["network=mlp"], ["recipe=swiss_roll", "network=iddpm"]):  # fmt: skip
+                      ["network=mlp"], ["recipe=swiss_roll", "network=iddpm"], ["recipe=swiss_roll", "condition=label"],
+                      ["guidance=cfg"], ["condition=label", "condition.drop=0", "guidance=cfg"]):  # fmt: skip
         with pytest.raises(RefusedError) as refusal:
             compose(overrides)
         ways_out = str(refusal.value).partition(": use ")[2].replace(",", "").replace(" or ", " ").split()

@@ -11,6 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
+from ddpm.data.conditioning import Batch
 from ddpm.data.dataset import DataError, Dataset, InMemory
 from ddpm.data.digits import Digits
 from ddpm.data.folder import Folder
@@ -41,8 +42,8 @@ def placed(module: DataModule, rank: int, world_size: int, step: int = 0) -> Dat
     return module
 
 
-def numbers(batch: torch.Tensor) -> list[int]:
-    return batch[:, 0, 0, 0].tolist()
+def numbers(batch: Batch) -> list[int]:
+    return batch.values[:, 0, 0, 0].tolist()
 
 
 def ready(dataset: Dataset, batch_size: int = 12, max_steps: int = 9, **how) -> DataModule:
@@ -55,7 +56,7 @@ def ready(dataset: Dataset, batch_size: int = 12, max_steps: int = 9, **how) -> 
 def test_batches_are_those_of_the_order():
     module = ready(Numbered())
     assert [numbers(batch) for batch in module.train_dataloader()] == list(Order(48, 12, 3, 9))
-    assert all(batch.dtype == torch.uint8 for batch in module.train_dataloader())
+    assert all(batch.values.dtype == torch.uint8 for batch in module.train_dataloader())
 
 
 def test_two_processes_share_each_batch_and_every_chunk():
@@ -140,7 +141,7 @@ class Watcher(L.LightningModule):
 
     def training_step(self, batch, batch_idx):
         self.trained.append((self.global_step, batch_idx, numbers(batch)))
-        return self.weight * batch.float().mean()
+        return self.weight * batch.values.float().mean()
 
     def validation_step(self, batch, batch_idx):
         self.validated += numbers(batch[1])

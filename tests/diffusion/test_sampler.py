@@ -6,7 +6,7 @@ import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from oracle import optimal
+from oracle import law, optimal
 from torch import nn
 
 from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
@@ -93,16 +93,6 @@ def test_the_optimal_network_samples_the_data_over_1000_steps(prediction, varian
     x_0 = run(Ancestral(), p, gaussian_noise(20_000))[-1].x_t
     assert x_0.mean().item() == pytest.approx(MEAN, abs=0.01)
     assert x_0.std().item() == pytest.approx(STD, abs=0.01)
-
-
-def law(step, times):
-    """Mean and deviation at the end of a chain x_s = step(x_t, t, s, z) that is affine in x_t and z, from N(0, 1)."""
-    mean, variance = 0.0, 1.0
-    for t, s in pairwise([*times, 0]):
-        origin = step(0.0, t, s, 0.0)
-        slope, sigma = step(1.0, t, s, 0.0) - origin, step(0.0, t, s, 1.0) - origin
-        mean, variance = origin + slope * mean, slope**2 * variance + sigma**2
-    return mean, math.sqrt(variance)
 
 
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic"])

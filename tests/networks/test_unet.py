@@ -1,5 +1,6 @@
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 import reference
@@ -250,3 +251,29 @@ def test_upsampling_is_the_convolution_of_the_doubled_image(size):
     inputs = [x, layer.conv.weight, layer.conv.bias]
     ours, theirs = (torch.autograd.grad(out.square().sum(), inputs) for out in (layer(x), doubled))
     torch.testing.assert_close(ours, theirs)
+
+
+def test_a_class_moves_the_time_s_embedding_and_none_leaves_it():
+    """By hand: the embedding of a class is added to that of the time, whose last layer has a bias to add it to."""
+    small = {"channels": 8, "channel_mult": (1, 2), "num_res_blocks": 1, "image_size": (8, 8), "groups": 4}
+    torch.manual_seed(0)
+    plain, told = UNet(1, 2, **small).eval(), UNet(1, 2, **small, num_classes=3).eval()
+    assert told.state_dict().keys() - plain.state_dict().keys() == {"label_emb.weight"}
+    assert plain.state_dict().keys() <= told.state_dict().keys()
+    randomise(told, seed=0)
+    weights = told.state_dict()
+    embeddings = weights.pop("label_emb.weight")
+    plain.load_state_dict(weights)
+    x, t = torch.randn(4, 1, 8, 8), torch.tensor([0, 3, 3, 50])
+    out = told(x, t, SimpleNamespace(labels=torch.tensor([2, -1, 0, 1])))
+    bias = plain.temb.dense[1].bias.detach().clone()
+    for k, label in enumerate((2, -1, 0, 1)):
+        with torch.no_grad():
+            plain.temb.dense[1].bias.copy_(bias + (embeddings[label] if label >= 0 else 0))
+        torch.testing.assert_close(out[k], plain(x, t)[k])
+    with torch.no_grad():
+        plain.temb.dense[1].bias.copy_(bias)
+    assert torch.equal(told(x, t, SimpleNamespace(labels=torch.full((4,), -1))), plain(x, t))
+    assert (out[0] - plain(x, t)[0]).norm() > 0.01 * out[0].norm()
+    with pytest.raises(TypeError, match="called with labels"):
+        told(x, t)

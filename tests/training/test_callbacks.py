@@ -8,6 +8,7 @@ import torch
 
 from ddpm import build
 from ddpm.config.compose import compose
+from ddpm.data.conditioning import Batch
 from ddpm.data.dataset import InMemory
 from ddpm.data.module import DataModule
 from ddpm.training import callbacks
@@ -30,7 +31,8 @@ def test_pictures_are_neither_training_nor_waiting(monkeypatch):
     monkeypatch.setattr(module, "log_now", logged.update)
     clock = iter([0.0, 1.0, 5.0, 5.5, 6.5])  # a step; pictures until 5; waiting until 5.5; a step
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    trainer, throughput, batch = Trainer(), callbacks.Throughput(every=2), torch.zeros(5, 1, 8, 8)
+    batch = Batch(torch.zeros(5, 1, 8, 8), None)
+    trainer, throughput = Trainer(), callbacks.Throughput(every=2)
     trainer.world_size = 3
     for step in (1, 2):
         trainer.global_step = step
@@ -46,13 +48,13 @@ def test_pictures_are_neither_training_nor_waiting(monkeypatch):
 def test_pictures_are_drawn_in_the_precision_of_the_run(precision, dtype, workspace):
     config = compose(["debug=smoke", f"trainer.precision={precision}"])
     images = build.dataset(config)
-    module, found = build.module(config, images), []
+    module, data, found = build.module(config, images), build.data_module(config, images), []
 
-    def draw(p, sampler, noise, between):
+    def draw(p, sampler, noise, between, images, told):
         found.append(p.network(torch.zeros(1, *images.shape), torch.zeros(1, dtype=torch.long)).dtype)
         return {}
 
-    pictures = callbacks.Pictures(workspace, build.sampler(config), draw, every=1, seed=0)
+    pictures = callbacks.Pictures(workspace, build.sampler(config), data, draw, every=1, seed=0)
     trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, callbacks=[pictures], max_steps=1)
     pictures.draw(trainer, module, step=1)
     assert found == [dtype]

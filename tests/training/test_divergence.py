@@ -10,7 +10,8 @@ from ddpm.training.divergence import DivergedError, Step, raise_diverged
 def step(losses, norm=float("nan")):
     n = len(losses)
     batch = torch.arange(4.0 * n).reshape(n, 1, 2, 2)
-    return Step(17, torch.tensor(norm), batch, torch.arange(10, 10 + n), torch.tensor(losses))
+    parts = {"batch": batch, "t": torch.arange(10, 10 + n), "loss": torch.tensor(losses), "labels": torch.arange(n)}
+    return Step(17, torch.tensor(norm), parts)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +30,7 @@ def test_the_message_names_the_worst_times_and_the_file(losses, said, tmp_path):
     assert str(file) in str(caught.value)
     assert "diverged at step 17" in str(caught.value)
     kept = load_file(file)
-    assert torch.equal(kept["batch"], step(losses).batch)
-    assert torch.equal(kept["t"], step(losses).t)
+    for name in ("batch", "t", "labels"):
+        assert torch.equal(kept[name], step(losses).parts[name])
     assert kept["gradient_norm"].isnan().tolist() == [True]
-    torch.testing.assert_close(kept["loss"], step(losses).loss, equal_nan=True)
+    torch.testing.assert_close(kept["loss"], step(losses).parts["loss"], equal_nan=True)

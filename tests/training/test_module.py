@@ -19,6 +19,7 @@ from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
+from ddpm.data.conditioning import Batch
 from ddpm.data.kind import IMAGES
 from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.process import ForwardProcess
@@ -27,7 +28,7 @@ from ddpm.instantiate import instantiate
 
 T, STEPS, BATCH, SEED = 9, 7, 12, 5
 SIZES, CHUNK = {"train": 31, "test": 107}, 100
-LR, CLIP, DECAY, WARMUP, HISTORY, SHARE = 1e-2, 0.4, 0.8, 3, 1, 0.2
+LR, CLIP, DECAY, WARMUP, HISTORY, SHARE, DROP = 1e-2, 0.4, 0.8, 3, 1, 0.2, 0.4
 ALPHA_BARS = np.cumprod(1 - reference.linear(T, 1e-4, 0.3))
 SETTINGS = [
     *("logger=csv", f"seed={SEED}", f"max_steps={STEPS}", f"schedule.T={T}", "schedule.beta_T=0.3"),
@@ -76,7 +77,7 @@ class UniformTimes:
         pass
 
 
-def gradient_of(network, images, step, times, *, flips, accumulate):
+def gradient_of(network, images, labels, step, times, *, flips, accumulate):
     """The gradient of step `step`'s loss, and t and the loss of each example."""
     n = len(images)
     epochs = [torch.randperm(n, generator=draws(SEED, epoch)) for epoch in range(1 + (step + 1) * BATCH // n)]
@@ -88,6 +89,10 @@ def gradient_of(network, images, step, times, *, flips, accumulate):
     if flips:
         mirrored = torch.rand(BATCH, generator=draw) < 0.5
         x_0 = torch.stack([x.flip(2) if m else x for x, m in zip(x_0, mirrored, strict=True)])
+    told = []
+    if labels is not None:
+        kept = torch.rand(BATCH, generator=draw) >= DROP
+        told = [torch.where(kept, labels[indices], -1)]
     abar = torch.tensor(ALPHA_BARS, dtype=torch.float32)[t - 1].reshape(-1, 1, 1, 1)
     x_t = abar.sqrt() * x_0 + (1 - abar).sqrt() * noise
     network.zero_grad()
@@ -95,21 +100,22 @@ def gradient_of(network, images, step, times, *, flips, accumulate):
     for part in range(accumulate):
         mine = slice(part * BATCH // accumulate, (part + 1) * BATCH // accumulate)
         seed_dropout(SEED, step, part + 1)
-        loss = (network(x_t[mine], t[mine] - 1) - noise[mine]).square().mean((1, 2, 3))
+        given = [SimpleNamespace(labels=each[mine]) for each in told]
+        loss = (network(x_t[mine], t[mine] - 1, *given) - noise[mine]).square().mean((1, 2, 3))
         ((weight[mine] * loss).sum() / BATCH).backward()
         losses.append(loss.detach())
     times.update(t, torch.cat(losses))
     return [w.grad.clone() for w in network.parameters()], t, torch.cat(losses)
 
 
-def by_hand(network, images, *, anneal, flips, accumulate, times):
+def by_hand(network, images, labels, *, anneal, flips, accumulate, times):
     """The rows that metrics.csv should have, the trained network, and after each step the weights and their average."""
     weights = list(network.parameters())
     average, raw, averages, rows = [w.detach().clone() for w in weights], {}, {}, {}
     moment, square = [torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights]
     network.train()
     for step in range(STEPS):
-        gradient, t, loss = gradient_of(network, images, step, times, flips=flips, accumulate=accumulate)
+        gradient, t, loss = gradient_of(network, images, labels, step, times, flips=flips, accumulate=accumulate)
         norm = math.sqrt(sum(float(g.double().square().sum()) for g in gradient))
         lr = LR * min(step / WARMUP, 1) * (1 - step / STEPS if anneal else 1)
         rows[step + 1] = {"train/loss": loss.mean(), "train/gradient_norm": norm, "train/learning_rate": lr}
@@ -143,24 +149,29 @@ def logged(path):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Coloured pictures, of which no two rows, columns or channels are alike; to test on, a chunk and a bit of one."""
+    """Coloured pictures in three classes, of which no two rows, columns or channels are alike; to test on, a chunk and a
+    bit of one."""
     folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for split, n in SIZES.items():
-        (folder / split).mkdir()
         for k in range(n):
-            Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8)).save(folder / split / f"{k:03d}.png")
+            (folder / split / "abc"[k % 3]).mkdir(parents=True, exist_ok=True)
+            picture = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
+            picture.save(folder / split / "abc"[k % 3] / f"{k:03d}.png")
     return folder
 
 
 @pytest.mark.parametrize(
-    ("dropout", "anneal", "flips", "accumulate", "importance", "log"),
+    ("dropout", "anneal", "flips", "accumulate", "importance", "log", "labelled"),
     [
-        pytest.param(0.0, False, False, 1, False, 1, id="paper"),
-        pytest.param(0.3, True, True, 2, False, 2, id="dropout, annealed, mirrored, in two micro-batches"),
-        pytest.param(0.3, False, True, 1, True, 1, id="importance-sampled times"),
+        pytest.param(0.0, False, False, 1, False, 1, False, id="paper"),
+        pytest.param(0.3, True, True, 2, False, 2, False, id="dropout, annealed, mirrored, in two micro-batches"),
+        pytest.param(0.3, False, True, 1, True, 1, False, id="importance-sampled times"),
+        pytest.param(0.3, False, True, 2, False, 1, True, id="labels, a share of them dropped, in two micro-batches"),
     ],
 )
-def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, importance, log, pictures, workspace):
+def test_training_is_the_loop_written_out(
+    dropout, anneal, flips, accumulate, importance, log, labelled, pictures, workspace
+):
     settings = [
         *(*SETTINGS, every(log)),
         *("data=folder", f"data.path={pictures}", "data.size=[8,8]", f"data.horizontal_flip={flips}"),
@@ -173,6 +184,7 @@ def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, im
             f"+timesteps.history={HISTORY}",
             f"+timesteps.uniform_share={SHARE}",
         ]
+    settings += ["condition=label", f"condition.drop={DROP}"] if labelled else []
     train(settings)
 
     config = compose(settings)
@@ -180,9 +192,12 @@ def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, im
     network = build.network(config, images)
     first = copy.deepcopy(network)
     examples = [images.split(split).__getitems__(list(range(n))) for split, n in SIZES.items()]
+    counts = [[len(range(k, n, 3)) for k in range(3)] for n in SIZES.values()]  # folder by folder
+    labels = [torch.arange(3).repeat_interleave(torch.tensor(each)) for each in counts]
+    train_labels, test_labels = labels if labelled else (None, None)
     times = Importance() if importance else UniformTimes()
     rows, network, raw, averages = by_hand(
-        network, examples[0], anneal=anneal, flips=flips, accumulate=accumulate, times=times
+        network, examples[0], train_labels, anneal=anneal, flips=flips, accumulate=accumulate, times=times
     )
 
     saved = torch.load(workspace / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -209,24 +224,35 @@ def test_training_is_the_loop_written_out(dropout, anneal, flips, accumulate, im
     validated = {step: value for step, row in found.items() for name, value in row.items() if "bits_per_dim" in name}
     assert validated.keys() == {4}
     for step, bits in validated.items():
-        assert bits == pytest.approx(bound_of(config, network, averages[step], examples[1]), rel=1e-5)
-        assert bits != pytest.approx(bound_of(config, network, raw[step], examples[1]), rel=1e-3)
+        assert bits == pytest.approx(bound_of(config, network, averages[step], examples[1], test_labels), rel=1e-5)
+        assert bits != pytest.approx(bound_of(config, network, raw[step], examples[1], test_labels), rel=1e-3)
 
 
-def bound_of(config, network, weights, images):
+class WithLabels(torch.nn.Module):
+    """A network that is told these labels."""
+
+    def __init__(self, network, labels):
+        super().__init__()
+        self.network, self.labels = network, labels
+
+    def forward(self, x, t):
+        return self.network(x, t, self)
+
+
+def bound_of(config, network, weights, images, labels):
     """The estimate of the bound in bits/dim, with these weights, of the test split, each chunk with its own draws."""
     measured = copy.deepcopy(network).eval()
     with torch.no_grad():
         for mine, weight in zip(measured.parameters(), weights, strict=True):
             mine.copy_(weight)
         axes = [instantiate(config[axis], object) for axis in ("prediction", "variance")]
-        p = ReverseProcess(
-            measured, ForwardProcess(instantiate(config.schedule, object)), *axes, IMAGES.decoder("tanh")
-        )
-        chunks = (images.float() / 127.5 - 1).split(CHUNK)
-        nats = torch.cat([estimate_bound(p, x, draws(SEED, k), num_timesteps=T).nats for k, x in enumerate(chunks)])
+        q, nats = ForwardProcess(instantiate(config.schedule, object)), []
+        for k, x in enumerate((images.float() / 127.5 - 1).split(CHUNK)):
+            told = measured if labels is None else WithLabels(measured, labels.split(CHUNK)[k])
+            p = ReverseProcess(told, q, *axes, IMAGES.decoder("tanh"))
+            nats += estimate_bound(p, x, draws(SEED, k), num_timesteps=T).nats.tolist()
     assert len(nats) == SIZES["test"]
-    return float(nats.mean()) / (images[0].numel() * math.log(2))
+    return float(np.mean(nats)) / (images[0].numel() * math.log(2))
 
 
 def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_own(pictures):
@@ -244,7 +270,8 @@ def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_ow
         module.trainer = SimpleNamespace(global_rank=rank, world_size=2, global_step=step, accumulate_grad_batches=2)
         for micro in range(2):
             part = 2 * micro + rank
-            found[part] = float(module.training_step(whole[part * n : (part + 1) * n], 2 * step + micro).detach())
+            batch = Batch(whole[part * n : (part + 1) * n], None)
+            found[part] = float(module.training_step(batch, 2 * step + micro).detach())
 
     draw = draws(SEED, step)
     t, noise = torch.randint(1, T + 1, (BATCH,), generator=draw), torch.randn(whole.shape, generator=draw)

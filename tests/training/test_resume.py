@@ -22,19 +22,19 @@ SETTINGS = [
     "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.horizontal_flip=true",
     "loader.batch_size=16", "network.channels=8", "network.groups=4", "network.dropout=0.1", "schedule.T=20",
     "timesteps=loss_second_moment", "+timesteps.history=2", "sampler.steps=5", "max_steps=18", "logger=csv",
-    "every={log: 1, validation: 5, samples: 10, checkpoint: 3}",
+    "every={log: 1, validation: 5, samples: 10, checkpoint: 3}", "condition=label", "condition.drop=0.3",
 ]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory):
-    """A directory with pictures to train on: 40 of them, so that an epoch is two and a half steps."""
+    """A directory with pictures of two classes to train on: 40, so that an epoch is two and a half steps."""
     cwd = tmp_path_factory.mktemp("user")
     draw = np.random.default_rng(0)
     for split, n in (("train", 40), ("test", 201)):
-        folder = cwd / "pictures" / split
-        folder.mkdir(parents=True)
         for i in range(n):
+            folder = cwd / "pictures" / split / ("odd" if i % 2 else "even")
+            folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(draw.integers(0, 256, (8, 8), dtype=np.uint8)).save(folder / f"{i}.png")
     return cwd
 
@@ -123,7 +123,7 @@ def test_two_processes_hear_a_signal_while_they_validate(workplace):
 
 
 def test_another_number_of_devices_takes_the_same_steps(workplace):
-    """t, noise, flips and examples are those of the global batch, however it is cut: only float addition differs."""
+    """t, noise, flips, dropped labels and examples are those of the global batch: only float addition differs."""
     plain = [*SETTINGS, "network.dropout=0", "optimizer.anneal=false"]
     Fork("train.py", *plain, "max_steps=9", "out=one", cwd=workplace).wait()
     Two(*plain, "max_steps=5", "trainer.accumulate=4", "out=other", cwd=workplace).wait()
@@ -210,7 +210,8 @@ def test_other_images_are_refused(workplace, whole):
     shutil.copytree(whole, workplace / "elsewhere")
     (workplace / "elsewhere" / "checkpoints" / "last.ckpt").unlink()  # a finished run would not look at them
     shutil.copytree(workplace / "pictures", workplace / "more")
-    shutil.copy(workplace / "more" / "train" / "0.png", workplace / "more" / "train" / "one more.png")
+    even = workplace / "more" / "train" / "even"
+    shutil.copy(even / "0.png", even / "one more.png")
     assert "trained on other images" in Fork("train.py", "resume=elsewhere", "data.path=more", cwd=workplace).wait(2)
 
 
@@ -248,5 +249,5 @@ def test_numbers_that_are_not_finite_leave_the_batch_behind(workplace):
     assert "t = " in last
     kept = load_file(workplace / "wild" / f"diverged_step_{step:07d}.safetensors")
     assert kept["batch"].shape == (16, 1, 8, 8)
-    assert kept["t"].shape == kept["loss"].shape == (16,)
+    assert kept["t"].shape == kept["loss"].shape == kept["labels"].shape == (16,)
     assert not kept["gradient_norm"].isfinite()

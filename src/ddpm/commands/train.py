@@ -42,6 +42,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
 
         launch.resolve_precision(config)
         processes = launch.check_devices(config.trainer)
+        images = images or build.dataset(config)
         saved = checkpoint.newest(run) if run else None
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
@@ -51,9 +52,8 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         start = checkpoint.load(config.init) if config.init and not saved else None
         sign(config)
         loggers.check(config)
-        images = images or build.dataset(config)
         data, module = build.data_module(config, images, processes), build.module(config, images, start)
-        sampler = build.sampler(config)
+        sampler, guidance = build.sampler(config), build.guidance(config, images)
         if saved:
             build.check_resumed(saved, module, images)
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
@@ -63,7 +63,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         say(f"begins with the weights of {start.path}" + f", step {start.step:,}" * bool(start.step))
     if run:
         say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
-    trainer = trainer_of(config, folder, images, sampler, saved, callbacks)
+    trainer = trainer_of(config, folder, data, sampler, guidance, saved, callbacks)
     with loggers.closing(trainer.loggers):
         fit(trainer, module, data, saved.path if saved else None)
         if evaluation:

@@ -1,6 +1,7 @@
 """Types and ranges of settings, checked before anything that would use them is imported."""
 
 import importlib.util
+import math
 from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
@@ -20,6 +21,7 @@ AT_LEAST = {
     "network.channels": 1,
     "network.num_res_blocks": 1,
     "network.groups": 1,
+    "condition.classes": 1,
     "optimizer.warmup": 0,
     "every.log": 1,
     "every.validation": 1,
@@ -37,12 +39,18 @@ AT_MOST = {
     "trainer.num_nodes": 65_536,
     "network.channels": 65_536,
     "network.num_res_blocks": 100,
+    "condition.classes": 1_000_000,
 }
 MOST_DEVICES, MOST_LEVELS = 65_536, 12
 # What holds settings of its own.
-SECTIONS = ("data", "network", "schedule", "sampler", "loader", "optimizer", "ema", "every", "trainer", "evaluation",
-            "evaluation.bits_per_dim")  # fmt: skip
-OPTIONAL = ("sampler.steps", "evaluation.bits_per_dim.images", "evaluation.bits_per_dim.evaluations")
+SECTIONS = ("data", "condition", "network", "schedule", "sampler", "guidance", "loader", "optimizer", "ema", "every",
+            "trainer", "evaluation", "evaluation.bits_per_dim")  # fmt: skip
+OPTIONAL = (
+    "sampler.steps",
+    "condition.classes",
+    "evaluation.bits_per_dim.images",
+    "evaluation.bits_per_dim.evaluations",
+)
 
 # The same for the settings of a figure, by their names.
 FIGURE_AT_LEAST = {"seed": 0, "points": 1, "count": 1, "neighbours": 1, "lambdas": 2, "frames": 2}
@@ -157,6 +165,13 @@ def _wrong_setting(key: str, value: Any, T: int) -> str | None:
         return "must be two images, each the index of one in evaluation.split or a file"
     if key == "spaces" and not (listed and set(listed) <= set(SPACES)):
         return f"must be a list from {', '.join(SPACES)}"
+    classes = listed is not None and all(_whole(k, 0) for k in listed)
+    if key == "label" and not (value in (None, "all") or _whole(value, 0) or classes):
+        return "must be a class, a list of classes, all, or null for the data's own"
+    if key == "labels" and value is not None and not classes:
+        return "must be a list of classes, or null for all"
+    if key == "scales" and not (listed and all(isinstance(w, int | float) and math.isfinite(w) for w in listed)):
+        return "must be a list of numbers"
     if key == "sort" and not isinstance(value, bool):
         return "must be true or false"
     return None

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 
 from ddpm.config.errors import RequestError, first_line
 
-PATH_KEYS = ("ckpt", "init", "resume", "out", "to", "push", "data.path", "features.weights")
+PATH_KEYS = ("ckpt", "init", "resume", "out", "to", "push", "data.path", "features.weights", "guidance.weak")
 
 
 def quote_paths(argv: Sequence[str]) -> list[str]:

@@ -2,6 +2,10 @@
 
 from typing import Any
 
+from omegaconf import OmegaConf
+
+from ddpm.config.groups import file_of
+
 # Classes that a saved configuration names in `_target_`, by the beginning of the name: before, and now.
 TARGETS = {
     "ddpm.unet.": "ddpm.networks.unet.",
@@ -15,6 +19,9 @@ KEYS = {
     "data.num_workers": "loader.num_workers",
     "data.split": "evaluation.split",
 }
+
+# Groups that earlier versions did not have, and the option that stands for what they did.
+GROUPS = {"condition": "none", "guidance": "none"}
 
 
 def translated(saved: dict[str, Any]) -> dict[str, Any]:
@@ -33,6 +40,11 @@ def translated(saved: dict[str, Any]) -> dict[str, Any]:
             value = now[old_section].pop(old_key)
             if isinstance(now.setdefault(section, {}), dict):
                 now[section].setdefault(key, value)
+    if isinstance(choices := now.get("choices"), dict):
+        for group, option in GROUPS.items():
+            if group not in now:
+                now[group] = OmegaConf.to_container(OmegaConf.load(file_of(group, option)))
+                choices.setdefault(group, option)
     return now
 
 

@@ -45,6 +45,23 @@ def _reasons(config: DictConfig) -> Iterator[str]:
             f"{chosen['network']} takes {_examples(takes)}, and {chosen['data']} has {_examples(has)}: use "
             f"{_fitting('network', 'event_ndim', lambda n: n == has)}"
         )
+    needs, told = _states(config.condition, "needs"), _states(config.network, "takes")
+    if needs == "labels" and _states(config.data, "classes") == 0:
+        yield (
+            f"{chosen['condition']} tells the network the class of each example, and {chosen['data']} has no classes: "
+            f"use {_fitting('condition', 'needs', _not)}"
+        )
+    if needs and told is not None and needs not in told:
+        yield (
+            f"{chosen['network']} cannot be told {needs}, as {chosen['condition']} does: use "
+            f"{_fitting('condition', 'needs', _not)}"
+        )
+    if _states(config.guidance, "needs_dropped") and not config.condition.get("drop"):
+        yield (
+            f"{chosen['guidance']} leads a network away from itself without its condition, for which it must have been "
+            f"trained with condition.drop above 0, and {chosen['condition']} was not: use "
+            f"{_fitting('guidance', 'needs_dropped', _not)}"
+        )
     if config.trainer.precision in BROKEN_PRECISIONS:
         yield (
             "a 16-bit network rounds its output by up to half a gray level (1/255) and its weights' updates away: "

@@ -67,7 +67,7 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     with explained(overrides, "train"):
         ConfigStore.instance().store(name=SAVED, node=node)
     config = compose(overrides, SAVED)
-    keep_precision(config, base)
+    keep_settled(config, base)
     if warning:
         warn(warning)
     return config
@@ -89,10 +89,12 @@ def open_groups() -> list[str]:
     return [group for group in group_names() if open_to_evaluation(group)]
 
 
-def keep_precision(config: DictConfig, base: dict[str, Any]) -> None:
-    """Replace `trainer.precision=auto` by what it came to when the run began, whatever this machine would choose."""
+def keep_settled(config: DictConfig, base: dict[str, Any]) -> None:
+    """Replace what was left open by what it came to when the run began: the precision, and the number of classes."""
     if config.trainer.precision == "auto":
         config.trainer.precision = base["trainer"].get("precision", "auto")
+    if config.condition.get("classes", 0) is None:
+        config.condition.classes = base["condition"].get("classes")
 
 
 def without_interpolation(tree: Any) -> Any:

@@ -28,6 +28,7 @@ class Cifar10(Dataset):
 
     name = "cifar10"
     shape = (3, 32, 32)
+    classes = 10
     horizontal_flip = True
     fingerprint = "cifar10 50000+10000 3x32x32"
 

@@ -82,6 +82,7 @@ class Dataset(ABC):
     name: str
     shape: tuple[int, ...]
     event_ndim: ClassVar[int] = 3  # dimensions of an example
+    classes: ClassVar[int | None] = 0  # into which its examples are sorted; None: only the data tell
     kind: Kind = IMAGES
     horizontal_flip: bool = False
 
@@ -92,6 +93,11 @@ class Dataset(ABC):
     @abstractmethod
     def split(self, name: Split) -> Examples:
         """The examples of a split. `prepare` has been called, here or in another process."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are, 0 for none; where only the data tell, they are looked at."""
+        return self.classes or 0
 
     @property
     @abstractmethod

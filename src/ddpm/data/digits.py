@@ -43,6 +43,7 @@ class Digits(Dataset):
 
     name = "digits"
     shape = (1, 8, 8)
+    classes = 10
     fingerprint = "digits 1500+297 1x8x8"
 
     def prepare(self) -> None:

@@ -38,6 +38,8 @@ class Folder(Dataset):
         root: where caches and unpacked archives are kept.
     """
 
+    classes = None
+
     def __init__(
         self,
         size: int | Sequence[int],
@@ -84,6 +86,11 @@ class Folder(Dataset):
 
     def split(self, name: Split) -> Examples:
         return self._examples(name)
+
+    @property
+    def num_classes(self) -> int:
+        labels = [source.labels for source in self.sources.values() if source.labels is not None]
+        return 1 + max(int(each.max()) for each in labels) if labels else 0
 
     @property
     def fingerprint(self) -> str:

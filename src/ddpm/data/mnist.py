@@ -75,6 +75,7 @@ class Mnist(Dataset):
     """
 
     shape = (1, 32, 32)
+    classes = 10
 
     def __init__(self, name: str = "mnist", path: str | None = None, root: str = "data") -> None:
         if name not in FILES:

@@ -1,7 +1,7 @@
 """One DataModule for every dataset.
 
-Batches are what the dataset holds, uint8 [b, C, H, W] or float points [b, 2]: they are scaled (`pixels.to_unit`) and
-flipped (`pixels.flip`) on the training device.
+The values of a batch are what the dataset holds, uint8 [b, C, H, W] or float points [b, 2]: they are scaled
+(`pixels.to_unit`) and flipped (`pixels.flip`) on the training device.
 """
 
 import math
@@ -10,34 +10,46 @@ from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Shaped
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from ddpm.data.conditioning import Batch, Conditioning, Unconditional
 from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident
 from ddpm.data.dataset import Dataset as ImagesOrPoints
 from ddpm.data.order import Order, check_parts
 
 
-class InChunks(Dataset[tuple[int, Tensor]]):
+class Batches(Dataset[Batch]):
+    """Examples of a split with what the network is told of them, a batch at a time."""
+
+    def __init__(self, examples: Examples, conditioning: Conditioning) -> None:
+        self.examples, self.conditioning = examples, conditioning
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitems__(self, indices: list[int]) -> Batch:
+        return self.conditioning.batch(self.examples, indices)
+
+
+class InChunks(Dataset[tuple[int, Batch]]):
     """Consecutive examples by the chunk: item k is (k, examples k size to (k + 1) size).
 
     The last may be short, and those beyond it are empty.
     """
 
-    def __init__(self, examples: Examples, size: int) -> None:
-        self.examples = examples
-        self.size = size
+    def __init__(self, examples: Examples, size: int, conditioning: Conditioning) -> None:
+        self.examples, self.size, self.conditioning = examples, size, conditioning
 
     def __len__(self) -> int:
         return -(-len(self.examples) // self.size)
 
-    def __getitem__(self, k: int) -> tuple[int, Shaped[Tensor, "b *event"]]:
+    def __getitem__(self, k: int) -> tuple[int, Batch]:
         start, stop = k * self.size, min((k + 1) * self.size, len(self.examples))
         if start >= stop:
-            return k, self.examples.__getitems__([0])[:0]
-        return k, self.examples.__getitems__(list(range(start, stop)))
+            first = self.conditioning.batch(self.examples, [0])
+            return k, Batch(first.values[:0], None)
+        return k, self.conditioning.batch(self.examples, range(start, stop))
 
 
 class Loader:
@@ -77,6 +89,7 @@ class DataModule(LightningDataModule):
     where examples are decoded as they are needed; examples in memory use none. `chunk` is the size of a test chunk.
     `processes` is how many will share it: what cannot be shared out among them is refused at once.
     `resident` keeps decoded examples on the device; "auto" on a GPU, if a quarter of its free memory holds a split.
+    `conditioning` says what the network is told of each example, by default nothing.
     """
 
     def __init__(
@@ -90,6 +103,7 @@ class DataModule(LightningDataModule):
         chunk: int = 100,
         resident: bool | Literal["auto"] = False,
         processes: int = 1,
+        conditioning: Conditioning | None = None,
     ) -> None:
         super().__init__()
         if num_workers < 0:
@@ -100,27 +114,28 @@ class DataModule(LightningDataModule):
         self.dataset = dataset
         self.batch_size, self.seed, self.max_steps = batch_size, seed, max_steps
         self.accumulate, self.num_workers, self.chunk = accumulate, num_workers, chunk
-        self.resident = resident
+        self.resident, self.conditioning = resident, conditioning or Unconditional()
 
     def prepare_data(self) -> None:
         self.dataset.prepare()
 
     def setup(self, stage: str | None = None) -> None:
         """Open both splits. Raises DataError if the batches cannot be shared out as asked for."""
+        self.conditioning.check(self.dataset)
         self.train, self.test = (self._placed(self.dataset.split(split)) for split in SPLITS)
         self._order()
 
     def train_dataloader(self) -> Loader:
-        """uint8 [b, C, H, W], from the trainer's global step to `max_steps`."""
-        return self._loader(self.train, self.train, batch_sampler=self._order())
+        """Batches, uint8 [b, C, H, W], from the trainer's global step to `max_steps`."""
+        return self._loader(self.train, Batches(self.train, self.conditioning), batch_sampler=self._order())
 
     def val_dataloader(self) -> Loader:
-        """(k, uint8 [b, C, H, W]) for every world_size-th chunk k of the test split.
+        """(k, batch) for every world_size-th chunk k of the test split.
 
         All processes get as many, the last of them empty where there are too few: Lightning leaves out a validation
         without batches, and the other processes would wait for its end.
         """
-        (rank, world_size), chunks = self._place(), InChunks(self.test, self.chunk)
+        (rank, world_size), chunks = self._place(), InChunks(self.test, self.chunk, self.conditioning)
         each = math.ceil(len(chunks) / world_size)
         return self._loader(self.test, chunks, batch_size=None, sampler=range(rank, each * world_size, world_size))
 

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.decoder import Decoder, DiscretizedDecoder
 from ddpm.diffusion.gaussian import Gaussian
 from ddpm.diffusion.prediction import Prediction
@@ -24,8 +25,14 @@ class ReverseProcess(nn.Module):
     """p_theta(x_s | x_t) = N(mu_theta(x_t, t), Sigma_theta(x_t, t)) for any s < t; Eq. (1) for s = t - 1.
 
     `network(x_t, t)` counts time from 0, as pretrained weights do; nothing else does. With a learned variance it
-    returns twice the channels of x_t, the output first. Without a `decoder`, data are gray levels.
+    returns twice the channels of x_t, the output first. Without a `decoder`, data are gray levels. A network that is
+    told something of each example takes it as a third argument, which `given` fills in.
+
+    Attributes:
+        event_shape: of one example, where it is known: of what `ddpm.load` returns.
     """
+
+    event_shape: tuple[int, ...] | None = None
 
     def __init__(
         self,
@@ -38,6 +45,17 @@ class ReverseProcess(nn.Module):
         super().__init__()
         self.network, self.q, self.prediction, self.variance = network, q, prediction, variance
         self.decoder = decoder or DiscretizedDecoder()
+
+    def given(self, condition: Condition | None) -> "ReverseProcess":
+        """p_theta(x_s | x_t, condition) for a batch of examples of which this is known; they share the network.
+
+        Nothing that works on a process needs to know of its condition. With None it is the process itself.
+        """
+        return self if condition is None else self.over(Given(self.network, condition))
+
+    def over(self, network: nn.Module) -> "ReverseProcess":
+        """The same process over another network."""
+        return ReverseProcess(network, self.q, self.prediction, self.variance, self.decoder)
 
     def forward(self, x_t: Batch, t: Time, s: Time | None = None, *, clip: bool = False) -> Estimate:
         """Evaluate the network at (x_t, t) for a step to s, by default t - 1.
@@ -54,3 +72,15 @@ class ReverseProcess(nn.Module):
             x_0 = x_0.clamp(-1, 1)
         mean = self.prediction.mean(self.q, output, x_0, x_t, t, s)
         return Estimate(output, x_0, Gaussian(mean, self.variance.log_var(self.q, raw, x_t, t, s)))
+
+
+class Given(nn.Module):
+    """A network with its third argument, the condition, filled in."""
+
+    def __init__(self, network: nn.Module, condition: Condition) -> None:
+        super().__init__()
+        self.network, self.condition = network, condition
+
+    def forward(self, x_t: Batch, t: Time) -> Tensor:
+        out: Tensor = self.network(x_t, t, self.condition)
+        return out

@@ -9,7 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
+from ddpm.data.conditioning import Conditioning
 from ddpm.data.dataset import Examples
+from ddpm.data.pixels import unit
 from ddpm.diffusion import budget
 from ddpm.diffusion.likelihood import Bound, bound_terms, prior_term
 from ddpm.diffusion.reverse import ReverseProcess
@@ -18,8 +20,6 @@ from ddpm.metrics.statistics import InOrder
 from ddpm.progress import Bar
 
 BOUND, PILOT, ESTIMATE = 2, 3, 4  # what a chunk's generator is for
-
-Read = Callable[[Tensor], Tensor]  # what a dataset holds -> x_0
 
 
 class Measured(NamedTuple):
@@ -34,6 +34,7 @@ class BoundOverSplit:
 
     Args:
         evaluations: of the network per example, the pilot's included; None for all T terms.
+        conditioning: what the network is told of each example.
         precision: entered around every evaluation of the network.
     """
 
@@ -66,12 +67,13 @@ class BoundOverSplit:
         n: int,
         *,
         title: str,
-        read: Read,
+        conditioning: Conditioning,
         chunks: Chunks,
         evaluations: int | None,
         precision: Callable[[], AbstractContextManager[None]],
     ) -> None:
-        self.p, self.examples, self.n, self.title, self.read = p, examples, n, title, read
+        self.p, self.examples, self.n, self.title = p, examples, n, title
+        self.conditioning = conditioning
         self.chunks, self.evaluations, self.precision = chunks, evaluations, precision
 
     def measure(self, scale: float, num_dims: int) -> Measured:
@@ -86,9 +88,9 @@ class BoundOverSplit:
         T = self.p.q.T
 
         def terms(chunk: Chunk) -> Tensor:
-            x_0, draw = self._x_0(chunk), self.chunks.generator(BOUND, chunk.k)
+            (p, x_0), draw = self._given(chunk), self.chunks.generator(BOUND, chunk.k)
             with self.precision():
-                part = Bound.of(prior_term(self.p.q, x_0), bar.watch(bound_terms(self.p, x_0, draw)))
+                part = Bound.of(prior_term(p.q, x_0), bar.watch(bound_terms(p, x_0, draw)))
             return torch.cat([part.prior[:, None], part.terms, part.squared_error], 1)
 
         rows = self._rows("bound", mine, terms)
@@ -102,7 +104,7 @@ class BoundOverSplit:
 
         def explored(chunk: Chunk) -> Tensor:
             with self.precision():
-                visits = budget.explore(self.p, self._x_0(chunk), pilot, self.chunks.generator(PILOT, chunk.k))
+                visits = budget.explore(*self._given(chunk), pilot, self.chunks.generator(PILOT, chunk.k))
             bar.advance(pilot)
             single = torch.stack([visits.t.to(visits.nats), visits.nats, visits.squared_error], 2)
             return torch.cat([single, visits.covariates], 2).flatten(1)
@@ -112,11 +114,11 @@ class BoundOverSplit:
         design = budget.Design.of(visits, self.p.q.T)
 
         def estimated(chunk: Chunk) -> Tensor:
-            x_0, draw = self._x_0(chunk), self.chunks.generator(ESTIMATE, chunk.k)
+            (p, x_0), draw = self._given(chunk), self.chunks.generator(ESTIMATE, chunk.k)
             with self.precision():
-                found = budget.estimate(self.p, x_0, design, half, draw)
+                found = budget.estimate(p, x_0, design, half, draw)
             bar.advance(evaluations - pilot)
-            prior = prior_term(self.p.q, x_0)[:, None]
+            prior = prior_term(p.q, x_0)[:, None]
             return torch.cat([prior, found.distortion_nats.to(prior), found.rate_nats.to(prior)], 1)
 
         rows = self._rows("estimate", mine, estimated)
@@ -151,8 +153,11 @@ class BoundOverSplit:
             "prior": float(prior.mean() / scale),
         }
 
-    def _x_0(self, chunk: Chunk) -> Tensor:
-        return self.read(self.chunks.examples(self.examples, chunk))
+    def _given(self, chunk: Chunk) -> tuple[ReverseProcess, Tensor]:
+        """The process, told of the examples of a chunk what it was told in training, and the examples."""
+        told = self.conditioning.of(self.examples, self.chunks.whole(chunk))
+        given = self.p.given(told and told.to(self.chunks.rank.device))
+        return given, unit(self.chunks.examples(self.examples, chunk))
 
     def _rows(self, what: str, mine: list[Chunk], make: Callable[[Chunk], Tensor]) -> Tensor:
         """Rows of all examples, from all processes, in order."""

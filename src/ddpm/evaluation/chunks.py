@@ -43,10 +43,14 @@ class Chunks:
     def generator(self, what: int, k: int) -> torch.Generator:
         return generator(self.rank.device, self.seed, what, k)
 
+    def whole(self, chunk: Chunk) -> list[int]:
+        """The indices of a chunk, the last repeated up to a whole one."""
+        indices: list[int] = (chunk.indices[0] + torch.arange(self.size).clamp(max=len(chunk.indices) - 1)).tolist()
+        return indices
+
     def examples(self, examples: Examples, chunk: Chunk) -> Shaped[Tensor, "size *event"]:
         """The examples of a chunk on this process's device, the last repeated up to a whole chunk."""
-        whole = chunk.indices[0] + torch.arange(self.size).clamp(max=len(chunk.indices) - 1)
-        return examples.__getitems__(whole.tolist()).to(self.rank.device)
+        return examples.__getitems__(self.whole(chunk)).to(self.rank.device)
 
     def once(self, what: str, k: int, make: Callable[[], Tensor]) -> Tensor:
         """The rows of chunk k: what an earlier attempt made of it, or else `make()`, which is then kept."""

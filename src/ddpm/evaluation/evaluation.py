@@ -12,8 +12,9 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
+from ddpm.data.conditioning import Conditioning, OfSamples, Unconditional
 from ddpm.data.dataset import SPLITS, Dataset
-from ddpm.data.pixels import unit
+from ddpm.diffusion.guidance import Guidance, Unguided
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation import checks, forecast, references
@@ -41,6 +42,8 @@ class Evaluation:
 
     Args:
         metrics: of samples, all that there are, by name; `settings` says which of them are measured.
+        conditioning: what the network is told of each example, by default nothing.
+        guidance: of samples, by default none; the bound is that of the process itself.
 
     Raises:
         ValueError: what is asked for cannot be measured.
@@ -53,8 +56,12 @@ class Evaluation:
         extractor: FeatureExtractor,
         metrics: Mapping[str, SampleMetric],
         settings: EvaluationSettings,
+        conditioning: Conditioning | None = None,
+        guidance: Guidance | None = None,
     ) -> None:
         checks.check(images, extractor, metrics, settings)
+        self.conditioning, self.guidance = conditioning or Unconditional(), guidance or Unguided()
+        self.conditioning.check(images)
         self.images, self.sampler, self.extractor, self.settings = images, sampler, extractor, settings
         self.metrics = metrics
         self.of_samples = {name: metric for name, metric in metrics.items() if name in settings.metrics}
@@ -76,14 +83,18 @@ class Evaluation:
         kept = folder / folders.UNFINISHED / f"{protocol['fingerprint']}-{weights[:10]}" if folder else None
         chunks = Chunks(self.settings.chunk, self.settings.seed, rank, kept)
         precision = functools.partial(autocast, rank.device, self.settings.precision)
-        forecast.announce(self._work(p.q.T), p, self.images.shape, chunks, precision)
+        forecast.announce(self._work(p.q.T), p, self.images.shape, chunks, precision, self._told())
+        guided = self.guidance(p).to(rank.device)
         results = Results(
             {}, {}, protocol, {**about, "weights_sha256": weights}, of_samples=list(self.of_samples.values())
         )
         if self.of_samples:
-            self._measure_samples(Samples(p, self.sampler, self.images.shape, chunks, precision), results)
+            samples = Samples(guided, self.sampler, self.images.shape, chunks, precision, self._told())
+            self._measure_samples(samples, results)
         with precision():
-            shown = display_of(self.images).of_process(p, self.sampler, chunks.generator(SAMPLES, 0), self.images)
+            draw, told = chunks.generator(SAMPLES, 0), self._told()
+            display = display_of(self.images)
+            shown = display.of_process(guided, self.sampler, draw, self.images, lambda count: told(range(count)))
         results.pictures |= shown
         if self.images.kind.bound in self.settings.metrics:
             self._measure_bound(p, chunks, precision, results)
@@ -91,13 +102,19 @@ class Evaluation:
 
     def protocol(self, p: ReverseProcess) -> dict[str, Any]:
         """Everything that the numbers depend on but the weights."""
-        return protocol_of(p, self.images, self.sampler, self.extractor, self.metrics, self.settings)
+        made_by = (self.sampler, self.extractor, self.metrics, self.settings, self.conditioning, self.guidance)
+        return protocol_of(p, self.images, *made_by)
+
+    def _told(self) -> OfSamples:
+        """What samples are told: as the images against which they are held."""
+        examples = self.images.split(self.settings.reference_splits[0])
+        return OfSamples(self.conditioning, examples, self.settings.seed)
 
     def _work(self, T: int) -> list[forecast.Work]:
         """The parts of the evaluation, with the number of evaluations of the network that each takes."""
         settings, work = self.settings, []
         if self.of_samples:
-            steps, n = self.sampler.num_evaluations(T), settings.num_samples
+            steps, n = self.sampler.num_evaluations(T) * self.guidance.evaluations, settings.num_samples
             said = f"{n:,} samples x {steps} steps = {n * steps:,} evaluations of the network"
             work.append(forecast.Work(said, "samples", n, steps))
         if self.images.kind.bound in settings.metrics:
@@ -199,7 +216,7 @@ class Evaluation:
                 self.images.split(split),
                 settings.bound_count(self.images, split),
                 title=split,
-                read=unit,
+                conditioning=self.conditioning,
                 chunks=chunks,
                 evaluations=settings.evaluations,
                 precision=precision,

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.evaluation.chunks import Chunks
 from ddpm.messages import say
@@ -30,29 +31,37 @@ def announce(
     shape: Sequence[int],
     chunks: Chunks,
     precision: Callable[[], AbstractContextManager[None]],
+    told: Callable[[Sequence[int]], Condition | None] = lambda indices: None,
 ) -> None:
     """Say what will be done, and what it costs in evaluations of the network and in time.
 
     Args:
         shape: of one image.
         precision: entered around every evaluation of the network.
+        told: what p is told of the samples with these indices.
     """
     parts = [(part, chunk) for part in work for chunk in chunks.of(part.images)]
     costs = [len(chunk.indices) * part.evaluations for part, chunk in parts]
     done = sum(cost for cost, (part, chunk) in zip(costs, parts, strict=True) if chunks.has(part.kept_as, chunk.k))
     left = sum(costs) - done
-    time_left = duration(left * _seconds_per_evaluation(p, shape, chunks, precision))
+    time_left = duration(left * _seconds_per_evaluation(p, shape, chunks, precision, told))
     going_on = f"{done:,} of them are done already; " if done else ""
     say(*(part.sentence for part in work), f"{going_on}about {time_left} for {chunks.rank.processes}")
 
 
 def _seconds_per_evaluation(
-    p: ReverseProcess, shape: Sequence[int], chunks: Chunks, precision: Callable[[], AbstractContextManager[None]]
+    p: ReverseProcess,
+    shape: Sequence[int],
+    chunks: Chunks,
+    precision: Callable[[], AbstractContextManager[None]],
+    told: Callable[[Sequence[int]], Condition | None],
 ) -> float:
     """Time one evaluation of the network for one image; of two trials the first warms up."""
     device = chunks.rank.device
     n = chunks.size if device.type == "cuda" else min(chunks.size, TRIAL)
     x_t, t = torch.zeros(n, *shape, device=device), torch.full((n,), p.q.T, device=device)
+    condition = told(range(n))
+    p = p.given(condition and condition.to(device))
     for _ in range(2):
         begun = time.perf_counter()
         with torch.no_grad(), precision():

@@ -5,7 +5,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from torch import nn
+
+from ddpm.data.conditioning import Conditioning
 from ddpm.data.dataset import Dataset
+from ddpm.diffusion.guidance import Guidance
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.settings import EvaluationSettings
@@ -21,6 +25,8 @@ def protocol_of(
     extractor: FeatureExtractor,
     metrics: Mapping[str, SampleMetric],
     settings: EvaluationSettings,
+    conditioning: Conditioning,
+    guidance: Guidance,
 ) -> dict[str, Any]:
     """Everything that the numbers depend on but the weights, and its fingerprint.
 
@@ -50,14 +56,24 @@ def protocol_of(
         "chunk": settings.chunk,
         "seed": settings.seed,
     }
+    if conditioning.needs:  # what came before conditions keeps its fingerprint
+        order = f"of the {settings.reference_splits[0]} split's examples, in an order drawn from the seed"
+        protocol["condition"] = {"told": conditioning.needs, **vars(conditioning), "of_samples": order}
+    if guidance.evaluations > 1:
+        settings_of = {key: _digest(v) if isinstance(v, nn.Module) else v for key, v in vars(guidance).items()}
+        protocol["guidance"] = {"name": type(guidance).__name__.lower(), **settings_of}
     text = json.dumps(protocol, sort_keys=True, default=str)
     return {**protocol, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
 
 
 def digest_of_weights(p: ReverseProcess) -> str:
     """SHA-256 of the network's weights, with their names."""
+    return _digest(p.network)
+
+
+def _digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
-    for name, value in sorted(p.network.state_dict().items()):
+    for name, value in sorted(network.state_dict().items()):
         digest.update(name.encode())
         digest.update(value.cpu().numpy().tobytes())
     return digest.hexdigest()

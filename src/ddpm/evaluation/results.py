@@ -120,6 +120,11 @@ class Results:
             steps = f"{self.protocol['evaluations_per_sample']} of {self.protocol['timesteps']} steps"
             eta = f", eta {sampler['eta']}" if "eta" in sampler else ""
             notes.append(f"features: {features}{own}; sampler: {sampler['name']}{eta}, {steps}")
+            notes += [
+                f"{part} of samples: {self.protocol[part]}"
+                for part in ("condition", "guidance")
+                if part in self.protocol
+            ]
         notes += [
             note for name in ("bits_per_dim", "bound_nats") if name in self.metrics for note in self._of_bound(name)
         ]

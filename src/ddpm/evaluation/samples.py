@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ddpm.data.pixels import to_uint8
+from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.chunks import Chunk, Chunks
@@ -22,6 +23,7 @@ class Samples:
     Args:
         shape: of one image.
         precision: entered around every evaluation of the network.
+        told: what p is told of the samples with these indices.
     """
 
     def __init__(
@@ -31,16 +33,20 @@ class Samples:
         shape: Sequence[int],
         chunks: Chunks,
         precision: Callable[[], AbstractContextManager[None]],
+        told: Callable[[Sequence[int]], Condition | None] = lambda indices: None,
     ) -> None:
         self.p, self.sampler, self.shape, self.chunks, self.precision = p, sampler, shape, chunks, precision
+        self.told = told
 
     def of(self, chunk: Chunk) -> UInt8[Tensor, "n c h w"]:
         """The samples of one chunk, drawn or as an earlier attempt has kept them."""
 
         def draw() -> Tensor:
             generator = self.chunks.generator(SAMPLES, chunk.k)
+            first = int(chunk.indices[0])
+            p = self._given(range(first, first + self.chunks.size))
             with self.precision():
-                *_, last = self.sampler(self.p, self._x_T(self.chunks.size, generator), generator)
+                *_, last = self.sampler(p, self._x_T(self.chunks.size, generator), generator)
             return to_uint8(last.x_t)[: len(chunk.indices)]
 
         return self.chunks.once("samples", chunk.k, draw)
@@ -54,9 +60,13 @@ class Samples:
         generator = self.chunks.generator(SAMPLES, 0)
         x_T = self._x_T(CHAINS, generator)
         with self.precision():
-            states = [x_T, *(state.x_t for state in self.sampler(self.p, x_T, generator))]
+            states = [x_T, *(state.x_t for state in self.sampler(self._given(range(CHAINS)), x_T, generator))]
         shown = [round((1 - (1 - i / (STATES - 1)) ** 2) * (len(states) - 1)) for i in range(STATES)]
         return [to_uint8(states[k]).cpu() for k in dict.fromkeys(shown)]
+
+    def _given(self, indices: Sequence[int]) -> ReverseProcess:
+        told = self.told(indices)
+        return self.p.given(told and told.to(self.chunks.rank.device))
 
     def _x_T(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.randn((n, *self.shape), generator=generator, device=self.chunks.rank.device)

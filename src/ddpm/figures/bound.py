@@ -26,7 +26,7 @@ class Losses:
 def losses(context: FigureContext, count: int) -> Losses:
     """Of the first real examples, one draw of x_t for each and each t."""
     x_0 = context.real(count)
-    p, draw, terms, simple = context.p, context.draw(BOUND), [], []
+    p, draw, terms, simple = context.given_real(count), context.draw(BOUND), [], []
     with Bar("bound", context.T) as bar:
         for now in bar.watch(range(context.T, 0, -1)):
             t, noise = context.at(now, len(x_0)), context.noise(len(x_0), draw)

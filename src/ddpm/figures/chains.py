@@ -1,26 +1,31 @@
 """Walks of the reverse process, and of the forward process, in pictures."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ddpm.diffusion.guidance import ClassifierFree
 from ddpm.diffusion.process import expand
 from ddpm.figures import drawing
-from ddpm.figures.context import FORWARD, LATENT, NOISED, FigureContext, Products, figure
+from ddpm.figures.context import FORWARD, GUIDED, LATENT, NOISED, FigureContext, Products, figure
 
 EVEN = [1 - i / 12 for i in range(13)]
 TOWARDS_DATA = [fraction**2 for fraction in EVEN]  # x_t changes most near t = 0
 LARGEST_GRID = 400
+Labels = int | list[int] | str | None  # a class, several, "all", or the data's own
 
 
 def _spread(context: FigureContext, fractions: Sequence[float]) -> Sequence[float]:
     return [f for f in context.display.fractions(fractions) if f > 0]
 
 
-def _check_sort(context: FigureContext, *, count: int, sort: bool) -> None:
+def _check_samples(context: FigureContext, *, count: int, sort: bool, label: Labels) -> None:
+    if label is not None:
+        context.conditioning.wanted(_classes(context, label))
     if not sort:
         return
     if not context.images.kind.has_features or not context.features().has_logits:
@@ -28,16 +33,37 @@ def _check_sort(context: FigureContext, *, count: int, sort: bool) -> None:
     context.features()(torch.zeros(1, *context.images.shape, dtype=torch.uint8))
 
 
-@figure(points=True, check=_check_sort)
-def samples(context: FigureContext, *, count: int, sort: bool) -> Products:
-    """Samples in a grid, and as an array; sorted by the class that the extractor's classifier gives them."""
-    count = context.shown(count)
-    made, order = context.samples(count), ""
+def _classes(context: FigureContext, label: int | Sequence[int] | str) -> list[int]:
+    """The classes that are meant: one, several, or all."""
+    if isinstance(label, str):
+        return list(range(max(1, context.conditioning.classes)))
+    return [label] if isinstance(label, int) else list(label)
+
+
+@figure(points=True, check=_check_samples)
+def samples(context: FigureContext, *, count: int, sort: bool, label: Labels) -> Products:
+    """Samples in a grid, and as an array; of wanted classes, or sorted by the class that a classifier gives them.
+
+    Several classes have a row each.
+    """
+    count, order = context.shown(count), ""
+    if label is None:
+        made = context.samples(count)
+    else:
+        classes = _classes(context, label)
+        columns = count if len(classes) == 1 else max(1, count // len(classes))
+        made = context.samples(columns * len(classes), [each for each in classes for _ in range(columns)])
+        count, order = len(made), f" of class {classes[0]}" if len(classes) == 1 else ", a row for each class"
+        if len(classes) > 1 and not sort and made.ndim == 4:
+            picture = drawing.labelled(
+                made, columns, caption=context.caption(f"{count:,} samples{order}"), beside=[*map(str, classes)]
+            )
+            return picture, made
     if sort:
         logits = context.features().to(context.device)(made.to(context.device)).logits
         assert logits is not None
-        confidence, label = logits.softmax(1).max(1)
-        made, order = made[(label - confidence).argsort().cpu()], ", sorted by the classifier"
+        confidence, seen = logits.softmax(1).max(1)
+        made, order = made[(seen - confidence).argsort().cpu()], f"{order}, sorted by the classifier"
     most = context.display.shown(LARGEST_GRID, count)
     first = f"{most} of {count:,} samples" if most < count else f"{count:,} samples"
     return context.display.samples(made[:most], context.caption(first + order)), made
@@ -105,7 +131,8 @@ def shared_latents(context: FigureContext, *, count: int, t: list[int] | None) -
     rows = []
     for now, x_t in latents(context, times).items():
         shared = x_t.expand(count, *x_t.shape[1:])
-        x_0 = context.decode(f"shared_latents, t = {now}", shared, context.draw(LATENT, now), now)
+        told = context.told([0] * count)
+        x_0 = context.decode(f"shared_latents, t = {now}", shared, context.draw(LATENT, now), told, now)
         rows.append(torch.cat([x_t, x_0]))
     labels = [f"t = {now}" for now in times]
     caption = context.caption("Samples of p(x_0 | x_t) that share the x_t at their left, which are of one chain")
@@ -120,12 +147,12 @@ def denoise(context: FigureContext, *, count: int, t: list[int] | None) -> Produ
     times = sorted(context.times(t, [0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 1.0]))
     x_0 = context.real(count)
     count = len(x_0)
-    noise = context.noise(count, context.draw(NOISED))
+    p, noise = context.given_real(count), context.noise(count, context.draw(NOISED))
     columns = [torch.stack([x_0, x_0], 1)]
     for now in times:
         at = context.at(now, count)
         x_t = context.p.q.diffuse(x_0, at, noise)
-        columns.append(torch.stack([x_t, context.p(x_t, at, clip=True).x_0], 1))
+        columns.append(torch.stack([x_t, p(x_t, at, clip=True).x_0], 1))
     rows = torch.stack(columns, 2).flatten(0, 2)  # image, then x_t or estimate, then t
     what = f"Real {context.split} images with noise, x_t, and the estimate of x_0 from it by one evaluation, by t"
     return (
@@ -136,5 +163,33 @@ def denoise(context: FigureContext, *, count: int, t: list[int] | None) -> Produ
             above=["0", *map(str, times)],
             beside=["$x_t$", r"$\hat{x}_0$"] * count,
             corner="t",
+        ),
+    )
+
+
+def _check_guidance(context: FigureContext, *, labels: list[int] | None, scales: list[float]) -> None:
+    context.conditioning.wanted(labels or [0])
+    if not context.conditioning.drop:
+        raise ValueError("figures=[guidance]: this network was never trained without its condition (condition.drop=0)")
+
+
+@figure(check=_check_guidance)
+def guidance(context: FigureContext, *, labels: list[int] | None, scales: list[float]) -> Products:
+    """A sample of each class, guided ever more from left to right; the noise is the same along a row."""
+    classes = labels or _classes(context, "all")
+    columns = []
+    for scale in scales:
+        draw, guided = context.draw(GUIDED), replace(context, guidance=ClassifierFree(scale))
+        told = context.conditioning.wanted(classes)
+        x_0 = guided.decode(f"guidance {scale:g}", context.noise(len(classes), draw), draw, told)
+        columns.append(context.show(x_0))
+    return (
+        drawing.labelled(
+            torch.stack(columns, 1).flatten(0, 1),
+            len(scales),
+            caption=context.caption("Samples of each class, by the weight w of classifier-free guidance"),
+            above=[f"{scale:g}" for scale in scales],
+            beside=[*map(str, classes)],
+            corner="w",
         ),
     )

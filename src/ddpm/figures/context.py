@@ -8,8 +8,11 @@ import torch
 from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from ddpm.data.conditioning import Conditioning, OfSamples
 from ddpm.data.dataset import Dataset, Examples, Split
 from ddpm.data.pixels import unit
+from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.guidance import Guidance
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler, State
 from ddpm.figures import drawing
@@ -18,7 +21,7 @@ from ddpm.metrics.features import FeatureExtractor
 from ddpm.progress import Bar
 from ddpm.randomness import generator
 
-CHAIN, FORWARD, LATENT, ENCODE, DECODE, BOUND, NOISED = range(1, 8)  # what a generator is for
+CHAIN, FORWARD, LATENT, ENCODE, DECODE, BOUND, NOISED, GUIDED = range(1, 9)  # what a generator is for
 
 Event = Float[Tensor, "n *event"]
 Products: TypeAlias = tuple[drawing.Product, ...]
@@ -30,6 +33,8 @@ class FigureContext:
     """A reverse process, the data that it learned, and the way to sample from it.
 
     Attributes:
+        conditioning: what p is told of each example.
+        guidance: of all that is sampled.
         split: where real examples come from.
         features: made on demand, since few figures need them.
         points: how many are shown of data that are points in the plane, in the place of each figure's count.
@@ -39,7 +44,9 @@ class FigureContext:
 
     p: ReverseProcess
     images: Dataset
+    conditioning: Conditioning
     sampler: Sampler
+    guidance: Guidance
     features: Callable[[], FeatureExtractor]
     split: Split
     points: int
@@ -77,6 +84,22 @@ class FigureContext:
         examples = self.images.split(self.split)
         return self.read(examples, range(min(count, len(examples))))
 
+    def given_real(self, count: int) -> ReverseProcess:
+        """The process, told what the first real examples are."""
+        examples = self.images.split(self.split)
+        told = self.conditioning.of(examples, range(min(count, len(examples))))
+        return self.p.given(told and told.to(self.device))
+
+    def guided(self, told: Condition | None) -> ReverseProcess:
+        """The process that is sampled from, told this."""
+        return self.guidance(self.p).to(self.device).given(told and told.to(self.device))
+
+    def told(self, indices: Sequence[int]) -> Condition | None:
+        """What samples are told: what is told of real examples, in an order drawn from the seed."""
+        if self.conditioning.needs is None:
+            return None
+        return OfSamples(self.conditioning, self.images.split(self.split), self.seed)(indices)
+
     def read(self, examples: Examples, indices: Sequence[int]) -> Event:
         return unit(examples.__getitems__(list(indices)).to(self.device))
 
@@ -90,25 +113,45 @@ class FigureContext:
         return sorted({min(there, key=lambda t, near=near: abs(t - near)) for near in wanted}, reverse=True)  # type: ignore[misc]
 
     def walk(
-        self, title: str, x_t: Event, draw: torch.Generator, start: int | None = None, *, repeat_noise: bool = False
+        self,
+        title: str,
+        x_t: Event,
+        draw: torch.Generator,
+        told: Condition | None,
+        start: int | None = None,
+        *,
+        repeat_noise: bool = False,
     ) -> Iterator[State]:
         """The sampler's states below x_t, while a bar moves."""
         with Bar(title, len(self.sampler.steps_from(self.T, start))) as bar:
-            yield from bar.watch(self.sampler(self.p, x_t, draw, start=start, repeat_noise=repeat_noise))
+            yield from bar.watch(self.sampler(self.guided(told), x_t, draw, start=start, repeat_noise=repeat_noise))
 
     def decode(
-        self, title: str, x_t: Event, draw: torch.Generator, start: int | None = None, *, repeat_noise: bool = False
+        self,
+        title: str,
+        x_t: Event,
+        draw: torch.Generator,
+        told: Condition | None,
+        start: int | None = None,
+        *,
+        repeat_noise: bool = False,
     ) -> Event:
         """x_0 at the end of the walk."""
-        *_, last = self.walk(title, x_t, draw, start, repeat_noise=repeat_noise)
+        *_, last = self.walk(title, x_t, draw, told, start, repeat_noise=repeat_noise)
         return last.x_t
 
-    def samples(self, count: int) -> Shaped[Tensor, "n *event"]:
-        """Samples as the data is: bytes of images, or points. Chunk k has a generator of its own."""
+    def samples(self, count: int, labels: Sequence[int] | None = None) -> Shaped[Tensor, "n *event"]:
+        """Samples as the data is: bytes of images, or points. Chunk k has a generator of its own.
+
+        Args:
+            labels: a class for each, in the place of the data's own.
+        """
         made = []
         for k in range(-(-count // self.chunk)):
             draw, size = self.draw(CHAIN, k), min(self.chunk, count - k * self.chunk)
-            made.append(self.show(self.decode("samples", self.noise(size, draw), draw)))
+            mine = range(k * self.chunk, k * self.chunk + size)
+            told = self.told(mine) if labels is None else self.conditioning.wanted([labels[i] for i in mine])
+            made.append(self.show(self.decode("samples", self.noise(size, draw), draw, told)))
         return torch.cat(made)
 
     def chain(self, title: str, count: int) -> Iterator[tuple[int, State]]:
@@ -116,7 +159,7 @@ class FigureContext:
         draw = self.draw(CHAIN, 0)
         x_T = self.noise(count, draw)
         yield 0, State(self.T, x_T, x_T)
-        yield from zip(self.sampler.steps(self.T), self.walk(title, x_T, draw), strict=True)
+        yield from zip(self.sampler.steps(self.T), self.walk(title, x_T, draw, self.told(range(count))), strict=True)
 
     def show(self, x: Event) -> Shaped[Tensor, "n *event"]:
         """Samples as the data is, on the CPU."""

@@ -15,6 +15,7 @@ from ddpm.data.pixels import to_uint8
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.figures import drawing, process
+from ddpm.figures.process import Told
 
 GRID_SIDE = 8
 CHAINS, STATES = 6, 13  # of the grid's samples, and estimates of each
@@ -51,13 +52,18 @@ class Display(ABC):
 
     @abstractmethod
     def during_training(
-        self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset
+        self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset, told: Told
     ) -> Mapping[str, Image]:
-        """The pictures of a step of training, by name; `between` is called after every step of the sampler."""
+        """The pictures of a step of training, by name.
+
+        Args:
+            between: called after every step of the sampler.
+            told: what p is told of so many samples.
+        """
 
     @abstractmethod
     def of_process(
-        self, p: ReverseProcess, sampler: Sampler, draw: torch.Generator, data: Dataset
+        self, p: ReverseProcess, sampler: Sampler, draw: torch.Generator, data: Dataset, told: Told
     ) -> Mapping[str, Image]:
         """What an evaluation shows beside samples, by name."""
 
@@ -83,9 +89,10 @@ class ImageDisplay(Display):
         return drawing.labelled(x, columns(len(x)), caption=title, width=FILM)
 
     def during_training(
-        self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset
+        self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset, told: Told
     ) -> Mapping[str, Image]:
         """`samples` in rows, and `progressive`: x_0 estimates along the chains of the first few (Figure 6)."""
+        p = p.given(told(GRID_SIDE**2))
         x_T = torch.randn((GRID_SIDE**2, *data.shape), generator=noise, device=noise.device)
         last = sampler.num_evaluations(p.q.T) - 1
         shown = {round(i * last / (STATES - 1)) for i in range(STATES)}
@@ -97,7 +104,7 @@ class ImageDisplay(Display):
         return {"samples": drawing.grid(to_uint8(state.x_t).cpu(), GRID_SIDE), "progressive": drawing.strip(estimates)}
 
     def of_process(
-        self, p: ReverseProcess, sampler: Sampler, draw: torch.Generator, data: Dataset
+        self, p: ReverseProcess, sampler: Sampler, draw: torch.Generator, data: Dataset, told: Told
     ) -> Mapping[str, Image]:
         return {}
 
@@ -122,14 +129,14 @@ class PointDisplay(Display):
         return drawing.drawn(drawing.scatters([x], [title], ""), round(FILM / drawing.COLUMN))
 
     def during_training(
-        self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset
+        self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset, told: Told
     ) -> Mapping[str, Image]:
-        return {"samples": process.picture(p, sampler, noise, between, examples=data.split("train"))}
+        return {"samples": process.picture(p, sampler, noise, between, examples=data.split("train"), told=told)}
 
     def of_process(
-        self, p: ReverseProcess, sampler: Sampler, draw: torch.Generator, data: Dataset
+        self, p: ReverseProcess, sampler: Sampler, draw: torch.Generator, data: Dataset, told: Told
     ) -> Mapping[str, Image]:
-        return {"process": process.picture(p, sampler, draw, examples=data.split("train"))}
+        return {"process": process.picture(p, sampler, draw, examples=data.split("train"), told=told)}
 
 
 _DISPLAYS: dict[str, Display] = {IMAGES.name: ImageDisplay(), POINTS.name: PointDisplay()}

@@ -59,11 +59,18 @@ def mixtures(context: FigureContext, pair: Float[Tensor, "2 c h w"], t: int, lam
     x_t = context.p.q.diffuse(pair, context.at(t, 2), context.noise(2, context.draw(ENCODE, t)))
     weight = torch.linspace(0, 1, lambdas, device=context.device).reshape(-1, 1, 1, 1)
     mixed = (1 - weight) * x_t[:1] + weight * x_t[1:]
-    return context.decode(f"interpolation, t = {t}", mixed, context.draw(DECODE, t), t, repeat_noise=True)
+    told = context.told([0] * lambdas)
+    nothing = told and told.dropped()  # a mixture is of neither class
+    return context.decode(f"interpolation, t = {t}", mixed, context.draw(DECODE, t), nothing, t, repeat_noise=True)
 
 
 def _check(context: FigureContext, *, images: list[int | str], t: list[int] | None, lambdas: int) -> None:
     ends(context, images)
+    if context.conditioning.needs and not context.conditioning.drop:
+        raise ValueError(
+            "figures=[interpolation] mixes two images and tells the network nothing of the mixture, and this one was "
+            "never trained without: it has condition.drop=0"
+        )
 
 
 @figure(data=True, check=_check)

@@ -6,9 +6,12 @@ import torch
 from PIL.Image import Image
 
 from ddpm.data.dataset import Examples
+from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.figures import drawing
+
+Told = Callable[[int], Condition | None]  # what is told of so many samples, on the device of the model
 
 POINTS = 2000
 FRACTIONS = (0.0, 0.02, 0.1, 0.3, 1.0)  # of T: most happens near the data
@@ -23,8 +26,13 @@ def picture(
     between: Callable[[], None] = lambda: None,
     *,
     examples: Examples,
+    told: Told,
 ) -> Image:
-    """Points under q, points under p, and the drift mu_theta(x_t, t) - x_t, at the same few t."""
+    """Points under q, points under p, and the drift mu_theta(x_t, t) - x_t, at the same few t.
+
+    Args:
+        told: what p is told of so many points.
+    """
     visited = [*sampler.steps(p.q.T), 0]
     times = sorted({min(visited, key=lambda t, f=fraction: abs(t - f * p.q.T)) for fraction in FRACTIONS})  # type: ignore[misc]
     x_0 = examples.__getitems__(list(range(min(POINTS, len(examples))))).to(draw.device)
@@ -37,10 +45,11 @@ def picture(
     ]
     x_T = torch.randn(x_0.shape, generator=draw, device=draw.device)
     states = {p.q.T: x_T}
-    for state in sampler(p, x_T, draw):
+    for state in sampler(p.given(told(len(x_T))), x_T, draw):
         states[state.t] = state.x_t
         between()
     axis = torch.linspace(-REACH, REACH, SIDE, device=draw.device)
     where = torch.cartesian_prod(axis, axis)
-    drift = [p(where, at(max(t, 1), len(where))).step.mean - where for t in times]
+    on_grid = p.given(told(len(where)))
+    drift = [on_grid(where, at(max(t, 1), len(where))).step.mean - where for t in times]
     return drawing.plane(times, there, [states[t] for t in times], where, drift)

@@ -7,7 +7,7 @@ the resolution.
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import final
+from typing import Protocol, final, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -21,20 +21,30 @@ FeatureMap = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
 Norm = Callable[[int], nn.GroupNorm]  # makes the norm of a number of channels
 
+
+@runtime_checkable
+class Told(Protocol):
+    """What a network may be told of the examples of a batch."""
+
+    @property
+    def labels(self) -> Int[Tensor, " b"] | None:
+        """A class of each in 0..K-1, or a negative number where it is not told."""
+
+
 # Gain of the last layer of each residual branch and of the network: at first each branch adds (nearly) nothing.
 NEAR_ZERO = 1e-5
 
 
 @final
 class UNet(Network):
-    """network(x, t) with t counted from 0, for images [b, in_channels, height, width].
+    """network(x, t) with t counted from 0, for images [b, in_channels, height, width]; or network(x, t, told).
 
     Level i has channels * channel_mult[i] channels and `num_res_blocks` blocks on the way down, one more on the way up.
     Attention follows every block of the levels whose feature height is in `attention_resolutions` (the height decides
     for images that are not square, too), and stands once in the middle.
 
     The defaults of the arguments after `groups` are the paper's. Other values are those of Nichol & Dhariwal 2021 and
-    of other networks whose weights can be read; none changes a key of the state_dict.
+    of other networks whose weights can be read; none but `num_classes` changes a key of the state_dict.
 
     Args:
         image_size: height and width.
@@ -45,12 +55,15 @@ class UNet(Network):
         symmetric_padding: the downsampling pads on all sides, instead of right and below only.
         frequency_shift: the frequencies of the time embedding end at 10000^-1 for 1, one step before it for 0.
         time_scale: factor by which t is multiplied; 1000 / T for Nichol & Dhariwal 2021.
+        num_classes: each has an embedding that is added to the time's; an example whose class is not told gets none,
+            so that the same weights are an unconditional network, too.
 
     Raises:
         ValueError: sizes that do not fit each other; the message names one that does.
     """
 
     event_ndim = 3  # of the examples that it takes: channels, height, width
+    takes = ("labels",)  # what it can be told
 
     def __init__(
         self,
@@ -70,6 +83,7 @@ class UNet(Network):
         symmetric_padding: bool = False,
         frequency_shift: int = 1,
         time_scale: float = 1.0,
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         height, width = image_size
@@ -89,6 +103,8 @@ class UNet(Network):
         self.channels = channels
         self.frequency_shift, self.time_scale = frequency_shift, time_scale
         self.temb = TimeEmbedding(channels, 4 * channels)
+        self.num_classes = num_classes
+        self.label_emb = nn.Embedding(num_classes, 4 * channels) if num_classes else None
         self.conv_in = conv(in_channels, channels, 3)
         widths = [channels * mult for mult in channel_mult]
         lowest = len(widths) - 1
@@ -114,9 +130,16 @@ class UNet(Network):
         self.norm_out = norm(h)
         self.conv_out = conv(h, out_channels, 3, gain=NEAR_ZERO)
 
-    def forward(self, x: FeatureMap, t: Int[Tensor, " b"]) -> Float[Tensor, "b out h w"]:
-        embedding = time_embedding(t, self.channels, self.frequency_shift, self.time_scale)
-        temb = F.silu(self.temb(embedding))  # every block would begin with this silu
+    def forward(self, x: FeatureMap, t: Int[Tensor, " b"], told: Told | None = None) -> Float[Tensor, "b out h w"]:
+        embedding = self.temb(time_embedding(t, self.channels, self.frequency_shift, self.time_scale))
+        if self.label_emb is not None:
+            if told is None or told.labels is None:
+                raise TypeError(
+                    "a network with classes is called with the labels of its examples, if only dropped ones"
+                )
+            known = (told.labels >= 0)[:, None]
+            embedding = embedding + torch.where(known, self.label_emb(told.labels.clamp(min=0)), 0)
+        temb = F.silu(embedding)  # every block would begin with this silu
         h = self.conv_in(x)
         skips = [h]
         for down in self.down:

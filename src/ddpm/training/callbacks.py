@@ -9,12 +9,16 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
 from PIL.Image import Image
-from torch import Tensor
 
+from ddpm.data.conditioning import Batch
+from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
+from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.guidance import Guidance, Unguided
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.figures import drawing
+from ddpm.figures.process import Told
 from ddpm.loggers.loggers import log_picture
 from ddpm.messages import warn
 from ddpm.progress import Bar
@@ -82,7 +86,7 @@ class Throughput(Callback):
         self._then = now
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Tensor, batch_idx: int
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
     ) -> None:
         assert isinstance(module, DiffusionModule)
         assert self._then is not None
@@ -106,7 +110,7 @@ class Throughput(Callback):
             warn(f"{share:.0%} of the training time is waiting for data: {data.advice}")
 
 
-Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None]], Mapping[str, Image]]
+Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None], Dataset, Told], Mapping[str, Image]]
 
 
 class Pictures(Callback):
@@ -115,8 +119,9 @@ class Pictures(Callback):
     They go to FOLDER/NAME/step_*.png and to the loggers.
 
     Args:
-        draw: makes the pictures, by name, in the run's precision, and calls its last argument after every step of the
-            sampler.
+        data: what samples are samples of, and what the network is told of them.
+        draw: makes the pictures, by name, in the run's precision: `Display.during_training`.
+        guidance: of the samples, by default none.
         between: called after every step of the sampler; it may end the run by raising.
     """
 
@@ -124,14 +129,16 @@ class Pictures(Callback):
         self,
         folder: Path,
         sampler: Sampler,
+        data: DataModule,
         draw: Draw,
         *,
         every: int,
         seed: int,
+        guidance: Guidance | None = None,
         between: Callable[[L.Trainer], None] = lambda _: None,
     ) -> None:
         self.folder, self.sampler, self.make, self.every, self.seed = folder, sampler, draw, every, seed
-        self.between = between
+        self.data, self.guidance, self.between = data, guidance or Unguided(), between
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         if not trainer.fit_loop._should_accumulate():
@@ -143,8 +150,14 @@ class Pictures(Callback):
         if step % self.every and step != trainer.max_steps:
             return
         noise = generator(module.device, self.seed)
+
+        def told(count: int) -> Condition | None:
+            condition = self.data.conditioning.shown(self.data.dataset, count)
+            return condition and condition.to(module.device)
+
+        guided = self.guidance(module.p_ema).to(module.device)
         with trainer.precision_plugin.val_step_context():
-            pictures = self.make(module.p_ema, self.sampler, noise, lambda: self.between(trainer))
+            pictures = self.make(guided, self.sampler, noise, lambda: self.between(trainer), self.data.dataset, told)
         if trainer.is_global_zero:
             for name, picture in pictures.items():
                 drawing.save(picture, self.folder / name / f"step_{step:07d}.png")

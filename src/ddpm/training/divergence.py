@@ -20,23 +20,22 @@ class Step(NamedTuple):
 
     number: int
     gradient_norm: Tensor  # a scalar
-    batch: Tensor  # the examples as the dataset has them, [b, ...]
-    t: Tensor  # [b]
-    loss: Tensor  # of each example, [b]
+    parts: dict[str, Tensor]  # of each example: the `batch` as the dataset has it, `t`, `loss`, and what was told of it
 
 
 def raise_diverged(step: Step, folder: Path) -> NoReturn:
-    """Write the batch, t, losses and gradient's norm into the run folder (on rank 0), and end the run.
+    """Write the batch, its condition, t, losses and gradient's norm into the run folder (on rank 0), and end the run.
 
     Raises:
         DivergedError: always.
     """
     file = folder / f"diverged_step_{step.number:07d}.safetensors"
     if is_rank_zero():
-        tensors = {"batch": step.batch, "t": step.t, "loss": step.loss, "gradient_norm": step.gradient_norm.reshape(1)}
+        tensors = {**step.parts, "gradient_norm": step.gradient_norm.reshape(1)}
         save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
-    worst = step.t[~step.loss.isfinite()]
-    shown = (worst if len(worst) else step.t[step.loss.argsort(descending=True)]).tolist()
+    t, loss = step.parts["t"], step.parts["loss"]
+    worst = t[~loss.isfinite()]
+    shown = (worst if len(worst) else t[loss.argsort(descending=True)]).tolist()
     which = "the loss is not finite" if len(worst) else "the losses are finite, the largest"
     dots = ", ..." if len(shown) > FEW else ""
     raise DivergedError(

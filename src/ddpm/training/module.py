@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from ddpm.data.conditioning import Batch
 from ddpm.data.module import DataModule
 from ddpm.data.order import part_of
 from ddpm.data.pixels import flip, unit
@@ -30,13 +32,11 @@ VALIDATION_TIMESTEPS = 16
 
 
 class Taken(NamedTuple):
-    """An optimizer step as this process has seen it: a tensor for each of its micro-batches."""
+    """An optimizer step as this process has seen it: of each part of `Step.parts`, a tensor for every micro-batch."""
 
     number: int
     gradient_norm: Tensor
-    batches: Sequence[Tensor]
-    ts: Sequence[Tensor]
-    losses: Sequence[Tensor]
+    parts: dict[str, list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ class OptimizerSettings:
 class DiffusionModule(L.LightningModule):
     """Trains `p.network` and keeps `p_ema`, the same process with exponentially averaged weights.
 
-    Every random draw of a step is a function of (seed, step): t and noise are drawn for the global batch and cut by
-    micro-batch and rank, so that the numbers of micro-batches and ranks change nothing but dropout and the order of
-    float additions.
+    Every random draw of a step is a function of (seed, step): t, noise, and whose condition is dropped are drawn for
+    the global batch and cut by micro-batch and rank, so that the numbers of micro-batches and ranks change nothing but
+    dropout and the order of float additions.
 
     Args:
         batch_size: of the global batch, of which a training step sees the part that is `data.order.part_of`'s.
@@ -83,22 +83,22 @@ class DiffusionModule(L.LightningModule):
         batch_size: int,
         seed: int,
         horizontal_flip: bool,
+        drop: float = 0.0,
         log_every: int,
         config: dict[str, Any],
     ) -> None:
         super().__init__()
         self.p, self.objective, self.timesteps = p, objective, timesteps
-        ema_network = copy.deepcopy(p.network).requires_grad_(False).eval()
-        self.p_ema = ReverseProcess(ema_network, p.q, p.prediction, p.variance, p.decoder)
+        self.p_ema = p.over(copy.deepcopy(p.network).requires_grad_(False).eval())
         self._average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
         # Lists: a walk through all modules takes a small network a good part of its step.
         self._weights, self._averages = list(p.parameters()), list(self.p_ema.parameters())
         self.optimizer_settings, self.batch_size = optimizer, batch_size
-        self.seed, self.horizontal_flip = seed, horizontal_flip
+        self.seed, self.horizontal_flip, self.drop = seed, horizontal_flip, drop
         self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
         self.batch_ended = 0.0  # when the callbacks were done with the last one
-        self._seen: list[tuple[Tensor, Tensor, Tensor]] = []  # (batch, t, loss) of this step's micro-batches
+        self._seen: list[dict[str, Tensor]] = []  # of this step's micro-batches: as in `Step.parts`
         self._unchecked: Taken | None = None
         self._validation: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
 
@@ -121,7 +121,8 @@ class DiffusionModule(L.LightningModule):
                 if moment.shape == weights.shape:
                     moments[name] = torch.empty_like(weights).copy_(moment)
 
-    def training_step(self, batch: Tensor, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        values, condition = batch
         micro, whole = batch_idx % self.trainer.accumulate_grad_batches, self.batch_size
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
         part = micro * self.trainer.world_size + self.global_rank
@@ -129,25 +130,28 @@ class DiffusionModule(L.LightningModule):
 
         draw = generator(self.device, self.seed, self.global_step)
         t, weight = self.timesteps.sample(whole, draw)
-        noise = torch.randn((whole, *batch.shape[1:]), generator=draw, device=self.device)
-        x_0 = unit(batch)
+        noise = torch.randn((whole, *values.shape[1:]), generator=draw, device=self.device)
+        x_0 = unit(values)
         if self.horizontal_flip:
             x_0 = flip(x_0, torch.rand(whole, generator=draw, device=self.device)[mine] < 0.5)
+        if condition and self.drop:
+            condition = condition.dropped(torch.rand(whole, generator=draw, device=self.device)[mine] < self.drop)
         seed_dropout(self.device, self.seed, self.global_step, part + 1)  # + 1: not the stream of t and noise
 
-        losses = self.objective(self.p, x_0, t[mine], noise[mine])
-        self._seen.append((batch, t[mine], losses.detach()))
+        losses = self.objective(self.p.given(condition), x_0, t[mine], noise[mine])
+        told = condition.parts if condition else {}
+        self._seen.append({"batch": values, "t": t[mine], "loss": losses.detach(), **told})
         # The parts may differ in size: the mean over them, which accumulation and DDP take, is that of the whole batch.
         return (weight[mine] * losses).sum() / (whole / parts)
 
     def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
         seen, self._seen = self._seen, []
-        batches, ts, losses = zip(*seen, strict=True)
-        self._watch(Taken(self.global_step + 1, norm, batches, ts, losses))
+        parts = {name: [micro[name] for micro in seen] for name in seen[0]}
+        self._watch(Taken(self.global_step + 1, norm, parts))
         logged = (self.global_step + 1) % self.log_every == 0
         if self.timesteps.adaptive or logged:
-            t, loss = self._gathered(ts), self._gathered(losses)
+            t, loss = self._gathered(parts["t"]), self._gathered(parts["loss"])
             if self.timesteps.adaptive:
                 self.timesteps.update(t, loss)
             if logged:
@@ -186,10 +190,10 @@ class DiffusionModule(L.LightningModule):
         if getattr(self.trainer.precision_plugin, "scaler", None) is None:
             finite = math.isfinite(float(step.gradient_norm))  # the same on all ranks; a loss that is not makes it so
         else:
-            finite = bool(self._gathered(step.losses).isfinite().all())  # 16-mixed tries out infinite gradients
+            finite = bool(self._gathered(step.parts["loss"]).isfinite().all())  # 16-mixed tries out infinite gradients
         if not finite:
-            batch, t, loss = (self._gathered(parts) for parts in (step.batches, step.ts, step.losses))
-            raise_diverged(Step(step.number, step.gradient_norm, batch, t, loss), Path(self.trainer.default_root_dir))
+            whole = {name: self._gathered(parts) for name, parts in step.parts.items()}
+            raise_diverged(Step(step.number, step.gradient_norm, whole), Path(self.trainer.default_root_dir))
 
     def _log_step(self, gradient_norm: Tensor, t: Tensor, loss: Tensor) -> None:
         """Log losses, gradient norm and learning rate of the step that is about to be taken."""
@@ -223,14 +227,14 @@ class DiffusionModule(L.LightningModule):
 
     # --- validation --------------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: tuple[int, Tensor], batch_idx: int) -> None:
-        chunk, images = batch
-        if not len(images):
+    def validation_step(self, batch: tuple[int, Batch], batch_idx: int) -> None:
+        chunk, (values, condition) = batch
+        if not len(values):
             return  # other processes have a chunk more
-        x_0 = unit(images)
+        x_0 = unit(values)
         draw = generator(self.device, self.seed, chunk)
         steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
-        found = estimate_bound(self.p_ema, x_0, draw, num_timesteps=steps)
+        found = estimate_bound(self.p_ema.given(condition), x_0, draw, num_timesteps=steps)
         scale = x_0[0].numel() * math.log(2)
         by_t = means_by_t(found.t.cpu(), (found.shares / scale).cpu(), self.p.q.T)
         self._validation.append((found.nats / scale, by_t))
@@ -239,11 +243,11 @@ class DiffusionModule(L.LightningModule):
         self._log_validation(self.global_step)
 
     @torch.no_grad()
-    def validate(self, batches: Iterable[tuple[int, Tensor]], step: int) -> None:
+    def validate(self, batches: Iterable[tuple[int, Batch]], step: int) -> None:
         """Validate outside of the Trainer's loop, for a step whose validation a signal prevented."""
         with self.trainer.precision_plugin.val_step_context():
-            for index, (chunk, images) in enumerate(batches):
-                self.validation_step((chunk, images.to(self.device)), index)
+            for index, batch in enumerate(batches):
+                self.validation_step(move_data_to_device(batch, self.device), index)
         self._log_validation(step)
 
     def _log_validation(self, step: int) -> None:

@@ -13,7 +13,7 @@ from ddpm.config.grammar import parse
 from ddpm.config.groups import group_names
 from ddpm.config.initial import compose_run
 from ddpm.config.roles import PRESETS, fixed_by_the_run
-from ddpm.config.saved import compose_saved, keep_precision, read_config, with_metrics
+from ddpm.config.saved import compose_saved, keep_settled, read_config, with_metrics
 from ddpm.messages import say
 from ddpm.runs import folders, records
 
@@ -44,7 +44,7 @@ def compose_resumable(
         base = saved_config(folder)
         if config.init:
             config = compose_run(rest, lambda _: base)  # the run has its model; the checkpoint may be gone
-        keep_precision(config, base)
+        keep_settled(config, base)
     else:
         start = Path(str(wish)).absolute()
         folder = run_folder(start)

@@ -1,6 +1,5 @@
 """The Lightning Trainer of a run, with everything that happens beside the training step."""
 
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,7 +10,8 @@ from omegaconf import DictConfig
 
 from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.config.saved import plain
-from ddpm.data.dataset import Dataset
+from ddpm.data.module import DataModule
+from ddpm.diffusion.guidance import Guidance
 from ddpm.diffusion.sampler import Sampler
 from ddpm.figures.display import display_of
 from ddpm.instantiate import instantiate
@@ -24,8 +24,9 @@ from ddpm.training import callbacks, checkpointing
 def trainer_of(
     config: DictConfig,
     folder: Path,
-    images: Dataset,
+    data: DataModule,
     drawn_by: Sampler,
+    guidance: Guidance,
     saved: Checkpoint | None = None,
     more: Sequence[Callback] = (),
 ) -> L.Trainer:
@@ -33,6 +34,7 @@ def trainer_of(
 
     Args:
         drawn_by: the sampler that draws the pictures during training.
+        guidance: of these pictures' samples.
         saved: the checkpoint from which the run goes on, if it does.
         more: callbacks beside those of every run and of the configuration.
     """
@@ -48,9 +50,11 @@ def trainer_of(
     pictures = callbacks.Pictures(
         folder,
         drawn_by,
-        functools.partial(display_of(images).during_training, data=images),
+        data,
+        display_of(data.dataset).during_training,
         every=every.samples,
         seed=config.evaluation.seed,
+        guidance=guidance,
         between=signals.check,
     )
     return L.Trainer(

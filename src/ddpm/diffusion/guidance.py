@@ -1,0 +1,138 @@
+"""Guidance: a network that is made of two, led by one away from another, and stands where the network stands.
+
+Its output is good + w (good - poor), in the space of the prediction. There x_0 is affine in the output at fixed x_t,
+and 1 + w and -w add up to 1: so the guided x_0 estimate is x_0 + w (x_0 - x_0 of the poor network), whether the network
+predicts epsilon, v, x_0 or mu, and the same combination holds for the score.
+
+The weight w is that of Ho & Salimans 2022, Eq. (6): 0 is the unguided model, to the bit and at its cost; -1 is the poor
+one. Where others speak of a scale s that multiplies good - poor from the poor one on, s = 1 + w.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import ClassVar, final
+
+import torch
+from torch import Tensor, nn
+
+from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.process import Batch, Time
+from ddpm.diffusion.reverse import ReverseProcess
+
+
+class Guidance(ABC):
+    """A way to lead a reverse process.
+
+    Attributes:
+        needs_dropped: the network must have been trained without its condition, too.
+        evaluations: of networks, for one of the guided process.
+    """
+
+    needs_dropped: ClassVar[bool]
+    evaluations: int
+
+    @abstractmethod
+    def __call__(self, p: ReverseProcess) -> ReverseProcess:
+        """The guided process; it shares the networks."""
+
+
+@final
+class Unguided(Guidance):
+    """The process as it is."""
+
+    needs_dropped = False
+    evaluations = 1
+
+    def __call__(self, p: ReverseProcess) -> ReverseProcess:
+        return p
+
+
+class Led(Guidance):
+    """Guidance with the weight `scale` at those t that lie in `interval`, both ends included; None: at every t.
+
+    An interval in the middle keeps what guidance improves and spares what it harms; Kynkaanniemi et al. 2024.
+
+    Raises:
+        ValueError: a weight that is no finite number, or no interval of 1..T.
+    """
+
+    def __init__(self, scale: float = 1.0, interval: Sequence[int] | None = None) -> None:
+        if not math.isfinite(scale):
+            raise ValueError(f"guidance.scale={scale} must be a finite number; 0 is no guidance")
+        if interval is not None and not (len(interval) == 2 and 1 <= interval[0] <= interval[1]):
+            raise ValueError(f"guidance.interval={list(interval)} must be [LOW, HIGH], two t of 1..T; or null, for all")
+        self.scale, self.interval = scale, interval
+        self.evaluations = 2 if scale else 1
+
+    @abstractmethod
+    def poor(self, network: nn.Module) -> nn.Module:
+        """What the network is led away from."""
+
+    def __call__(self, p: ReverseProcess) -> ReverseProcess:
+        return p.over(Guided(p.network, self.poor(p.network), self.scale, self.interval)) if self.scale else p
+
+
+@final
+class ClassifierFree(Led):
+    """The network is led away from itself without its condition; Ho & Salimans 2022, Eq. (6).
+
+    Its samples are nearer to those of p(x) p(c | x)^(1 + w), whose score at t = 0 the combination is.
+    """
+
+    needs_dropped = True
+
+    def poor(self, network: nn.Module) -> nn.Module:
+        return Untold(network)
+
+
+@final
+class AutoGuidance(Led):
+    """The network is led away from a weaker one, trained for less long, say, on the same data; Karras et al. 2024."""
+
+    needs_dropped = False
+
+    def __init__(self, weak: nn.Module, scale: float = 1.0, interval: Sequence[int] | None = None) -> None:
+        super().__init__(scale, interval)
+        self.weak = weak
+
+    def poor(self, network: nn.Module) -> nn.Module:
+        return self.weak
+
+
+class Guided(nn.Module):
+    """good + w (good - poor), where w is `scale` within the interval of t and 0 elsewhere; it counts t from 0.
+
+    Of a learned variance, the second half of the channels, it is the good network's.
+    """
+
+    def __init__(self, good: nn.Module, poor: nn.Module, scale: float, interval: Sequence[int] | None = None) -> None:
+        super().__init__()
+        self.good, self.poor, self.scale, self.interval = good, poor, scale, interval
+
+    def forward(self, x_t: Batch, t: Time, condition: Condition | None = None) -> Tensor:
+        told = () if condition is None else (condition,)
+        good: Tensor = self.good(x_t, t, *told)
+        weight = torch.full(t.shape, self.scale, device=t.device, dtype=x_t.dtype)
+        if self.interval is not None:
+            low, high = self.interval
+            weight = weight * ((low <= t + 1) & (t + 1 <= high))
+            if not weight.any():
+                return good
+        channels = x_t.shape[1]
+        poor: Tensor = self.poor(x_t, t, *told)[:, :channels].to(x_t.dtype)
+        output, raw = good[:, :channels].to(x_t.dtype), good[:, channels:].to(x_t.dtype)
+        led = output + weight.reshape(-1, *[1] * (x_t.ndim - 1)) * (output - poor)
+        return torch.cat([led, raw], 1)
+
+
+class Untold(nn.Module):
+    """A network that is told nothing of any example."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_t: Batch, t: Time, condition: Condition) -> Tensor:
+        out: Tensor = self.network(x_t, t, condition.dropped())
+        return out

@@ -1,0 +1,74 @@
+import pytest
+import torch
+from PIL import Image
+
+from ddpm.data.conditioning import Label, OfSamples, Unconditional, classes_of
+from ddpm.data.dataset import DataError, InMemory
+from ddpm.data.digits import Digits, load_digits_split
+from ddpm.data.folder import Folder
+from ddpm.data.module import DataModule
+from ddpm.data.swiss_roll import SwissRoll
+
+
+def test_a_batch_has_the_labels_of_its_examples():
+    images, labels, *_ = load_digits_split()
+    module = DataModule(Digits(), 20, seed=1, max_steps=3, conditioning=Label(10))
+    module.setup()
+    for batch, indices in zip(module.train_dataloader(), module._order(), strict=True):
+        assert torch.equal(batch.values, images[indices])
+        assert torch.equal(batch.condition.labels, labels[indices])
+    seen = torch.cat([batch.condition.labels for _, batch in module.val_dataloader()])
+    assert torch.equal(seen, load_digits_split()[3])
+    module = DataModule(Digits(), 20, seed=1, max_steps=1)
+    module.setup()
+    assert [batch.condition for batch in module.train_dataloader()] == [None]
+
+
+def test_samples_are_told_the_data_s_own_labels_again_and_again():
+    labels = torch.tensor([0] * 7 + [1] * 3 + [2] * 2)
+    told = OfSamples(Label(3), InMemory(torch.zeros(12, 1), labels), seed=5)
+    found = told(range(36)).labels
+    rounds = found.reshape(3, 12)
+    for one in rounds:
+        assert one.bincount(minlength=3).tolist() == [7, 3, 2]
+    assert not torch.equal(rounds[0], labels)  # else the first samples would be of one class
+    assert not torch.equal(rounds[0], rounds[1])
+    assert torch.equal(told([30, 3, 14]).labels, found[[30, 3, 14]])  # whichever chunk they are in
+    assert not torch.equal(OfSamples(Label(3), told.examples, seed=6)(range(36)).labels, found)
+    assert OfSamples(Unconditional(), told.examples, seed=5)(range(36)) is None
+
+
+def test_pictures_of_training_show_every_class():
+    assert Label(4).shown(Digits(), 8).labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_classes_are_counted(tmp_path):
+    assert classes_of(Digits()) == 10
+    for k in range(30):
+        (tmp_path / "abc"[k % 3]).mkdir(exist_ok=True)
+        Image.new("L", (4, 4), k).save(tmp_path / "abc"[k % 3] / f"{k}.png")
+    assert Folder(4, str(tmp_path)).num_classes == 3
+    Image.new("L", (4, 4)).save(tmp_path / "alone.png")
+    for images in (Folder(4, str(tmp_path), root=str(tmp_path / "root")), SwissRoll()):
+        with pytest.raises(DataError, match="has no classes"):
+            classes_of(images)
+        with pytest.raises(DataError, match="has no classes"):
+            Label(3).check(images)
+
+
+@pytest.mark.parametrize(("labels", "named"), [([0, 3], "label 3"), ([-1, 2], "label -1")])
+def test_a_label_out_of_range_is_refused(labels, named):
+    class Some(Digits):
+        def split(self, name):
+            return InMemory(torch.zeros(2, 1, 8, 8), torch.tensor(labels))
+
+    with pytest.raises(DataError, match=rf"{named}, and labels are 0\.\.2"):
+        Label(3).check(Some())
+
+
+def test_settings_out_of_range():
+    with pytest.raises(ValueError, match=r"condition.classes=0"):
+        Label(0)
+    for drop in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"condition\.drop"):
+            Label(10, drop)
