@@ -71,6 +71,22 @@ class OptimalForClasses(nn.Module):
         return torch.cat([self.prediction.target(self.q, x_0, noise, t), *((share * each).sum(1) for each in raw)], 1)
 
 
+class OptimalForCovariance(nn.Module):
+    """E[target | x_t] for x_0 ~ N(mean, cov), whose elements may depend on each other."""
+
+    def __init__(self, q: ForwardProcess, prediction: Prediction, mean: Tensor, cov: Tensor) -> None:
+        super().__init__()
+        self.q, self.prediction, self.mean, self.cov = q, prediction, mean, cov
+
+    def forward(self, x: Tensor, t_from_0: Tensor) -> Tensor:
+        t = t_from_0 + 1
+        a = self.q.alpha_bar[t][:, None, None]
+        gain = a.sqrt() * self.cov @ torch.linalg.inv(a * self.cov + (1 - a) * torch.eye(len(self.mean)))
+        x_0 = self.mean + (gain @ (x - a[:, 0].sqrt() * self.mean)[..., None])[..., 0]
+        noise = (x - self.q.signal(t, x) * x_0) / self.q.noise_scale(t, x)
+        return self.prediction.target(self.q, x_0, noise, t)
+
+
 MEANS, STDS, WEIGHTS = ((torch.tensor(v, dtype=torch.float64)) for v in ([-0.5, 0.1, 0.6], [0.2, 0.05, 0.1],
                                                                          [0.5, 0.2, 0.3]))  # fmt: skip
 

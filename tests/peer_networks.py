@@ -26,8 +26,10 @@ def frequencies(half):
 class Improved(nn.Module):
     """improved-diffusion's U-Net."""
 
-    def __init__(self, channels, mult, blocks, attending, heads=1, scale_shift=False, learn_sigma=False):
+    def __init__(self, channels, mult, blocks, attending, heads=1, scale_shift=False, learn_sigma=False, classes=None):
         super().__init__()
+        if classes:
+            self.label_emb = nn.Embedding(classes, 4 * channels)
         self.channels, self.half = channels, channels // 2
         width, temb = channels, 4 * channels
         self.time_embed = nn.Sequential(nn.Linear(channels, temb), nn.SiLU(), nn.Linear(temb, temb))
@@ -61,9 +63,11 @@ class Improved(nn.Module):
         out = nn.Conv2d(width, 6 if learn_sigma else 3, 3, padding=1)
         self.out = nn.Sequential(nn.GroupNorm(32, width), nn.SiLU(), out)
 
-    def forward(self, x, t):
+    def forward(self, x, t, y=None):
         angles = t[:, None].float() * frequencies(self.half)
         emb = self.time_embed(torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1))
+        if y is not None:
+            emb = emb + self.label_emb(y)
 
         def through(layers, h):
             for layer in layers:

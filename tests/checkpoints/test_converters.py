@@ -18,6 +18,7 @@ from ddpm.checkpoints import checkpoint
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
+from ddpm.diffusion.condition import Condition
 from ddpm.networks.unet import UNet
 
 # As google/ddpm-cifar10-32, but for the widths and the depth.
@@ -160,7 +161,8 @@ def test_former_names_of_attention(unet, folder):
         ("config.json", {"up_block_types": ["UpBlock2D"] * 4}, "other levels on the way up"),
         ("config.json", {"block_out_channels": [32, 48, 64, 64]}, "not multiples of 32"),
         ("config.json", {"block_out_channels": "absent"}, "block_out_channels"),
-        ("config.json", {"num_class_embeds": 10}, "num_class_embeds=10"),
+        ("config.json", {"class_embed_type": "timestep"}, "class_embed_type=timestep"),
+        ("config.json", {"num_class_embeds": "ten"}, "condition.classes"),
         ("scheduler_config.json", {"_class_name": "PNDMScheduler"}, "a PNDMScheduler"),
         ("scheduler_config.json", {"variance_type": "fixed_large_log"}, "variance_type is fixed_large_log"),
         ("scheduler_config.json", {"variance_type": "learned"}, "variance_type is learned"),
@@ -239,6 +241,32 @@ def test_a_file_of_improved_diffusion_s(tmp_path, options, overrides):
     assert config.choices.variance == ("learned_range" if "learn_sigma" in options else "fixed_large")
 
 
+def test_a_class_conditional_file_of_improved_diffusion_s(tmp_path):
+    theirs = randomise(peer_networks.Improved(32, (1, 2), 1, (1,), classes=7), seed=5)
+    torch.save(theirs.state_dict(), tmp_path / "model.pt")
+    p, (x, t), labels = ddpm.load(tmp_path / "model.pt", "network.heads=1"), batch(), torch.tensor([6, 2])
+    with torch.no_grad():
+        want = theirs(x, t, labels)
+        assert (p.network(x, t, Condition(labels)) - want).norm() < 1e-5 * want.norm()
+    config = resolved(tmp_path / "model.pt")
+    assert config.condition == {"_target_": config.condition["_target_"], "classes": 7, "drop": 0.0}
+    with pytest.raises(RequestError, match="guidance=cfg leads"):
+        resolved(tmp_path / "model.pt", "guidance=cfg")
+    with pytest.raises(RequestError, match="condition=label"):
+        resolved(tmp_path / "model.pt", "condition=none")
+
+
+def test_a_class_conditional_network_of_diffusers(tmp_path):
+    theirs = randomise(UNet2DModel(**CIFAR10, num_class_embeds=7), seed=5)
+    theirs.save_pretrained(tmp_path / "unet")
+    DDPMScheduler(**GOOGLE).save_pretrained(tmp_path / "unet")
+    p, (x, t), labels = ddpm.load(tmp_path / "unet"), batch(), torch.tensor([6, 2])
+    with torch.no_grad():
+        want = theirs(x, t, class_labels=labels).sample
+        assert (p.network(x, t, Condition(labels)) - want).norm() < 1e-5 * want.norm()
+    assert resolved(tmp_path / "unet").condition.classes == 7
+
+
 def test_timesteps_that_were_rescaled(tmp_path):
     theirs = randomise(peer_networks.Improved(32, (1, 2, 2, 2), 1, (1,)), seed=5)
     torch.save(theirs.state_dict(), tmp_path / "model.pt")
@@ -258,7 +286,6 @@ def test_heads_of_a_given_size(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label_emb.weight": torch.zeros(10, 128)}, "class_cond=True"),
         ({"input_blocks.2.0.op.weight": None, "input_blocks.2.0.op.bias": None}, "resblock_updown=True"),
         ({"out.2.weight": None}, "lacks the tensor that we call conv_out.weight"),
         ({"out.2.weight": torch.zeros(4, 32, 3, 3)}, "4 channels out of 3"),

@@ -19,6 +19,7 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import quote_paths
 from ddpm.config.groups import options_of
+from ddpm.diffusion.condition import DROPPED, Condition
 
 SMALL = [
     "recipe=cifar10",
@@ -78,6 +79,18 @@ def test_the_round_trip_at_full_size(workspace):
         assert want.std() > 0.1
         for ours in (p, ddpm.load("out")):
             assert (ours.network(x, t) - want).norm() < 1e-5 * want.norm()
+
+
+def test_classes_and_one_more_for_none(workspace):
+    saved("run.ckpt", *SMALL, "condition=label")
+    pipeline, p = exported("ckpt=run.ckpt", "to=out"), ddpm.load("run.ckpt")
+    x, t = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([2, 7, 19])
+    with torch.no_grad():
+        want = pipeline.unet(x, t, class_labels=torch.tensor([0, 9, 10])).sample
+        found = p.network(x, t, Condition(torch.tensor([0, 9, DROPPED])))
+        assert (found - want).norm() < 1e-5 * want.norm()
+        again = ddpm.load("out", "sampler.steps=5").network(x, t, Condition(torch.tensor([0, 9, 10])))
+        assert (again - want).norm() < 1e-5 * want.norm()
 
 
 @pytest.mark.parametrize("schedule", options_of("schedule"))

@@ -28,11 +28,12 @@ def two_steps(overrides):
         images.shape = (images.shape[0], size, size)  # the smallest that the network can halve
     module = build.module(config, images)
     optimizer = torch.optim.Adam(module.p.parameters(), 1e-4)
+    p = module.p.given(build.conditioning(config).shown(images, 2))
     draw = generator("cpu", 0)
     for _ in range(2):
         x_0 = (torch.rand((2, *images.shape), generator=draw) * 255).round() / 127.5 - 1
         t, weight = module.timesteps.sample(2, draw)
-        loss = (weight * module.objective(module.p, x_0, t, torch.randn(x_0.shape, generator=draw))).mean()
+        loss = (weight * module.objective(p, x_0, t, torch.randn(x_0.shape, generator=draw))).mean()
         optimizer.zero_grad()
         loss.backward()
         assert all(w.grad is not None and w.grad.isfinite().all() for w in module.p.parameters())

@@ -37,7 +37,10 @@ SMALL = [
     "figure.nearest_neighbours.count=2",
     "figure.film={count: 2, frames: 4}",
     "figure.interpolation.lambdas=3",
+    "figure.guidance={labels: [3, 5], scales: [0, 2]}",
+    "figure.guidance_curve={count: 20, scales: [0, 2]}",
 ]
+TOLD = ["condition=label", *DIGITS]
 OF_POINTS = [name for name, each in FIGURES.items() if each.points]
 
 
@@ -69,10 +72,10 @@ def test_settings_are_the_arguments():
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_of_images_is_made(name, tmp_path, capsys):
-    figure_set([name], *DIGITS).draw(tmp_path, torch.device("cpu"))
+    figure_set([name], *(TOLD if "guidance" in name else DIGITS)).draw(tmp_path, torch.device("cpu"))
     made = {path.name for path in tmp_path.iterdir()}
     expected = {"film": {"gif"}, "samples": {"png", "npz"}}
-    vector = {"svg", "pdf"} if name in ("rate_distortion", "loss_by_t") else set()
+    vector = {"svg", "pdf"} if name in ("rate_distortion", "loss_by_t", "guidance_curve") else set()
     assert made == {f"{name}.{suffix}" for suffix in expected.get(name, {"png"}) | vector}
     assert {line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()} == made
 
@@ -100,6 +103,77 @@ def test_samples_are_those_of_the_sampler_in_any_chunks(context, digits, tmp_pat
     assert found.dtype == np.uint8
     assert np.array_equal(found, to_uint8(last.x_t).permute(0, 2, 3, 1))
     assert len(figure_set(["samples"], *DIGITS, "evaluation.chunk=3").context.samples(7)) == 7
+
+
+def watched(monkeypatch, context):
+    """The labels that each evaluation of the network is told, as they come."""
+    seen, forward = [], type(context.p.network).forward
+
+    def forwarded(network, x, t, told):
+        seen.append(told.labels.tolist())
+        return forward(network, x, t, told)
+
+    monkeypatch.setattr(type(context.p.network), "forward", forwarded)
+    return seen
+
+
+@pytest.fixture(scope="module")
+def told():
+    return figure_set(["samples"], *TOLD).context
+
+
+def test_samples_of_wanted_classes_are_told_them(told, monkeypatch):
+    seen = watched(monkeypatch, told)
+    for label, want in [(3, [3] * 7), ([2, 5], [2] * 3 + [5] * 3), ("all", list(range(10)))]:
+        seen.clear()
+        *_, made = FIGURES["samples"].make(told, count=7, sort=False, label=label)
+        assert len(made) == len(want)
+        assert seen == [want] * 5
+
+
+def test_each_column_of_guidance_has_its_weight_and_all_of_them_one_noise(told, monkeypatch):
+    seen = watched(monkeypatch, told)
+    FIGURES["guidance"].make(told, labels=[1, 4], scales=[0, 1.5])
+    assert seen == [[1, 4]] * 5 + [[1, 4], [-1, -1]] * 5
+    drawn = []
+    monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images))
+    FIGURES["guidance"].make(told, labels=[6], scales=[2, 2, 0])
+    (row,) = drawn
+    assert torch.equal(row[0], row[1])
+    assert not torch.equal(row[0], row[2])
+
+
+def test_chains_of_a_model_with_classes_are_made(tmp_path):
+    names = ["reverse", "progressive", "shared_latents", "nearest_neighbours", "film"]
+    figure_set(names, *TOLD).draw(tmp_path, torch.device("cpu"))
+    assert {path.stem for path in tmp_path.iterdir()} == {*names}
+
+
+def test_real_examples_are_told_their_own_class(told, monkeypatch):
+    seen = watched(monkeypatch, told)
+    own = told.images.split("test").labels
+    FIGURES["denoise"].make(told, count=3, t=[5])
+    losses(told, 4)
+    assert seen[0] == own[:3].tolist()
+    assert seen[1:] == [own[:4].tolist()] * 20
+
+
+def test_a_mixture_is_told_nothing(told, monkeypatch):
+    seen = watched(monkeypatch, told)
+    interpolation.mixtures(told, interpolation.ends(told, [0, 1]), 13, 3)
+    assert {label for each in seen for label in each} == {-1}
+
+
+@pytest.mark.parametrize("label", [10, [1, 10]])
+def test_a_class_that_there_is_not_is_refused(label):
+    with pytest.raises(ValueError, match=r"label=10: the classes are 0\.\.9"):
+        figure_set(["samples"], *TOLD, f"figure.samples.label={label}")
+
+
+def test_a_model_that_was_never_told_nothing_has_no_such_figures():
+    for name in ("interpolation", "guidance"):
+        with pytest.raises(ValueError, match=r"condition\.drop=0"):
+            figure_set([name], *TOLD, "condition.drop=0.0")
 
 
 def test_sorting_is_by_class_and_loses_no_sample(context, digits, tmp_path):

@@ -149,8 +149,7 @@ def logged(path):
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Coloured pictures in three classes, of which no two rows, columns or channels are alike; to test on, a chunk and a
-    bit of one."""
+    """Coloured pictures in three classes, no two rows, columns or channels alike; to test on, more than one chunk."""
     folder, random = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
     for split, n in SIZES.items():
         for k in range(n):

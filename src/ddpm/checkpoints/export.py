@@ -5,8 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 from safetensors.torch import save_file
+from torch import Tensor
 
 from ddpm.checkpoints import checkpoint
 from ddpm.checkpoints.converters.diffusers import to_theirs
@@ -30,7 +32,7 @@ def write_diffusers(folder: Path, p: ReverseProcess, config: DictConfig, jsons: 
     for file, content in jsons.items():
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(json.dumps(content, indent=2) + "\n")
-    theirs = to_theirs(p.network.state_dict(), len(config.network.channel_mult))
+    theirs = to_theirs(_with_a_class_for_none(p.network.state_dict(), config), len(config.network.channel_mult))
     tensors = {key: value.contiguous() for key, value in theirs.items()}
     save_file(tensors, folder / "unet" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
 
@@ -51,9 +53,28 @@ def diffusers_configs(p: ReverseProcess, config: DictConfig, shape: tuple[int, .
     parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
     return {
         "model_index.json": {"_class_name": "DDPMPipeline", **about, **parts},
-        "unet/config.json": {"_class_name": "UNet2DModel", **about, **unet_config(config.network, shape, outputs)},
+        "unet/config.json": {
+            "_class_name": "UNet2DModel",
+            **about,
+            **unet_config(config.network, shape, outputs),
+            "num_class_embeds": _class_embeddings(config),
+        },
         "scheduler/scheduler_config.json": {"_class_name": "DDPMScheduler", **about, **scheduler_config(p, config)},
     }
+
+
+def _class_embeddings(config: DictConfig) -> int | None:
+    """How many embeddings of classes they need: one more than there are classes where some were dropped in training."""
+    classes = config.condition.get("classes")
+    return None if classes is None else int(classes) + bool(config.condition.drop)
+
+
+def _with_a_class_for_none(weights: dict[str, Tensor], config: DictConfig) -> dict[str, Tensor]:
+    """The weights, where labels were dropped in training with an embedding of 0 after the last: no class, by number."""
+    embeddings = weights.get("label_emb.weight")
+    if embeddings is None or not config.condition.drop:
+        return weights
+    return {**weights, "label_emb.weight": torch.cat([embeddings, torch.zeros_like(embeddings[:1])])}
 
 
 def unet_config(network: DictConfig, shape: tuple[int, ...], out_channels: int) -> dict[str, Any]:

@@ -170,7 +170,7 @@ def _wrong_setting(key: str, value: Any, T: int) -> str | None:
         return "must be a class, a list of classes, all, or null for the data's own"
     if key == "labels" and value is not None and not classes:
         return "must be a list of classes, or null for all"
-    if key == "scales" and not (listed and all(isinstance(w, int | float) and math.isfinite(w) for w in listed)):
+    if key == "scales" and not (listed and all(type(w) in (int, float) and math.isfinite(w) for w in listed)):
         return "must be a list of numbers"
     if key == "sort" and not isinstance(value, bool):
         return "must be true or false"

@@ -1,16 +1,15 @@
 """Guidance: a network that is made of two, led by one away from another, and stands where the network stands.
 
-Its output is good + w (good - poor), in the space of the prediction. There x_0 is affine in the output at fixed x_t,
-and 1 + w and -w add up to 1: so the guided x_0 estimate is x_0 + w (x_0 - x_0 of the poor network), whether the network
-predicts epsilon, v, x_0 or mu, and the same combination holds for the score.
+Its output is good + w (good - poor). At fixed x_t epsilon, v, mu, x_0 and the score are affine in each other, and 1 + w
+and -w add up to 1: so all of them are combined in the same way, whichever is predicted.
 
 The weight w is that of Ho & Salimans 2022, Eq. (6): 0 is the unguided model, to the bit and at its cost; -1 is the poor
-one. Where others speak of a scale s that multiplies good - poor from the poor one on, s = 1 + w.
+one. Others call 1 + w the scale.
 """
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
 import torch
@@ -19,6 +18,8 @@ from torch import Tensor, nn
 from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.process import Batch, Time
 from ddpm.diffusion.reverse import ReverseProcess
+
+Network = Callable[..., Tensor]  # of x_t, t, and the condition where there is one
 
 
 class Guidance(ABC):
@@ -51,10 +52,7 @@ class Unguided(Guidance):
 class Led(Guidance):
     """Guidance with the weight `scale` at those t that lie in `interval`, both ends included; None: at every t.
 
-    An interval in the middle keeps what guidance improves and spares what it harms; Kynkaanniemi et al. 2024.
-
-    Raises:
-        ValueError: a weight that is no finite number, or no interval of 1..T.
+    An interval in the middle keeps what guidance improves and spares what it harms; Kynkäänniemi et al. 2024.
     """
 
     def __init__(self, scale: float = 1.0, interval: Sequence[int] | None = None) -> None:
@@ -66,7 +64,7 @@ class Led(Guidance):
         self.evaluations = 2 if scale else 1
 
     @abstractmethod
-    def poor(self, network: nn.Module) -> nn.Module:
+    def poor(self, network: nn.Module) -> Network:
         """What the network is led away from."""
 
     def __call__(self, p: ReverseProcess) -> ReverseProcess:
@@ -75,15 +73,12 @@ class Led(Guidance):
 
 @final
 class ClassifierFree(Led):
-    """The network is led away from itself without its condition; Ho & Salimans 2022, Eq. (6).
-
-    Its samples are nearer to those of p(x) p(c | x)^(1 + w), whose score at t = 0 the combination is.
-    """
+    """The network is led away from itself without its condition; Ho & Salimans 2022, Eq. (6)."""
 
     needs_dropped = True
 
-    def poor(self, network: nn.Module) -> nn.Module:
-        return Untold(network)
+    def poor(self, network: nn.Module) -> Network:
+        return lambda x_t, t, condition: network(x_t, t, condition.dropped())
 
 
 @final
@@ -96,7 +91,7 @@ class AutoGuidance(Led):
         super().__init__(scale, interval)
         self.weak = weak
 
-    def poor(self, network: nn.Module) -> nn.Module:
+    def poor(self, network: nn.Module) -> Network:
         return self.weak
 
 
@@ -106,7 +101,7 @@ class Guided(nn.Module):
     Of a learned variance, the second half of the channels, it is the good network's.
     """
 
-    def __init__(self, good: nn.Module, poor: nn.Module, scale: float, interval: Sequence[int] | None = None) -> None:
+    def __init__(self, good: nn.Module, poor: Network, scale: float, interval: Sequence[int] | None = None) -> None:
         super().__init__()
         self.good, self.poor, self.scale, self.interval = good, poor, scale, interval
 
@@ -124,15 +119,3 @@ class Guided(nn.Module):
         output, raw = good[:, :channels].to(x_t.dtype), good[:, channels:].to(x_t.dtype)
         led = output + weight.reshape(-1, *[1] * (x_t.ndim - 1)) * (output - poor)
         return torch.cat([led, raw], 1)
-
-
-class Untold(nn.Module):
-    """A network that is told nothing of any example."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x_t: Batch, t: Time, condition: Condition) -> Tensor:
-        out: Tensor = self.network(x_t, t, condition.dropped())
-        return out

@@ -27,12 +27,9 @@ class ReverseProcess(nn.Module):
     `network(x_t, t)` counts time from 0, as pretrained weights do; nothing else does. With a learned variance it
     returns twice the channels of x_t, the output first. Without a `decoder`, data are gray levels. A network that is
     told something of each example takes it as a third argument, which `given` fills in.
-
-    Attributes:
-        event_shape: of one example, where it is known: of what `ddpm.load` returns.
     """
 
-    event_shape: tuple[int, ...] | None = None
+    event_shape: tuple[int, ...] | None = None  # of one example, where it is known: of what `ddpm.load` returns
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 
+from ddpm.data.conditioning import Conditioning
 from ddpm.data.dataset import Dataset
 from ddpm.data.kind import KINDS
 from ddpm.diffusion import budget
@@ -14,12 +15,17 @@ from ddpm.metrics.metric import SampleMetric
 
 
 def check(
-    images: Dataset, extractor: FeatureExtractor, metrics: Mapping[str, SampleMetric], settings: EvaluationSettings
+    images: Dataset,
+    extractor: FeatureExtractor,
+    metrics: Mapping[str, SampleMetric],
+    settings: EvaluationSettings,
+    conditioning: Conditioning,
 ) -> None:
     """Check that what is asked for can be measured of this dataset with these features.
 
     Args:
         metrics: of samples, all that could be asked for, by name.
+        conditioning: what the network is told.
 
     Raises:
         ValueError: it cannot.
@@ -28,6 +34,7 @@ def check(
     wanted = {name: metric for name, metric in metrics.items() if name in settings.metrics}
     if wanted:
         _check_features(images, extractor, wanted, settings)
+        _check_labels(images, extractor, wanted, conditioning)
     check_precision(settings.precision)
     if settings.evaluations is not None:
         budget.split_budget(settings.evaluations)
@@ -65,3 +72,19 @@ def _check_features(
         for split in settings.reference_splits if metric.needs_reference else []:
             if (n := len(images.split(split))) < metric.fewest:
                 raise ValueError(f"evaluation.fid_split={split} has {n} images: {needs}")
+
+
+def _check_labels(
+    images: Dataset, extractor: FeatureExtractor, wanted: Mapping[str, SampleMetric], conditioning: Conditioning
+) -> None:
+    for name in (name for name, metric in wanted.items() if metric.needs_labels):
+        if not conditioning.classes:
+            raise ValueError(
+                f"evaluation.metrics: {name} needs samples that were told a class, and this network knows none: "
+                "leave it out, or train with condition=label"
+            )
+        if extractor.classifies != images.name:
+            raise ValueError(
+                f"evaluation.metrics: {name} needs a classifier of {images.name}'s classes, and "
+                f"features={extractor.name} is none: leave it out"
+            )

@@ -59,8 +59,8 @@ class Evaluation:
         conditioning: Conditioning | None = None,
         guidance: Guidance | None = None,
     ) -> None:
-        checks.check(images, extractor, metrics, settings)
         self.conditioning, self.guidance = conditioning or Unconditional(), guidance or Unguided()
+        checks.check(images, extractor, metrics, settings, self.conditioning)
         self.conditioning.check(images)
         self.images, self.sampler, self.extractor, self.settings = images, sampler, extractor, settings
         self.metrics = metrics
@@ -138,7 +138,12 @@ class Evaluation:
                 first.append(images.cpu())
             return images
 
-        results.metrics |= self._measure("samples", n, list(self.of_samples.values()), references, sampled, chunks)
+        def labels(chunk: Chunk) -> Tensor | None:
+            told = samples.told(chunk.indices.tolist())
+            return told.labels if told else None
+
+        wanted = list(self.of_samples.values())
+        results.metrics |= self._measure("samples", n, wanted, references, sampled, labels, chunks)
         results.samples = lambda: samples.finished(n)
         if chunks.rank.index == 0:
             results.pictures["samples"] = drawing.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
@@ -158,7 +163,8 @@ class Evaluation:
                 examples = self.images.split(split)
                 shown = min(self.settings.num_samples, len(examples))
                 read = lambda c, e=examples: chunks.examples(e, c)[: len(c.indices)]  # noqa: E731
-                results.real |= self._measure(f"real {split} images", shown, wanted, others, read, chunks)
+                labels = lambda c, e=examples: None if e.labels is None else e.labels[c.indices]  # noqa: E731
+                results.real |= self._measure(f"real {split} images", shown, wanted, others, read, labels, chunks)
 
     def _references(self, extractor: FeatureExtractor, chunks: Chunks) -> list[Reference]:
         """The real images that the wanted metrics hold samples against."""
@@ -188,6 +194,7 @@ class Evaluation:
         wanted: Sequence[SampleMetric],
         references: Sequence[Reference],
         images_of: Callable[[Chunk], UInt8[Tensor, "k c h w"]],
+        labels_of: Callable[[Chunk], Tensor | None],
         chunks: Chunks,
     ) -> dict[str, Any]:
         """The wanted metrics of n images from one pass of the extractor."""
@@ -195,7 +202,8 @@ class Evaluation:
         mine = chunks.of(n)
         with Bar(title, sum(len(chunk.indices) for chunk in mine), enabled=chunks.rank.index == 0) as bar:
             for chunk in mine:
-                metrics.update(self.extractor(images_of(chunk)), chunk.indices)
+                seen = self.extractor(images_of(chunk))
+                metrics.update(seen._replace(labels=labels_of(chunk)), chunk.indices)
                 bar.advance(len(chunk.indices))
         return metrics.compute(n)
 

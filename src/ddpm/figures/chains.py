@@ -1,17 +1,15 @@
 """Walks of the reverse process, and of the forward process, in pictures."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ddpm.diffusion.guidance import ClassifierFree
 from ddpm.diffusion.process import expand
 from ddpm.figures import drawing
-from ddpm.figures.context import FORWARD, GUIDED, LATENT, NOISED, FigureContext, Products, figure
+from ddpm.figures.context import FORWARD, LATENT, NOISED, FigureContext, Products, figure
 
 EVEN = [1 - i / 12 for i in range(13)]
 TOWARDS_DATA = [fraction**2 for fraction in EVEN]  # x_t changes most near t = 0
@@ -163,33 +161,5 @@ def denoise(context: FigureContext, *, count: int, t: list[int] | None) -> Produ
             above=["0", *map(str, times)],
             beside=["$x_t$", r"$\hat{x}_0$"] * count,
             corner="t",
-        ),
-    )
-
-
-def _check_guidance(context: FigureContext, *, labels: list[int] | None, scales: list[float]) -> None:
-    context.conditioning.wanted(labels or [0])
-    if not context.conditioning.drop:
-        raise ValueError("figures=[guidance]: this network was never trained without its condition (condition.drop=0)")
-
-
-@figure(check=_check_guidance)
-def guidance(context: FigureContext, *, labels: list[int] | None, scales: list[float]) -> Products:
-    """A sample of each class, guided ever more from left to right; the noise is the same along a row."""
-    classes = labels or _classes(context, "all")
-    columns = []
-    for scale in scales:
-        draw, guided = context.draw(GUIDED), replace(context, guidance=ClassifierFree(scale))
-        told = context.conditioning.wanted(classes)
-        x_0 = guided.decode(f"guidance {scale:g}", context.noise(len(classes), draw), draw, told)
-        columns.append(context.show(x_0))
-    return (
-        drawing.labelled(
-            torch.stack(columns, 1).flatten(0, 1),
-            len(scales),
-            caption=context.caption("Samples of each class, by the weight w of classifier-free guidance"),
-            above=[f"{scale:g}" for scale in scales],
-            beside=[*map(str, classes)],
-            corner="w",
         ),
     )

@@ -3,7 +3,7 @@
 import io
 import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +18,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
+
+from ddpm.metrics.registry import of
 
 READABLE = 48  # pixels: smaller images are enlarged by a whole factor
 GAP = 96  # gray level between images
@@ -180,6 +182,15 @@ def losses(terms: Float[Tensor, "b T"], unit: str, simple: Float[Tensor, "b T"],
         axes.set_yscale("log", nonpositive="mask")
         positive = mean[mean > 0]
         axes.set_ylim(float(positive.min()) / 2, float(positive.max()) * 2)
+    return figure
+
+
+def curves(x: Sequence[float], values: Mapping[str, Sequence[float]], what: str, caption: str) -> Figure:
+    """Several quantities against the same x, a panel for each."""
+    figure, panels = _plot(PAGE, 2.5, len(values), caption)
+    for axes, (name, y) in zip(panels, values.items(), strict=True):
+        axes.plot(x, y, color="black", marker=".")
+        axes.set(xlabel=what, ylabel=of(name).title)
     return figure
 
 

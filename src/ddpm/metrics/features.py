@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int64, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -25,13 +25,14 @@ DIGITS_WEIGHTS = Path(__file__).parents[1] / "assets" / "digits_classifier.safet
 
 
 class Features(NamedTuple):
-    """`pool` for FID, KID and precision/recall; `logits`, without the last layer's bias, for IS.
+    """`pool` for FID, KID and precision/recall; `logits`, without the last layer's bias, for IS; `labels`, where known.
 
     The bias would only shift the marginal towards the classifier's prior, and IS is by custom computed without.
     """
 
     pool: Float[Tensor, " b d"]
     logits: Float[Tensor, " b k"] | None
+    labels: Int64[Tensor, " b"] | None = None  # the class that each image is, or was to be
 
 
 class FeatureExtractor(nn.Module, ABC):
@@ -43,6 +44,7 @@ class FeatureExtractor(nn.Module, ABC):
         trusted: the weights are the published ones.
         width: d of `Features.pool`.
         has_logits: the extractor classifies, so that there is an IS.
+        classifies: the name of the dataset whose classes its logits are, in their order.
     """
 
     name: str
@@ -50,6 +52,7 @@ class FeatureExtractor(nn.Module, ABC):
     trusted: bool
     width: int
     has_logits: bool
+    classifies: str | None = None
 
     @torch.no_grad()
     def forward(self, images: UInt8[Tensor, "b c h w"]) -> Features:
@@ -94,7 +97,7 @@ class Digits(FeatureExtractor):
 
     def __init__(self) -> None:
         super().__init__()
-        self.name = "digits"
+        self.name = self.classifies = "digits"
         self.protocol = {
             "extractor": self.name,
             "layer": "64 units before the last layer",

@@ -53,6 +53,7 @@ class SampleMetric(ABC):
     settings: ClassVar[dict[str, str]]
     needs_reference: ClassVar[bool]  # samples are held against real images
     needs_logits: ClassVar[bool] = False  # of the extractor, which must be a classifier
+    needs_labels: ClassVar[bool] = False  # of the images, in `Features.labels`: of samples, what they were told
     needs_pool: ClassVar[bool] = False  # features of as many real images as there are samples, not moments alone
     remedy: ClassVar[str] = ""  # what to do, beside drawing more, where there are too few images
 

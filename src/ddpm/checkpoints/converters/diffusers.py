@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ddpm.checkpoints import safe_reading
-from ddpm.checkpoints.converters.converted import Converted, flag, network_shape, recipe, tensors
+from ddpm.checkpoints.converters.converted import Converted, flag, network_shape, recipe, tensors, told_classes
 
 NAME = "diffusers (a folder with config.json, diffusion_pytorch_model.safetensors or .bin, scheduler_config.json)"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -23,6 +23,7 @@ WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
 MODULES = (
     (".temb.dense.0.", ".time_embedding.linear_1."),
     (".temb.dense.1.", ".time_embedding.linear_2."),
+    (".label_emb.", ".class_embedding."),
     (".mid.block_1.", ".mid_block.resnets.0."),
     (".mid.block_2.", ".mid_block.resnets.1."),
     (".mid.attn_1.", ".mid_block.attentions.0."),
@@ -55,7 +56,6 @@ ONLY: dict[str, Any] = {
     "act_fn": "silu",
     "add_attention": True,
     "class_embed_type": None,
-    "num_class_embeds": None,
 }
 # The same for the schedulers.
 ONLY_SCHEDULER: dict[str, Any] = {
@@ -180,6 +180,8 @@ def _network(config: dict[str, Any]) -> tuple[list[str], list[str]]:
         flag("head_channels", config["attention_head_dim"]),
         flag("scale_shift", scale_shift == "scale_shift"),
     ]
+    if (classes := config.get("num_class_embeds")) is not None:
+        stated += told_classes(classes)
     size = config.get("sample_size")
     if size is None:
         return stated, []

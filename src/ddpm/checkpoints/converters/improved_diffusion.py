@@ -1,6 +1,6 @@
 """openai/improved-diffusion and openai/guided-diffusion: `.pt`, a bare state_dict (`ema_*` the average).
 
-Of the flags, the tensors tell the widths, the depth, the levels with attention, `learn_sigma` and
+Of the flags, the tensors tell the widths, the depth, the levels with attention, `learn_sigma`, `class_cond` and
 `use_scale_shift_norm`. `num_heads` or `num_head_channels`, the schedule, T and `rescale_timesteps` are the user's to
 give. Their queries, keys and values are one convolution whose rows go head by head.
 """
@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm.checkpoints.converters.converted import Converted, architecture, count, flag, learned, tensors
+from ddpm.checkpoints.converters.converted import Converted, architecture, count, flag, learned, tensors, told_classes
 from ddpm.networks.unet import Attention
 
 NAME = "openai/improved-diffusion or guided-diffusion (a state_dict with time_embed, input_blocks, output_blocks)"
@@ -41,8 +41,6 @@ def recognises(content: Any) -> bool:
 
 def read(content: Any) -> Converted:
     """Queries, keys and values stay one tensor, `qkv`: `split_qkv` parts them when the number of heads is known."""
-    if any(key.startswith("label_emb.") for key in content):
-        raise ValueError("its network takes classes (class_cond=True), which ours does not")
     blocks = [key for key in content if key.startswith("input_blocks.")]
     if not any(".op." in key for key in blocks):
         raise ValueError(
@@ -61,6 +59,8 @@ def read(content: Any) -> Converted:
     stated += ["network.groups=32", *([] if scale_shift else [flag("scale_shift", False)])]
     if learned(weights):
         stated.append("variance=learned_range")
+    if "label_emb.weight" in weights:
+        stated += told_classes(len(weights["label_emb.weight"]))
     return Converted(NAME.partition(" (")[0], weights, stated, ["network=iddpm", *assumed])
 
 

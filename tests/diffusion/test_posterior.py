@@ -1,0 +1,116 @@
+"""Posterior sampling of Gaussian data, of which a measurement's posterior is known."""
+
+import pytest
+import torch
+from oracle import OptimalForCovariance
+
+from ddpm.diffusion.posterior import DPS, MMPS, Measurement, repaint
+from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import DDIM, Ancestral
+from ddpm.diffusion.schedule import linear
+from ddpm.diffusion.variance import FixedSmall
+
+PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]
+T, STD = 60, 0.1
+q = ForwardProcess(linear(T, beta_T=0.25))
+MEAN = torch.tensor([0.2, -0.1, 0.0], dtype=torch.float64)
+COV = torch.tensor([[0.25, 0.15, 0.0], [0.15, 0.16, -0.05], [0.0, -0.05, 0.09]], dtype=torch.float64)
+A = torch.tensor([[1.0, 0.5, 0.0], [0.0, 1.0, -1.0]], dtype=torch.float64)
+Y = torch.tensor([0.6, -0.3], dtype=torch.float64)
+
+
+def by_name(argument):
+    return type(argument).__name__
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def noise(n, seed=0):
+    return torch.randn(n, 3, generator=rng(seed), dtype=torch.float64)
+
+
+def process(prediction):
+    return ReverseProcess(OptimalForCovariance(q, prediction, MEAN, COV), q, prediction, FixedSmall())
+
+
+def measured(n):
+    return Measurement(lambda x: x @ A.T, Y.expand(n, 2), STD)
+
+
+def conditional(mean, cov, matrix, y, variance):
+    """Mean and covariance of a Gaussian x given y = matrix x + noise."""
+    gain = cov @ matrix.T @ torch.linalg.inv(matrix @ cov @ matrix.T + variance)
+    return mean + gain @ (y - matrix @ mean), cov - gain @ matrix @ cov
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
+def test_the_corrected_estimate_is_the_mean_given_x_t_and_the_measurement(prediction):
+    t = torch.tensor([1, 7, 30, T])
+    x_t = noise(4)
+    found = MMPS(process(prediction), measured(4), iterations=2)(x_t, t)
+    for k, time in enumerate(t.tolist()):
+        a = q.alpha_bar[time]
+        eye = torch.eye(3, dtype=torch.float64)
+        both = torch.cat([a.sqrt() * eye, A])  # x_t and y are one measurement of x_0
+        variance = torch.block_diag((1 - a) * eye, STD**2 * torch.eye(2, dtype=torch.float64))
+        want, _ = conditional(MEAN, COV, both, torch.cat([x_t[k], Y]), variance)
+        torch.testing.assert_close(found.x_0[k], want, rtol=1e-6, atol=1e-7)
+    s = torch.zeros(4, dtype=torch.int64)
+    assert torch.equal(MMPS(process(prediction), measured(4), iterations=2)(x_t, t, s).step.mean, found.x_0)
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
+def test_samples_have_the_law_of_the_posterior(prediction):
+    n = 4000
+    posterior = MMPS(process(prediction), measured(n), iterations=2)
+    *_, last = DDIM(None)(posterior, noise(n), rng(), clip=False)
+    mean, cov = conditional(MEAN, COV, A, Y, STD**2 * torch.eye(2, dtype=torch.float64))
+    torch.testing.assert_close(last.x_t.mean(0), mean, rtol=0, atol=0.02)
+    torch.testing.assert_close(last.x_t.T.cov(), cov, rtol=0, atol=0.01)
+    assert (COV.diagonal() - cov.diagonal()).min() > 0.01  # the measurement tells something of every element
+
+
+def test_clipping_comes_after_the_correction():
+    far = Measurement(lambda x: x, torch.full((2, 3), 50.0, dtype=torch.float64), 0.01)
+    estimate = MMPS(process(X0()), far)(noise(2), torch.tensor([30, 30]), clip=True)
+    assert estimate.x_0.abs().max() == 1
+
+
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
+def test_dps_moves_x_s_along_the_gradient(prediction):
+    t, s, x_t, zeta = torch.tensor([5, 40]), torch.tensor([4, 20]), noise(2), 0.3
+    p = process(prediction)
+    before, after = p(x_t, t, s), DPS(p, measured(2), zeta)(x_t, t, s)
+    for k, time in enumerate(t.tolist()):
+        a = q.alpha_bar[time]
+        jacobian = a.sqrt() * COV @ torch.linalg.inv(a * COV + (1 - a) * torch.eye(3))
+        residual = Y - A @ before.x_0[k]
+        want = zeta * jacobian.T @ A.T @ residual / residual.norm()
+        torch.testing.assert_close(after.step.mean[k] - before.step.mean[k], want, rtol=1e-6, atol=1e-8)
+
+
+def repainted(again, n=6000):
+    known, mask = (torch.tensor(v, dtype=torch.float64).expand(n, 3) for v in ([0.9, 0.0, 0.0], [1.0, 0.0, 0.0]))
+    *_, last = repaint(process(Epsilon()), known, mask, Ancestral(), noise(n), rng(1), again=again)
+    assert (last.x_t[:, 0] == 0.9).all()
+    return last.x_t[:, 1:]
+
+
+def test_repaint_fills_in_what_goes_with_the_known_part():
+    first = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
+    mean, cov = conditional(MEAN, COV, first, torch.tensor([0.9], dtype=torch.float64), 0.0)
+    once, often = repainted(1), repainted(12)
+    assert (often.mean(0) - mean[1:]).abs().max() < 0.04
+    assert (often.T.cov() - cov[1:, 1:]).abs().max() < 0.03
+    assert (once.mean(0) - mean[1:]).abs().max() > 2 * (often.mean(0) - mean[1:]).abs().max()
+
+
+@pytest.mark.parametrize("sampler", [Ancestral(5), DDIM(5)], ids=by_name)
+def test_repaint_visits_the_times_of_the_sampler(sampler):
+    states = list(repaint(process(X0()), noise(2), torch.ones(2, 3), sampler, noise(2), rng(), again=3))
+    assert [state.t for state in states] == [*sampler.steps(T)[1:], 0]
+    assert torch.equal(states[-1].x_t, noise(2))

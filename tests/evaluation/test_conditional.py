@@ -1,0 +1,110 @@
+"""A model that is told classes is evaluated with the data's own, and says so in its protocol."""
+
+import pytest
+import torch
+from evaluated import CPU, SMALL, made
+
+from ddpm import build
+from ddpm.config.compose import compose
+from ddpm.data.conditioning import Label
+from ddpm.diffusion.prediction import X0
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.schedule import linear
+from ddpm.diffusion.variance import FixedSmall
+from ddpm.launch import Rank
+from ddpm.metrics.features import FeatureExtractor, Features
+from ddpm.networks.network import Network
+
+TOLD = ["condition=label", "evaluation.metrics=[inception_score,fid,agreement,bits_per_dim]"]
+
+
+class Tells(Network):
+    """Makes of class k an image that has the level k throughout."""
+
+    event_ndim = 3
+    takes = ("labels",)
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.seen = []
+
+    def forward(self, x, t, told):
+        self.seen.append(told.labels.tolist())
+        return (told.labels / 127.5 - 1)[:, None, None, None].expand(x.shape)
+
+
+class Reads(FeatureExtractor):
+    """Reads that level as the class, or a neighbour of it."""
+
+    def __init__(self, beside=0):
+        super().__init__()
+        self.name, self.classifies, self.protocol = "reads", "digits", {"extractor": "reads"}
+        self.trusted, self.width, self.has_logits, self.beside = True, 2, True, beside
+
+    def extract(self, images):
+        level = images[:, 0, 0, 0].long()
+        pool = torch.stack([level, level**2], 1).float()
+        return Features(pool, torch.nn.functional.one_hot((level + self.beside) % 256, 256).float())
+
+
+@pytest.fixture
+def telling(monkeypatch):
+    _, evaluation = made(*TOLD)
+    p = ReverseProcess(Tells(), ForwardProcess(linear(20, beta_T=0.3)), X0(), FixedSmall()).eval()
+    return p, evaluation
+
+
+@pytest.mark.parametrize(("beside", "agreement"), [(0, 1.0), (1, 0.0)])
+def test_samples_are_held_against_the_labels_that_they_were_told(telling, beside, agreement):
+    p, evaluation = telling
+    evaluation.extractor = Reads(beside)
+    results = evaluation.run(p, Rank(0, 1, CPU), {})
+    assert results.metrics["agreement"]["value"] == agreement
+    test = evaluation.images.split("test").labels
+    counts = torch.tensor(p.network.seen[4]).bincount(minlength=10)  # of the first chunk; the trial calls come before
+    assert counts.sum() == 20
+    bound = [labels for labels in p.network.seen if labels == test[:20].tolist()]
+    assert len(bound) == 20  # every t of the first chunk of real images, told their own labels
+
+
+def test_other_processes_draw_the_same_samples_of_the_same_classes(telling):
+    _, evaluation = telling
+    told = evaluation._told()
+    together = told(range(101)).labels
+    assert torch.equal(torch.cat([told(range(k, k + 20)).labels for k in range(0, 100, 20)]), together[:100])
+    share = together.bincount(minlength=10) / 101
+    own = evaluation.images.split("test").labels.bincount(minlength=10) / 297
+    assert (share - own).abs().max() < 0.1
+
+
+def test_what_is_told_and_guidance_are_part_of_the_protocol_and_of_no_other():
+    def protocol(*words):
+        p, evaluation = made(*words)
+        return evaluation.protocol(p)
+
+    plain = protocol()
+    assert not {"condition", "guidance"} & plain.keys()
+    told = protocol("condition=label")
+    assert told["condition"]["told"] == "labels"
+    assert told["condition"]["classes"] == 10
+    found = [plain, told, protocol("condition=label", "condition.drop=0.2")]
+    for words in (["guidance.scale=1.0"], ["guidance.scale=2.0"], ["guidance.scale=1.0", "guidance.interval=[2,9]"]):
+        found.append(protocol("condition=label", "guidance=cfg", *words))
+    assert len({each["fingerprint"] for each in found}) == len(found)
+    none = protocol("condition=label", "guidance=cfg", "guidance.scale=0.0")
+    assert none["fingerprint"] == told["fingerprint"]  # the same samples
+
+
+def test_agreement_needs_classes_and_a_classifier_of_them():
+    for words, said in [([], "this network knows none"), (TOLD, "features=other is none")]:
+        config = compose([*SMALL, *words, "evaluation.metrics=[agreement]"])
+        images = build.dataset(config)
+        extractor = Reads()
+        extractor.name, extractor.classifies = "other", None
+        parts = (build.sampler(config), extractor, build.sample_metrics(config), made()[1].settings)
+        settings = type(parts[3])(**{**vars(parts[3]), "metrics": ["agreement"]})
+        with pytest.raises(ValueError, match=said):
+            type(made()[1])(images, *parts[:3], settings, build.conditioning(config))
+    assert Label(10).classes == 10
