@@ -82,7 +82,7 @@ def test_samples_of_a_wanted_class(told):
 
 def test_guidance_of_0_is_none_and_other_weights_lead(told):
     plain = ddpm.sample(told, 3, label=4)
-    assert torch.equal(ddpm.sample(told, 3, label=4, guidance=0), plain)
+    assert torch.equal(ddpm.sample(told, 3, label=4, guidance=0.0), plain)
     led = ddpm.sample(told, 3, label=4, guidance=2.0)
     assert not torch.equal(led, plain)
     assert torch.equal(led, ddpm.sample(told, 3, label=4, guidance=ddpm.ClassifierFree(2.0)))

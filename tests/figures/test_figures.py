@@ -19,7 +19,7 @@ from ddpm.config.evaluation import compose_evaluation
 from ddpm.data.dataset import InMemory
 from ddpm.data.pixels import to_uint8, to_unit
 from ddpm.diffusion.sampler import DDIM, DPMSolver
-from ddpm.figures import chains, drawing, interpolation, neighbours
+from ddpm.figures import chains, drawing, inpaint, interpolation, neighbours
 from ddpm.figures.bound import losses
 from ddpm.figures.context import NamedFigure
 from ddpm.figures.figures import FigureSet
@@ -37,8 +37,9 @@ SMALL = [
     "figure.nearest_neighbours.count=2",
     "figure.film={count: 2, frames: 4}",
     "figure.interpolation.lambdas=3",
-    "figure.guidance={labels: [3, 5], scales: [0, 2]}",
-    "figure.guidance_curve={count: 20, scales: [0, 2]}",
+    "figure.guidance={labels: [3, 5], scales: [0.0, 2.0]}",
+    "figure.inpaint={images: [0, 1], samples: 2, resamplings: 2}",
+    "figure.guidance_curve={count: 20, scales: [0.0, 2.0]}",
 ]
 TOLD = ["condition=label", *DIGITS]
 OF_POINTS = [name for name, each in FIGURES.items() if each.points]
@@ -133,11 +134,11 @@ def test_samples_of_wanted_classes_are_told_them(told, monkeypatch):
 
 def test_each_column_of_guidance_has_its_weight_and_all_of_them_one_noise(told, monkeypatch):
     seen = watched(monkeypatch, told)
-    FIGURES["guidance"].make(told, labels=[1, 4], scales=[0, 1.5])
+    FIGURES["guidance"].make(told, labels=[1, 4], scales=[0.0, 1.5])
     assert seen == [[1, 4]] * 5 + [[1, 4], [-1, -1]] * 5
     drawn = []
     monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images))
-    FIGURES["guidance"].make(told, labels=[6], scales=[2, 2, 0])
+    FIGURES["guidance"].make(told, labels=[6], scales=[2.0, 2.0, 0.0])
     (row,) = drawn
     assert torch.equal(row[0], row[1])
     assert not torch.equal(row[0], row[2])
@@ -156,6 +157,34 @@ def test_real_examples_are_told_their_own_class(told, monkeypatch):
     losses(told, 4)
     assert seen[0] == own[:3].tolist()
     assert seen[1:] == [own[:4].tolist()] * 20
+
+
+@pytest.mark.parametrize("method", inpaint.METHODS)
+def test_what_is_known_stays_and_the_rest_is_filled_in(method, context, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images))
+    FIGURES["inpaint"].make(context, images=[0, 7], mask="left", method=method, samples=2, resamplings=2)
+    real, known, *made = drawn[0].reshape(2, 4, 1, 8, 8).int().unbind(1)
+    assert torch.equal(real, context.images.split("test").__getitems__([0, 7]).int())
+    assert torch.equal(known[..., :4], real[..., :4])
+    for each in made:
+        if method == "repaint":
+            assert torch.equal(each[..., :4], real[..., :4])
+        assert not torch.equal(each[..., 4:], real[..., 4:])
+    assert not torch.equal(*made)
+
+
+def test_masks_by_name_and_from_a_file(context, workspace):
+    wanted = {"left": (0, slice(0, 4)), "right": (0, slice(4, 8)), "top": (1, slice(0, 4)), "bottom": (1, slice(4, 8))}
+    for name, (turned, where) in wanted.items():
+        mask = inpaint.mask_of(context, name)[0]
+        mask = mask.T if turned else mask
+        assert mask[:, where].all()
+        assert mask.sum() == 32
+    levels = np.zeros((8, 8), np.uint8)
+    levels[2, 5] = 255
+    Image.fromarray(levels).save("mask.png")
+    assert inpaint.mask_of(context, "mask.png").nonzero().tolist() == [[0, 2, 5]]
 
 
 def test_a_mixture_is_told_nothing(told, monkeypatch):
@@ -299,6 +328,14 @@ REFUSED = {
     "figures=[film] figure.film.frames=1": "at least 2",
     "figures=[film] figure.film.frame=1": "did you mean figure.film.frames",
     "figures=[interpolation] figure.interpolation.images=[0]": "two images",
+    "figures=[inpaint] figure.inpaint.images=[297]": r"figure\.inpaint\.images: .*0\.\.296, and no 297",
+    "figures=[inpaint] figure.inpaint.images=[]": "must be images",
+    "figures=[inpaint] figure.inpaint.mask=nowhere.png": "use left, right, top, bottom",
+    "figures=[inpaint] figure.inpaint.mask=wide.png": "is 9x8, and the model's images are 8x8",
+    "figures=[inpaint] figure.inpaint.mask=gray.png": "gray level 7: it must be black and white",
+    "figures=[inpaint] figure.inpaint.mask=black.png": "of one colour",
+    "figures=[inpaint] figure.inpaint.method=magic": "repaint, mmps, dps",
+    "figures=[inpaint] figure.inpaint.samples=0": "at least 1",
     "figures=[interpolation] figure.interpolation.images=[0,297]": r"0\.\.296, and no 297",
     "figures=[interpolation] figure.interpolation.images=[0,nowhere.png]": "nowhere.png",
     "figures=[interpolation] figure.interpolation.images=[0,wide.png]": "wide.png is 9x8, and the model's",
@@ -312,6 +349,8 @@ REFUSED = {
 def test_what_cannot_be_shown_is_refused(words, workspace):
     Image.new("L", (9, 8)).save("wide.png")
     (workspace / "text.png").write_text("not a picture")
+    for name, level in (("gray", 7), ("black", 0)):
+        Image.new("L", (8, 8), level).save(f"{name}.png")
     config = compose(DIGITS)
     with pytest.raises((RequestError, ValueError, OSError), match=REFUSED[words]):
         of(compose_evaluation(build.plain(config), words.split()))

@@ -53,7 +53,16 @@ OPTIONAL = (
 )
 
 # The same for the settings of a figure, by their names.
-FIGURE_AT_LEAST = {"seed": 0, "points": 1, "count": 1, "neighbours": 1, "lambdas": 2, "frames": 2}
+FIGURE_AT_LEAST = {
+    "seed": 0,
+    "points": 1,
+    "count": 1,
+    "neighbours": 1,
+    "lambdas": 2,
+    "frames": 2,
+    "samples": 1,
+    "resamplings": 1,
+}
 SPACES = ("pixels", "features")
 
 POSITIVE = ("optimizer.lr", "optimizer.grad_clip")
@@ -159,10 +168,8 @@ def _wrong_setting(key: str, value: Any, T: int) -> str | None:
     listed = list(value) if isinstance(value, ListConfig) and value else None
     if key == "t" and value is not None and not (listed and all(_whole(t, 1) and t <= T for t in listed)):
         return f"must be a list of whole numbers in 1..T, and T={T}"
-    if key == "images" and not (
-        listed and len(listed) == 2 and all(_whole(i, 0) or isinstance(i, str) for i in listed)
-    ):
-        return "must be two images, each the index of one in evaluation.split or a file"
+    if key == "images" and not (listed and all(_whole(i, 0) or isinstance(i, str) for i in listed)):
+        return "must be images, each the index of one in evaluation.split or a file"
     if key == "spaces" and not (listed and set(listed) <= set(SPACES)):
         return f"must be a list from {', '.join(SPACES)}"
     classes = listed is not None and all(_whole(k, 0) for k in listed)

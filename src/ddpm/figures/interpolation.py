@@ -20,19 +20,32 @@ def ends(context: FigureContext, images: list[int | str]) -> Float[Tensor, "2 c 
         ValueError: there is no such example, or the file is no image of the model's size.
         OSError: a file that cannot be read.
     """
-    return torch.stack([_from_split(context, i) if isinstance(i, int) else _from_file(context, i) for i in images])
+    where = "figure.interpolation.images"
+    if len(images) != 2:
+        raise ValueError(f"{where} must be two images, each the index of one in evaluation.split or a file")
+    each = [from_split(context, i, where) if isinstance(i, int) else from_file(context, i, where) for i in images]
+    return torch.stack(each)
 
 
-def _from_split(context: FigureContext, index: int) -> Float[Tensor, "c h w"]:
+def from_split(context: FigureContext, index: int, where: str) -> Float[Tensor, "c h w"]:
+    """A real image by its number; `where` is the setting that names it.
+
+    Raises:
+        ValueError: there is none.
+    """
     examples = context.images.split(context.split)
     if index >= len(examples):
-        raise ValueError(
-            f"figure.interpolation.images: the {context.split} split has images 0..{len(examples) - 1}, and no {index}"
-        )
+        raise ValueError(f"{where}: the {context.split} split has images 0..{len(examples) - 1}, and no {index}")
     return context.read(examples, [index])[0]
 
 
-def _from_file(context: FigureContext, name: str) -> Float[Tensor, "c h w"]:
+def from_file(context: FigureContext, name: str, where: str) -> Float[Tensor, "c h w"]:
+    """An image of the model's size in a file; `where` is the setting that names it.
+
+    Raises:
+        ValueError: it is none.
+        OSError: it cannot be read.
+    """
     path = Path(name).expanduser()
     channels, height, width = context.images.shape
     transform = PictureTransform(channels, height, width, background=(255, 255, 255))
@@ -41,10 +54,10 @@ def _from_file(context: FigureContext, name: str) -> Float[Tensor, "c h w"]:
         with Image.open(path) as image:
             size = image.size
     except ValueError as error:
-        raise ValueError(f"figure.interpolation.images: {path}: {error}") from error
+        raise ValueError(f"{where}: {path}: {error}") from error
     if size != (width, height):
         raise ValueError(
-            f"figure.interpolation.images: {path} is {size[0]}x{size[1]}, and the model's images are {width}x{height}: "
+            f"{where}: {path} is {size[0]}x{size[1]}, and the model's images are {width}x{height}: "
             "crop and resize it first"
         )
     return to_unit(torch.from_numpy(pixels)).to(context.device)
