@@ -48,14 +48,14 @@ class Command:
         assert self.process.wait(300) == code, self.log.read_text()
         return self.log.read_text()
 
-    def session(self):
-        """The processes of the session, by id, with their command."""
+    def processes(self):
+        """The processes that work in the command's folder, itself included, by id, with their environment."""
         found = {}
         for folder in Path("/proc").glob("[0-9]*"):
             with contextlib.suppress(OSError):
-                state, _, _, session = (folder / "stat").read_text().rpartition(")")[2].split()[:4]
-                if int(session) == self.process.pid and state != "Z":
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+                if (folder / "cwd").readlink() == self.log.parent:
+                    texts = (folder / "environ").read_text().split("\0")
+                    found[int(folder.name)] = dict(text.split("=", 1) for text in texts if "=" in text)
         return found
 
 
@@ -74,7 +74,7 @@ def test_torchrun_starts_again_after_a_dead_worker_and_goes_on(tmp_path):
     run = ["out=run", "resume=auto", "max_steps=80", "trainer.devices=2"]
     command = Command(*words, str(ROOT / "train.py"), *TINY, *ON_CPU, *run, cwd=tmp_path)
     command.until(reached(tmp_path / "run", 25))
-    victim = next(pid for pid in command.session() if _environment(pid).get("RANK") == "1")
+    victim = next(pid for pid, environment in command.processes().items() if environment.get("RANK") == "1")
     os.kill(victim, signal.SIGKILL)
     printed = command.wait()
     [step] = re.findall(r"going on from step (\d+)", printed)
@@ -118,8 +118,8 @@ def test_cells_at_the_same_time_save_and_leave_nobody(tmp_path, launcher, tell, 
     tell(command.process.pid)
     printed = command.wait(code)
     until = time.monotonic() + 60
-    while left := command.session():
-        assert time.monotonic() < until, left
+    while left := command.processes():
+        assert time.monotonic() < until, list(left)
         time.sleep(0.1)
     for cell in records.within(folder):
         assert cell.status == "interrupted"
@@ -151,9 +151,3 @@ def test_optuna_with_a_database(tmp_path):
     Fork("train.py", "-m", f"resume={folder.resolve()}", cwd=tmp_path).wait(timeout=400)
     assert trials()[:2] == first
     assert len(trials()) == 4
-
-
-def _environment(pid):
-    with contextlib.suppress(OSError):
-        return dict(text.split("=", 1) for text in Path(f"/proc/{pid}/environ").read_text().split("\0") if "=" in text)
-    return {}

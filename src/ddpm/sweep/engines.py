@@ -67,6 +67,10 @@ class Engines:
             n_jobs = int(self._setting("hydra.launcher.n_jobs", "-1"))
             at_once = min(max(1, cells), cores if n_jobs < 1 else n_jobs)
             os.environ.setdefault("OMP_NUM_THREADS", str(max(1, cores // at_once)))
+            from joblib.externals.loky import process_executor
+
+            # A stopped sweep's workers are killed, not the cells that they watch: these end by themselves, saved.
+            process_executor.kill_process_tree = lambda worker, **_: worker.kill()
         if self.sweeper == "optuna":
             from optuna.logging import set_verbosity
 

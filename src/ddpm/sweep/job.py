@@ -19,7 +19,7 @@ from ddpm.config.errors import RefusedError
 from ddpm.config.grammar import as_typed
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
-from ddpm.sweep import gpus, process, slurm
+from ddpm.sweep import gpus, local, process, slurm
 
 # Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
 # estimate of the bound is enough.
@@ -88,7 +88,7 @@ def run(_: DictConfig) -> float | None:
     cell = _when_free(cell)
     if cell.status not in records.SETTLED:
         cell.job = slurm.own_job() if launcher == "submitit_slurm" else ""
-        ends = slurm.ENDS if launcher.startswith("submitit") else {}
+        ends = {"submitit_slurm": slurm.ENDS, "submitit_local": local.ENDS}.get(launcher, {})
         _execute(cell, config, ends, alone=launcher == "basic", shares_gpus=launcher == "joblib")
     return _measured(cell, metric(config), worst) if sweeper != "basic" else None
 
