@@ -5,8 +5,10 @@ import logging
 import math
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import nearest, parse
@@ -70,7 +72,7 @@ class Engines:
             from joblib.externals.loky import process_executor
 
             # A stopped sweep's workers are killed, not the cells that they watch: these end by themselves, saved.
-            process_executor.kill_process_tree = lambda worker, **_: worker.kill()
+            process_executor.kill_process_tree = _kill_alone
         if self.sweeper == "optuna":
             from optuna.logging import set_verbosity
 
@@ -79,6 +81,12 @@ class Engines:
     def _setting(self, key: str, default: str) -> str:
         values = [text.partition("=")[2] for text in self.settings if text.lstrip("+").startswith(f"{key}=")]
         return values[-1] if values else default
+
+
+def _kill_alone(worker: BaseProcess, **_: object) -> None:
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGKILL)
+    worker.join()
 
 
 def of(overrides: Sequence[str]) -> tuple[Engines, list[str]]:
