@@ -80,10 +80,10 @@ class Ranks:
             for k, each in enumerate(own)
         ]
 
-    def wait(self, code=0):
+    def wait(self, code=0, timeout=120):
         """All that they printed. The first must end with `code`, and the others with 0, unless a signal ended them."""
         first, *others = self.forks
-        return first.wait(code) + "".join(fork.wait(code if code < 0 else 0) for fork in others)
+        return first.wait(code, timeout) + "".join(fork.wait(code if code < 0 else 0) for fork in others)
 
     def send(self, signum):
         for fork in self.forks:

@@ -98,9 +98,11 @@ def test_every_recipe_on_any_number_of_processes(workplace, alone, recipe, proce
     one, together = alone(recipe), f"{recipe}-{processes}"
     Ranks(
         "train.py", *RECIPES[recipe], "evaluate_after=true", f"out={together}", cwd=workplace, devices=processes
-    ).wait()
+    ).wait(timeout=600)
     assert_same(workplace / together, one)
-    Ranks("evaluate.py", *SMOKE, f"ckpt={one}", f"out={together}-evaluated", cwd=workplace, devices=processes).wait()
+    Ranks("evaluate.py", *SMOKE, f"ckpt={one}", f"out={together}-evaluated", cwd=workplace, devices=processes).wait(
+        timeout=600
+    )
     assert_same(workplace / f"{together}-evaluated", one, trained=False)
 
 
