@@ -89,6 +89,7 @@ def trained(config, images):
         POINTS,
         [*DIGITS, "timesteps=loss_second_moment"],
         [*DIGITS, "condition=label"],
+        [*DIGITS, "condition=image"],
         [*DIGITS, "prediction=v", "variance=learned_range", "objective=hybrid"],
         [*DIGITS, "prediction=mu", "variance=learned", "objective=vlb"],
         [*DIGITS, "prediction=x0", "variance=fixed_small", "weighting=min_snr"],

@@ -2,7 +2,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ddpm.data.conditioning import Label, OfSamples, Unconditional, classes_of
+from ddpm.data.conditioning import FromImage, Label, OfSamples, Unconditional, classes_of
 from ddpm.data.dataset import DataError, InMemory
 from ddpm.data.digits import Digits, load_digits_split
 from ddpm.data.folder import Folder
@@ -72,3 +72,36 @@ def test_settings_out_of_range():
     for drop in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"condition\.drop"):
             Label(10, drop)
+
+
+def test_super_resolution_is_told_means_over_squares():
+    """By hand, pixel by pixel."""
+    values = torch.randint(0, 256, (2, 3, 8, 12), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    told = FromImage("downsample", 4).of(InMemory(values), [1, 0]).image
+    assert told.shape == (2, 3, 8, 12)
+    for k, index in enumerate([1, 0]):
+        for y, x in [(0, 0), (3, 3), (7, 11), (5, 6)]:
+            square = values[index, 2, y // 4 * 4 : y // 4 * 4 + 4, x // 4 * 4 : x // 4 * 4 + 4].double()
+            assert told[k, 2, y, x].item() == pytest.approx(square.mean().item() / 127.5 - 1, abs=1e-5)
+    assert FromImage("downsample", 4).network_arguments((3, 8, 12)) == {"condition_channels": 3}
+
+
+def test_colourisation_is_told_the_gray_image():
+    values = torch.randint(0, 256, (2, 3, 4, 4), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    told = FromImage("gray").of(InMemory(values), [0, 1]).image
+    torch.testing.assert_close(told, (values.float().mean(1, keepdim=True)) / 127.5 - 1)
+    assert FromImage("gray").network_arguments((3, 4, 4)) == {"condition_channels": 1}
+
+
+def test_images_that_cannot_be_told():
+    with pytest.raises(DataError, match="is gray already"):
+        FromImage("gray").check(Digits())
+    with pytest.raises(DataError, match="does not divide 8x8"):
+        FromImage("downsample", 3).check(Digits())
+    FromImage("downsample", 4).check(Digits())
+    with pytest.raises(ValueError, match=r"condition\.source=blur"):
+        FromImage("blur")
+    with pytest.raises(ValueError, match=r"condition\.factor=1"):
+        FromImage("downsample", 1)
+    with pytest.raises(ValueError, match="was told no classes"):
+        FromImage().wanted([0])

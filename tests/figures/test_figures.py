@@ -137,7 +137,7 @@ def test_each_column_of_guidance_has_its_weight_and_all_of_them_one_noise(told, 
     FIGURES["guidance"].make(told, labels=[1, 4], scales=[0.0, 1.5])
     assert seen == [[1, 4]] * 5 + [[1, 4], [-1, -1]] * 5
     drawn = []
-    monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images))
+    monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images) or Image.new("L", (1, 1)))
     FIGURES["guidance"].make(told, labels=[6], scales=[2.0, 2.0, 0.0])
     (row,) = drawn
     assert torch.equal(row[0], row[1])
@@ -162,7 +162,7 @@ def test_real_examples_are_told_their_own_class(told, monkeypatch):
 @pytest.mark.parametrize("method", inpaint.METHODS)
 def test_what_is_known_stays_and_the_rest_is_filled_in(method, context, monkeypatch):
     drawn = []
-    monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images))
+    monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images) or Image.new("L", (1, 1)))
     FIGURES["inpaint"].make(context, images=[0, 7], mask="left", method=method, samples=2, resamplings=2)
     real, known, *made = drawn[0].reshape(2, 4, 1, 8, 8).int().unbind(1)
     assert torch.equal(real, context.images.split("test").__getitems__([0, 7]).int())
@@ -318,11 +318,11 @@ def test_plots_name_their_axes(context):
 REFUSED = {
     "figures=[sampels]": "sampels unknown; known are denoise, film",
     "figures=samples": r"must be a list, figures=\[samples\]",
-    "figures=[]": "choose from samples",
+    "figures=[]": "choose from denoise",
     "figures=[reverse] figure.reverse.t=[0]": r"1\.\.T, and T=20",
     "figures=[reverse] figure.reverse.t=[21]": r"1\.\.T, and T=20",
     "figures=[reverse] figure.reverse.t=5": "must be a list",
-    "figures=[samples] figure=null": "figure.NAME.KEY",
+    "figures=[samples] figure=null": "figure=null does not exist",
     "figures=[samples] figure.samples.count=0": "at least 1",
     "figures=[samples] figure.samples.sort=maybe": "true or false",
     "figures=[film] figure.film.frames=1": "at least 2",
@@ -381,5 +381,5 @@ def test_the_command_draws_into_the_run_folder(workspace):
     ]
     assert not (workspace / "runs/latest/results.json").exists()
     refused = Fork("evaluate.py", "ckpt=runs/latest", "figures=[raw]", "out=nothing", cwd=workspace).wait(code=2)
-    assert "known are samples" in refused
+    assert "known are denoise" in refused
     assert not (workspace / "nothing").exists()

@@ -265,7 +265,7 @@ def test_a_class_moves_the_time_s_embedding_and_none_leaves_it():
     embeddings = weights.pop("label_emb.weight")
     plain.load_state_dict(weights)
     x, t = torch.randn(4, 1, 8, 8), torch.tensor([0, 3, 3, 50])
-    out = told(x, t, SimpleNamespace(labels=torch.tensor([2, -1, 0, 1])))
+    out = told(x, t, SimpleNamespace(labels=torch.tensor([2, -1, 0, 1]), image=None))
     bias = plain.temb.dense[1].bias.detach().clone()
     for k, label in enumerate((2, -1, 0, 1)):
         with torch.no_grad():
@@ -273,7 +273,19 @@ def test_a_class_moves_the_time_s_embedding_and_none_leaves_it():
         torch.testing.assert_close(out[k], plain(x, t)[k])
     with torch.no_grad():
         plain.temb.dense[1].bias.copy_(bias)
-    assert torch.equal(told(x, t, SimpleNamespace(labels=torch.full((4,), -1))), plain(x, t))
+    assert torch.equal(told(x, t, SimpleNamespace(labels=torch.full((4,), -1), image=None)), plain(x, t))
     assert (out[0] - plain(x, t)[0]).norm() > 0.01 * out[0].norm()
     with pytest.raises(TypeError, match="called with labels"):
+        told(x, t)
+
+
+def test_an_image_that_is_told_is_more_channels_of_the_input():
+    small = {"channels": 8, "channel_mult": (1, 2), "num_res_blocks": 1, "image_size": (8, 8), "groups": 4}
+    told, wide = UNet(1, 1, **small, condition_channels=2).eval(), UNet(3, 1, **small).eval()
+    assert told.state_dict().keys() == wide.state_dict().keys()
+    randomise(told, seed=0)
+    wide.load_state_dict(told.state_dict())
+    x, image, t = torch.randn(2, 1, 8, 8), torch.randn(2, 2, 8, 8), torch.tensor([0, 50])
+    assert torch.equal(told(x, t, SimpleNamespace(labels=None, image=image)), wide(torch.cat([x, image], 1), t))
+    with pytest.raises(TypeError, match="told an image"):
         told(x, t)

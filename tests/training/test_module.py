@@ -100,7 +100,7 @@ def gradient_of(network, images, labels, step, times, *, flips, accumulate):
     for part in range(accumulate):
         mine = slice(part * BATCH // accumulate, (part + 1) * BATCH // accumulate)
         seed_dropout(SEED, step, part + 1)
-        given = [SimpleNamespace(labels=each[mine]) for each in told]
+        given = [SimpleNamespace(labels=each[mine], image=None) for each in told]
         loss = (network(x_t[mine], t[mine] - 1, *given) - noise[mine]).square().mean((1, 2, 3))
         ((weight[mine] * loss).sum() / BATCH).backward()
         losses.append(loss.detach())
@@ -232,7 +232,7 @@ class WithLabels(torch.nn.Module):
 
     def __init__(self, network, labels):
         super().__init__()
-        self.network, self.labels = network, labels
+        self.network, self.labels, self.image = network, labels, None
 
     def forward(self, x, t):
         return self.network(x, t, self)
@@ -287,3 +287,25 @@ def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_ow
         with torch.no_grad():  # other draws would show
             other = (module.p.network(x_t[mine], t[mine] - 1) - noise[mine]).square().mean()
         assert loss != pytest.approx(float(other), rel=1e-4)
+
+
+def test_an_image_that_is_told_is_mirrored_with_the_example():
+    config = compose(["debug=smoke", "condition=image", "condition.factor=2", "network.channels=8", "network.groups=4"])
+    images = build.dataset(config)
+    module, told = build.module(config, images), build.conditioning(config)
+    module.horizontal_flip, seen = True, []
+    module._trainer = SimpleNamespace(global_rank=0, world_size=1, global_step=0, accumulate_grad_batches=1)
+
+    def objective(p, x_0, t, noise):
+        seen.append((x_0, p.network.condition.image))
+        return p(x_0, t).output.flatten(1).mean(1)
+
+    module.objective = objective
+    batch = told.batch(images.split("train"), range(16))
+    module.training_step(batch, 0)
+    ((x_0, image),) = seen
+    mirrored = (x_0 != batch.values.float() / 127.5 - 1).flatten(1).any(1)
+    assert 0 < mirrored.sum() < 16
+    torch.testing.assert_close(
+        image, torch.nn.functional.avg_pool2d(x_0, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    )

@@ -13,6 +13,7 @@ from torch import Tensor
 from ddpm.checkpoints import checkpoint
 from ddpm.checkpoints.converters.diffusers import to_theirs
 from ddpm.config import trust
+from ddpm.config.facts import fact
 from ddpm.config.saved import plain
 from ddpm.diffusion import prediction, variance
 from ddpm.diffusion.reverse import ReverseProcess
@@ -49,6 +50,8 @@ def diffusers_configs(p: ReverseProcess, config: DictConfig, shape: tuple[int, .
     Raises:
         ValueError: diffusers has no such network, prediction or variance.
     """
+    if fact(config.condition["_target_"], "needs") == "image":
+        raise ValueError("diffusers has no pipeline for a network that is told an image: use format=safetensors")
     about, outputs = {"_diffusers_version": DIFFUSERS}, shape[0] * (2 if p.variance.learned else 1)
     parts = {"unet": ["diffusers", "UNet2DModel"], "scheduler": ["diffusers", "DDPMScheduler"]}
     return {

@@ -22,6 +22,7 @@ AT_LEAST = {
     "network.num_res_blocks": 1,
     "network.groups": 1,
     "condition.classes": 1,
+    "condition.factor": 2,
     "optimizer.warmup": 0,
     "every.log": 1,
     "every.validation": 1,
@@ -48,6 +49,7 @@ SECTIONS = ("data", "condition", "network", "schedule", "sampler", "guidance", "
 OPTIONAL = (
     "sampler.steps",
     "condition.classes",
+    "condition.factor",
     "evaluation.bits_per_dim.images",
     "evaluation.bits_per_dim.evaluations",
 )

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar, NamedTuple, final
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor
 
 from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Resident
 from ddpm.data.order import permutation
+from ddpm.data.pixels import unit
 from ddpm.diffusion.condition import Condition
 
 
@@ -35,14 +37,13 @@ class Conditioning(ABC):
     drop: float
     classes: int = 0
 
-    @property
     @abstractmethod
-    def network_arguments(self) -> dict[str, int]:
-        """What the network's constructor is given besides the shape of the data."""
+    def network_arguments(self, shape: Sequence[int]) -> dict[str, int]:
+        """What the constructor of a network for examples of this shape is given besides."""
 
     @abstractmethod
-    def of(self, examples: Examples, indices: Sequence[int]) -> Condition | None:
-        """What is told of these examples of a split, where the split lies."""
+    def of(self, examples: Examples, indices: Sequence[int], values: Tensor | None = None) -> Condition | None:
+        """What is told of these examples of a split, where the split lies; `values` are they, if they were read."""
 
     @abstractmethod
     def shown(self, images: Dataset, count: int) -> Condition | None:
@@ -70,7 +71,8 @@ class Conditioning(ABC):
 
     def batch(self, examples: Examples, indices: Sequence[int]) -> Batch:
         """Examples of a split, and what is told of them."""
-        return Batch(examples.__getitems__(list(indices)), self.of(examples, indices))
+        values = examples.__getitems__(list(indices))
+        return Batch(values, self.of(examples, indices, values))
 
 
 @final
@@ -80,11 +82,10 @@ class Unconditional(Conditioning):
     needs = None
     drop = 0.0
 
-    @property
-    def network_arguments(self) -> dict[str, int]:
+    def network_arguments(self, shape: Sequence[int]) -> dict[str, int]:
         return {}
 
-    def of(self, examples: Examples, indices: Sequence[int]) -> None:
+    def of(self, examples: Examples, indices: Sequence[int], values: Tensor | None = None) -> None:
         return None
 
     def shown(self, images: Dataset, count: int) -> None:
@@ -107,15 +108,13 @@ class Label(Conditioning):
     def __init__(self, classes: int, drop: float = 0.1) -> None:
         if classes < 1:
             raise ValueError(f"condition.classes={classes} must be at least 1, or null for those of the data")
-        if not 0 <= drop < 1:
-            raise ValueError(f"condition.drop={drop} must lie in [0, 1): the share of labels that are dropped")
+        _check_drop(drop)
         self.classes, self.drop = classes, drop
 
-    @property
-    def network_arguments(self) -> dict[str, int]:
+    def network_arguments(self, shape: Sequence[int]) -> dict[str, int]:
         return {"num_classes": self.classes}
 
-    def of(self, examples: Examples, indices: Sequence[int]) -> Condition:
+    def of(self, examples: Examples, indices: Sequence[int], values: Tensor | None = None) -> Condition:
         assert examples.labels is not None  # `check` has made sure
         labels = examples.labels[torch.as_tensor(indices)]
         return Condition(labels.to(examples.values.device) if isinstance(examples, Resident) else labels)
@@ -134,6 +133,59 @@ class Label(Conditioning):
                     f"condition.classes={self.classes}: the {split} split of {images.name} has a label "
                     f"{largest if int(labels.min()) >= 0 else int(labels.min())}, and labels are 0..{self.classes - 1}"
                 )
+
+
+@final
+class FromImage(Conditioning):
+    """An image that is made of each example is told, in channels beside x_t: the network learns to undo that.
+
+    Args:
+        source: "downsample" for means over squares of `factor` pixels, enlarged to the size of the example
+            (super-resolution); "gray" for the mean of the channels (colourisation).
+
+    Raises:
+        ValueError: an unknown source, or a setting out of range.
+    """
+
+    needs = "image"
+
+    def __init__(self, source: str = "downsample", factor: int = 4, drop: float = 0.0) -> None:
+        if source not in ("downsample", "gray"):
+            raise ValueError(f"condition.source={source} is not one of downsample, gray")
+        if factor < 2:
+            raise ValueError(f"condition.factor={factor} must be at least 2")
+        _check_drop(drop)
+        self.source, self.factor, self.drop = source, factor, drop
+
+    def network_arguments(self, shape: Sequence[int]) -> dict[str, int]:
+        return {"condition_channels": 1 if self.source == "gray" else shape[0]}
+
+    def of(self, examples: Examples, indices: Sequence[int], values: Tensor | None = None) -> Condition:
+        x_0 = unit(examples.__getitems__(list(indices)) if values is None else values)
+        if self.source == "gray":
+            return Condition(image=x_0.mean(1, keepdim=True))
+        coarse = F.avg_pool2d(x_0, self.factor)
+        return Condition(image=F.interpolate(coarse, scale_factor=self.factor, mode="nearest"))
+
+    def shown(self, images: Dataset, count: int) -> Condition:
+        """Of the first images that test."""
+        examples = images.split("test")
+        return self.of(examples, [index % len(examples) for index in range(count)])
+
+    def check(self, images: Dataset) -> None:
+        channels, height, width = images.shape
+        if self.source == "gray" and channels == 1:
+            raise DataError(f"condition.source=gray: {images.name} is gray already")
+        if self.source == "downsample" and (height % self.factor or width % self.factor):
+            raise DataError(
+                f"condition.factor={self.factor} does not divide {height}x{width}, the size of {images.name}: use "
+                f"one that does"
+            )
+
+
+def _check_drop(drop: float) -> None:
+    if not 0 <= drop < 1:
+        raise ValueError(f"condition.drop={drop} must lie in [0, 1): the share of examples that are told nothing")
 
 
 @dataclass(frozen=True)

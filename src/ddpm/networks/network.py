@@ -16,7 +16,8 @@ class Network(nn.Module, ABC):
     Attributes:
         event_ndim: dimensions of an example that it takes: 3 for channels, height, width; 1 for vectors.
         takes: what it can be told of an example as a third argument of `forward`: "labels", and then its constructor
-            takes `num_classes`. It is None for a model that is told nothing.
+            takes `num_classes`; "image", and then it takes `condition_channels`. There is no third argument for a
+            model that is told nothing.
     """
 
     event_ndim: ClassVar[int]

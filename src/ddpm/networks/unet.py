@@ -30,6 +30,10 @@ class Told(Protocol):
     def labels(self) -> Int[Tensor, " b"] | None:
         """A class of each in 0..K-1, or a negative number where it is not told."""
 
+    @property
+    def image(self) -> FeatureMap | None:
+        """An image of each, of the height and width of x, 0 where it is not told."""
+
 
 # Gain of the last layer of each residual branch and of the network: at first each branch adds (nearly) nothing.
 NEAR_ZERO = 1e-5
@@ -57,13 +61,14 @@ class UNet(Network):
         time_scale: factor by which t is multiplied; 1000 / T for Nichol & Dhariwal 2021.
         num_classes: each has an embedding that is added to the time's; an example whose class is not told gets none,
             so that the same weights are an unconditional network, too.
+        condition_channels: of an image that the network is told, beside those of x.
 
     Raises:
         ValueError: sizes that do not fit each other; the message names one that does.
     """
 
     event_ndim = 3  # of the examples that it takes: channels, height, width
-    takes = ("labels",)  # what it can be told
+    takes = ("labels", "image")  # what it can be told
 
     def __init__(
         self,
@@ -84,6 +89,7 @@ class UNet(Network):
         frequency_shift: int = 1,
         time_scale: float = 1.0,
         num_classes: int = 0,
+        condition_channels: int = 0,
     ) -> None:
         super().__init__()
         height, width = image_size
@@ -105,7 +111,8 @@ class UNet(Network):
         self.temb = TimeEmbedding(channels, 4 * channels)
         self.num_classes = num_classes
         self.label_emb = nn.Embedding(num_classes, 4 * channels) if num_classes else None
-        self.conv_in = conv(in_channels, channels, 3)
+        self.condition_channels = condition_channels
+        self.conv_in = conv(in_channels + condition_channels, channels, 3)
         widths = [channels * mult for mult in channel_mult]
         lowest = len(widths) - 1
         h, skips = channels, [channels]  # channel counts that follow the forward pass
@@ -139,6 +146,10 @@ class UNet(Network):
                 )
             known = (told.labels >= 0)[:, None]
             embedding = embedding + torch.where(known, self.label_emb(told.labels.clamp(min=0)), 0)
+        if self.condition_channels:
+            if told is None or told.image is None:
+                raise TypeError("a network that is told an image is called with one, if only of 0 throughout")
+            x = torch.cat([x, told.image], 1)
         temb = F.silu(embedding)  # every block would begin with this silu
         h = self.conv_in(x)
         skips = [h]

@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -133,7 +133,10 @@ class DiffusionModule(L.LightningModule):
         noise = torch.randn((whole, *values.shape[1:]), generator=draw, device=self.device)
         x_0 = unit(values)
         if self.horizontal_flip:
-            x_0 = flip(x_0, torch.rand(whole, generator=draw, device=self.device)[mine] < 0.5)
+            mirrored = torch.rand(whole, generator=draw, device=self.device)[mine] < 0.5
+            x_0 = flip(x_0, mirrored)
+            if condition and condition.image is not None:
+                condition = replace(condition, image=flip(condition.image, mirrored))
         if condition and self.drop:
             condition = condition.dropped(torch.rand(whole, generator=draw, device=self.device)[mine] < self.drop)
         seed_dropout(self.device, self.seed, self.global_step, part + 1)  # + 1: not the stream of t and noise
