@@ -290,7 +290,7 @@ def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_ow
 
 
 def test_an_image_that_is_told_is_mirrored_with_the_example():
-    config = compose(["debug=smoke", "condition=image", "condition.factor=2", "network.channels=8", "network.groups=4"])
+    config = compose([*SETTINGS, "loader.batch_size=16", "condition=image", "condition.factor=2"])
     images = build.dataset(config)
     module, told = build.module(config, images), build.conditioning(config)
     module.horizontal_flip, seen = True, []
