@@ -3,7 +3,9 @@
 import pytest
 import torch
 from evaluated import CPU, SMALL, made
+from random_checkpoint import saved
 
+import ddpm
 from ddpm import build
 from ddpm.config.compose import compose
 from ddpm.data.conditioning import Label
@@ -108,3 +110,41 @@ def test_agreement_needs_classes_and_a_classifier_of_them():
         with pytest.raises(ValueError, match=said):
             type(made()[1])(images, *parts[:3], settings, build.conditioning(config))
     assert Label(10).classes == 10
+
+
+@pytest.mark.parametrize("words", [[], ["condition=label"]])
+def test_a_weaker_checkpoint_leads(words, tmp_path):
+    axes = [*SMALL, *words]
+    weak = saved(tmp_path / "weak.ckpt", *axes, "network.channels=8", "network.num_res_blocks=2")
+    config = compose([*axes, "guidance=auto", f"guidance.weak={weak}", "guidance.scale=0.7"])
+    images = build.dataset(config)
+    p, guidance = build.reverse_process(config, images), build.guidance(config, images)
+    with torch.no_grad():
+        for weight in p.parameters():
+            weight.normal_(std=0.1, generator=torch.Generator().manual_seed(0))
+    told = build.conditioning(config).shown(images, 3)
+    x, t = torch.randn(3, 1, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([1, 9, 20])
+    poor = ddpm.load(weak).given(told)
+    with torch.no_grad():
+        good, bad, led = (each(x, t).output for each in (p.given(told), poor, guidance(p).given(told)))
+    torch.testing.assert_close(led, good + 0.7 * (good - bad))
+    assert (good - bad).norm() > 0.1 * good.norm()
+    found = build.evaluation(config, images).protocol(p)["guidance"]
+    assert found["name"] == "autoguidance"
+    assert len(found["weak"]) == 64  # its weights, wherever they lie
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["prediction=v"], "prediction"),
+        (["schedule.T=30"], "schedule"),
+        (["condition=label"], "condition"),
+        (["recipe=cifar10", "network.channels=32"], "images"),
+    ],
+)
+def test_a_weaker_checkpoint_of_another_kind_is_refused(words, named, tmp_path):
+    weak = saved(tmp_path / "weak.ckpt", *SMALL, *words)
+    config = compose([*SMALL, "guidance=auto", f"guidance.weak={weak}"])
+    with pytest.raises(ValueError, match=f"with other .*{named}"):
+        build.guidance(config, build.dataset(config))

@@ -58,7 +58,7 @@ def _repainted(context: FigureContext, p: ReverseProcess, known: Event, mask: Te
     draw = context.draw(INPAINTED)
     x_T, steps = context.noise(len(known), draw), len(context.sampler.steps(context.T))
     with Bar("inpaint", steps) as bar:
-        *_, last = bar.watch(repaint(p, known, mask, context.sampler, x_T, draw, again=resamplings))
+        *_, last = bar.watch(repaint(p, known, mask.expand(known.shape), context.sampler, x_T, draw, again=resamplings))
     return last.x_t
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ddpm.checkpoints import safe_reading
 from ddpm.checkpoints.converters.converted import Converted, flag, network_shape, recipe, tensors, told_classes
+from ddpm.messages import printable
 
 NAME = "diffusers (a folder with config.json, diffusion_pytorch_model.safetensors or .bin, scheduler_config.json)"
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
@@ -181,6 +182,8 @@ def _network(config: dict[str, Any]) -> tuple[list[str], list[str]]:
         flag("scale_shift", scale_shift == "scale_shift"),
     ]
     if (classes := config.get("num_class_embeds")) is not None:
+        if not isinstance(classes, int):
+            raise ValueError(f"its num_class_embeds is {printable(classes)}, which is no number of classes")
         stated += told_classes(classes)
     size = config.get("sample_size")
     if size is None:
