@@ -1,6 +1,7 @@
 """Makes the pages of the site that are not in docs/, while mkdocs builds it (`hooks` in mkdocs.yml).
 
-- README and other texts that lie elsewhere in the repository become pages, with their links mended.
+- README and other texts that lie elsewhere in the repository become pages, and files that texts link to are copied; the
+  links are mended.
 - Every group and option of conf/ becomes a page of the reference, in the words of its YAML file and of its class.
 - Every module of the rooms that users call or extend becomes a page of the reference, which mkdocstrings fills.
 - Formulas become MathML, so that no script has to be fetched for them.
@@ -26,10 +27,9 @@ NOT_IN_DOCS = {
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",
-    "LICENSE": "LICENSE.txt",
-    "CITATION.cff": "CITATION.cff",
     "examples/plugin/README.md": "plugin.md",
 }
+LINK = re.compile(r"\]\(([^)\s]+)\)")
 ROOMS = ("diffusion", "networks", "data", "metrics", "figures", "loggers", "checkpoints")
 # Scripts that the theme lets browsers fetch, by the names under which `make docs` puts them into build/.
 MERMAID, WORKER = "mermaid.min.js", "iframe-worker.js"
@@ -51,6 +51,11 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are made, and the scripts that are at hand."""
     made = {place: (ROOT / name).read_text() for name, place in NOT_IN_DOCS.items()}
     made |= settings_pages() | python_pages()
+    for page in [*ROOT.glob("docs/**/*.md"), *(ROOT / name for name in NOT_IN_DOCS)]:
+        for link in LINK.findall(page.read_text()):
+            target = _target(link, page.parent)
+            if (place := _place(target)).startswith("files/"):
+                made[place] = (ROOT / target).read_text()
     for place, text in made.items():
         files.append(File.generated(config, place, content=text))
     for name in (MERMAID, WORKER):
@@ -68,13 +73,25 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
     def mended(link: re.Match[str]) -> str:
         path, hash_, anchor = link[1].partition("#")
-        target = os.path.normpath(here.parent / path)
-        place = NOT_IN_DOCS.get(target) or target.removeprefix("docs/")
-        if ":" in link[1] or not path or (not source and target not in NOT_IN_DOCS):
+        if ":" in path or not path:
             return link[0]
+        place = _place(_target(link[1], ROOT / here.parent))
         return f"]({os.path.relpath(place, Path(page.file.src_uri).parent)}{hash_}{anchor})"
 
-    return re.sub(r"\]\(([^)\s]+)\)", mended, markdown)
+    return LINK.sub(mended, markdown)
+
+
+def _target(link: str, folder: Path) -> str:
+    """What a link in a text of this folder leads to, as a path in the repository."""
+    return os.path.relpath(folder / link.partition("#")[0], ROOT)
+
+
+def _place(target: str) -> str:
+    """Where a file of the repository is found in the site; a file that does not exist stays where it is."""
+    if target in NOT_IN_DOCS:
+        return NOT_IN_DOCS[target]
+    in_docs = target.removeprefix("docs/")
+    return f"files/{target}" if in_docs == target and (ROOT / target).is_file() else in_docs
 
 
 def on_page_content(content: str, **_: Any) -> str:
