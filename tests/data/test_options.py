@@ -1,4 +1,5 @@
 import inspect
+import sys
 from pathlib import Path
 
 import hydra
@@ -7,6 +8,7 @@ from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
 from ddpm.data.dataset import Dataset
+from ddpm.data.hugging_face import HuggingFace
 
 CONF = Path(__file__).parents[2] / "conf" / "data"
 OPTIONS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -19,6 +21,8 @@ def test_every_dataset_is_an_option():
         "digits",
         "fashion_mnist",
         "folder",
+        "given",
+        "hf",
         "lsun_bedroom",
         "lsun_cat",
         "lsun_church",
@@ -42,9 +46,15 @@ def test_the_shape_is_known_before_there_is_data(option, tmp_path, monkeypatch):
         dataset = instantiate(hydra.compose(option))
     assert isinstance(dataset, Dataset)
     assert dataset.name == option
-    size = {"digits": 8, "celeba_hq": 256, "swiss_roll": None}.get(option, 256 if "lsun" in option else 32)
-    channels = 1 if option in ("digits", "mnist", "fashion_mnist") else 3
+    size = {"digits": 8, "given": 8, "celeba_hq": 256, "swiss_roll": None}.get(option, 256 if "lsun" in option else 32)
+    channels = 1 if option in ("digits", "given", "mnist", "fashion_mnist") else 3
     assert dataset.shape == ((2,) if size is None else (channels, size, size))
     assert dataset.kind.has_features == (option != "swiss_roll")
     assert dataset.horizontal_flip == (option in ("cifar10", "celeba_hq", "lsun_church", "lsun_cat"))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_library_is_said_with_its_install_line(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(ImportError, match=r"data=hf needs an extra dependency: pip install 'datasets>=4'"):
+        HuggingFace(8, "ylecun/mnist").prepare()

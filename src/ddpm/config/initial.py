@@ -45,7 +45,8 @@ def compose_run(overrides: Sequence[str], config_of: Callable[[str], dict[str, A
     def revise(config: DictConfig) -> None:
         for key in given:
             _check_agreement(key, config, model, given[key], str(init))
-        kept = {key: OmegaConf.select(config, key) for key in OPEN if key in given}
+        own = [key for key in given if key.partition(".")[0] in model["sections"] and not _must_agree(key)]
+        kept = {key: OmegaConf.select(config, key) for key in own}
         for section in model["sections"]:
             config[section] = model["sections"][section]
             config.choices[section] = model["choices"].get(section)
