@@ -24,8 +24,8 @@ def cells(monkeypatch):
     """Cells that do not train: each ends with the code, and leaves the results, that a function of its rate says."""
 
     def fake(ends):
-        def run(script, arguments, *_):
-            said = dict(text.split("=", 1) for text in arguments)
+        def run(words, *_):
+            said = dict(word.split("=", 1) for word in words if "=" in word)
             code, results = ends(float(said["optimizer.lr"]))
             folder = records.Path(said["out"])
             folder.mkdir(parents=True, exist_ok=True)
@@ -84,12 +84,13 @@ def test_a_search_finds_the_best_in_its_direction_among_cells_with_and_without_a
         (143, "interrupted", "a complaint"),
         (-signal.SIGKILL, "failed", "SIGKILL"),
         (-signal.SIGINT, "interrupted", "SIGINT"),
+        (-signal.SIGTERM, "interrupted", "SIGTERM"),
     ],
 )
 def test_an_exit_code_says_how_a_cell_ended(cells, workspace, code, status, reason):
     cells(lambda lr: (code, None))
     cell = job.named(workspace, 0, ["optimizer.lr=0.5"], ["optimizer.lr"])
-    job._execute(cell, OmegaConf.create({}), alone=True, shares_gpus=False)
+    job._execute(cell, OmegaConf.create({}), {}, alone=True, shares_gpus=False)
     assert cell.status == status
     assert reason in cell.reason
     assert cell.folder.name == "000_optimizer.lr-0.5"

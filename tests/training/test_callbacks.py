@@ -31,16 +31,16 @@ def test_pictures_are_neither_training_nor_waiting(monkeypatch):
     monkeypatch.setattr(module, "log_now", logged.update)
     clock = iter([0.0, 1.0, 5.0, 5.5, 6.5])  # a step; pictures until 5; waiting until 5.5; a step
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    batch = Batch(torch.zeros(5, 1, 8, 8), None)
+    batch = Batch(torch.zeros(2, 1, 8, 8), None)
     trainer, throughput = Trainer(), callbacks.Throughput(every=2)
-    trainer.world_size = 3
+    trainer.world_size = 3  # this process has 2 of the 5
     for step in (1, 2):
         trainer.global_step = step
         throughput.on_train_batch_start(trainer, module)
         throughput.on_train_batch_end(trainer, module, None, batch, 0)
         if step == 1:
             module.on_train_batch_end()
-    assert logged["train/images_per_second"] == pytest.approx(3 * 2 * 5 / 2.5)
+    assert logged["train/images_per_second"] == pytest.approx(2 * 5 / 2.5)
     assert logged["train/data_wait"] == pytest.approx(0.5 / 2.5)
 
 

@@ -2,14 +2,15 @@
 
 import csv
 import signal
-from types import SimpleNamespace
+from pathlib import Path
 
+import lightning as L
 import pytest
 from conftest import SMALL_RUN
 from omegaconf import OmegaConf
 
-import train
 from ddpm.checkpoints import checkpoint
+from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.training import resume
@@ -29,17 +30,17 @@ def test_a_checkpoint_is_written_when_due_and_after_the_validation_of_its_step(w
 
     monkeypatch.setattr(checkpoint, "write", watched)
     every = "every={log: 1, validation: 2, samples: 100, checkpoint: 3}"
-    train.train([*SMALL_RUN, every, "max_steps=7", "logger=csv", "out=run"])
+    train([*SMALL_RUN, every, "max_steps=7", "logger=csv", "out=run"])
     assert written == [(3, False, [2]), (6, False, [2, 4, 6]), (7, False, [2, 4, 6])]
     previous = checkpoint.load(workspace / "run/checkpoints/previous.ckpt")
     assert (previous.step, checkpoint.load(workspace / "run").step) == (6, 7)
 
 
 def test_a_second_ctrl_c_is_not_noted_but_raised(capsys):
-    signals = Signals(Checkpointing(checkpoint.Path("nowhere"), 1, 1))
+    signals = Signals(Checkpointing(Path("nowhere"), 1, 1))
     signals._note(signal.SIGTERM, None)
     assert (signals.received, capsys.readouterr().err) == (signal.SIGTERM, "")
-    signals = Signals(Checkpointing(checkpoint.Path("nowhere"), 1, 1))
+    signals = Signals(Checkpointing(Path("nowhere"), 1, 1))
     signals._note(signal.SIGINT, None)
     assert signals.received == signal.SIGINT
     assert capsys.readouterr().err == "saving; Ctrl-C again stops at once, without\n"
@@ -51,8 +52,9 @@ def test_a_second_ctrl_c_is_not_noted_but_raised(capsys):
 
 @pytest.mark.parametrize(("accumulate", "batches"), [(1, 5), (4, 20)])
 def test_a_run_goes_on_at_the_step_of_its_checkpoint(accumulate, batches):
-    callback, content = Checkpointing(checkpoint.Path("nowhere"), 1, 1), {"global_step": 5, "pending": True}
-    callback.on_load_checkpoint(SimpleNamespace(accumulate_grad_batches=accumulate), None, content)
+    callback, content = Checkpointing(Path("nowhere"), 1, 1), {"global_step": 5, "pending": True}
+    trainer = L.Trainer(accelerator="cpu", logger=False, accumulate_grad_batches=accumulate, max_steps=9)
+    callback.on_load_checkpoint(trainer, L.LightningModule(), content)
     assert (callback.step, callback.pending) == (5, True)
     loops = content["loops"]["fit_loop"]
     assert loops["epoch_loop.batch_progress"]["total"]["completed"] == batches

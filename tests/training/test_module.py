@@ -254,23 +254,28 @@ def bound_of(config, network, weights, images, labels):
     return float(np.mean(nats)) / (images[0].numel() * math.log(2))
 
 
-def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_own(pictures):
-    """Two processes of two micro-batches each: every part has the draws that are written out here."""
+@pytest.mark.parametrize(("ranks", "micros"), [(2, 2), (5, 1)], ids=["equal parts", "parts of 2 and 3"])
+def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_own(ranks, micros, pictures):
+    """Every part has the draws that are written out here; the mean of their losses is that of the whole batch."""
     settings = ["data=folder", f"data.path={pictures}", "data.size=[8,8]", "data.horizontal_flip=true"]
     config = compose([*SETTINGS, *settings, "network.dropout=0.3", "features=inception", "sampler.steps=3"])
     images = build.dataset(config)
-    module, step, n = build.module(config, images), 6, BATCH // 4
+    module, step, parts = build.module(config, images), 6, ranks * micros
     whole = images.split("train").__getitems__(list(range(BATCH)))
     with torch.no_grad():
         for weight in module.train().p.network.parameters():  # at first the last layer lets nothing through
             weight.normal_(std=0.1, generator=draws(SEED))
+    slices = [slice(part * BATCH // parts, (part + 1) * BATCH // parts) for part in range(parts)]
     found = {}
-    for rank in range(2):
-        module.trainer = SimpleNamespace(global_rank=rank, world_size=2, global_step=step, accumulate_grad_batches=2)
-        for micro in range(2):
-            part = 2 * micro + rank
-            batch = Batch(whole[part * n : (part + 1) * n], None)
-            found[part] = float(module.training_step(batch, 2 * step + micro).detach())
+    for rank in range(ranks):
+        module.trainer = SimpleNamespace(
+            global_rank=rank, world_size=ranks, global_step=step, accumulate_grad_batches=micros
+        )
+        for micro in range(micros):
+            part = ranks * micro + rank
+            batch = Batch(whole[slices[part]], None)
+            found[part] = float(module.training_step(batch, micros * step + micro).detach())
+    assert len(found) == parts
 
     draw = draws(SEED, step)
     t, noise = torch.randint(1, T + 1, (BATCH,), generator=draw), torch.randn(whole.shape, generator=draw)
@@ -279,13 +284,14 @@ def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_ow
     abar = torch.tensor(ALPHA_BARS, dtype=torch.float32)[t - 1].reshape(-1, 1, 1, 1)
     x_t = abar.sqrt() * x_0 + (1 - abar).sqrt() * noise
     for part, loss in found.items():
-        mine = slice(part * n, (part + 1) * n)
+        mine = slices[part]
         seed_dropout(SEED, step, part + 1)
         with torch.no_grad():
-            expected = (module.p.network(x_t[mine], t[mine] - 1) - noise[mine]).square().mean()
+            expected, other = (  # other draws would show
+                (module.p.network(x_t[mine], t[mine] - 1) - noise[mine]).square().mean((1, 2, 3)).sum() * parts / BATCH
+                for _ in range(2)
+            )
         assert loss == pytest.approx(float(expected), rel=1e-5), part
-        with torch.no_grad():  # other draws would show
-            other = (module.p.network(x_t[mine], t[mine] - 1) - noise[mine]).square().mean()
         assert loss != pytest.approx(float(other), rel=1e-4)
 
 
