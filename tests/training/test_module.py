@@ -264,7 +264,7 @@ def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_ow
     whole = images.split("train").__getitems__(list(range(BATCH)))
     with torch.no_grad():
         for weight in module.train().p.network.parameters():  # at first the last layer lets nothing through
-            weight.normal_(std=0.1, generator=draws(SEED))
+            weight.normal_(std=0.3, generator=draws(SEED))
     slices = [slice(part * BATCH // parts, (part + 1) * BATCH // parts) for part in range(parts)]
     found = {}
     for rank in range(ranks):
@@ -292,7 +292,7 @@ def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_ow
                 for _ in range(2)
             )
         assert loss == pytest.approx(float(expected), rel=1e-5), part
-        assert loss != pytest.approx(float(other), rel=1e-4)
+        assert loss != pytest.approx(float(other), rel=2e-5)
 
 
 def test_an_image_that_is_told_is_mirrored_with_the_example():
