@@ -132,20 +132,6 @@ def test_which_way_is_better():
     }
 
 
-@pytest.mark.parametrize(
-    ("setting", "least"),
-    [("inception_score.splits", 1), ("kid.subsets", 1), ("kid.subset_size", 2), ("precision_recall.neighborhood", 1)],
-)
-def test_a_setting_has_a_least_value(setting, least):
-    def made(value):
-        return build.sample_metrics(compose([f"evaluation.{setting}={value}"]))
-
-    metric, _, name = setting.partition(".")
-    assert made(least)[metric].chosen[name] == least
-    with pytest.raises(ValueError, match=rf"{setting}={least - 1} must be"):
-        made(least - 1)
-
-
 def test_names_and_splits():
     assert registry.of("fid_test").title == "FID, test"
     assert registry.base_of("precision_train") == "precision"

@@ -247,12 +247,20 @@ def test_a_reference_too_small_is_refused():
         (lambda: InceptionScore(splits=0), r"evaluation.inception_score.splits=0 must be .* at least 1"),
         (lambda: KernelDistance(subsets=0), r"evaluation.kid.subsets=0 must be .* at least 1"),
         (lambda: KernelDistance(subset_size=1), r"evaluation.kid.subset_size=1 must be .* at least 2"),
+        (lambda: PrecisionRecall(neighborhood=0), r"evaluation.precision_recall.neighborhood=0 must be .* at least 1"),
         (lambda: PrecisionRecall(neighborhood=True), r"evaluation.precision_recall.neighborhood=True must be"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_their_names(made, message):
     with pytest.raises(ValueError, match=message):
         made()
+
+
+def test_the_least_settings_are_taken():
+    made = InceptionScore(splits=1), KernelDistance(subsets=1, subset_size=2), PrecisionRecall(neighborhood=1)
+    assert [metric.chosen for metric in made] == [
+        {"splits": 1}, {"subsets": 1, "subset_size": 2}, {"neighborhood": 1},
+    ]  # fmt: skip
 
 
 # --- processes --------------------------------------------------------------------------------------------------------
