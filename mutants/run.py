@@ -9,6 +9,7 @@ is listed does not), or where a test fails without a fault.
 
 import argparse
 import contextlib
+import functools
 import multiprocessing
 import os
 import shutil
@@ -69,13 +70,19 @@ class Copy:
         os.utime(file, (self.clock, self.clock))
 
 
+@functools.cache
+def source(file: str) -> str:
+    """The text of a file of src/ddpm, as it was at the start: somebody may be at work on it."""
+    return (ROOT / "src/ddpm" / file).read_text()
+
+
 def faulty(fault: Fault) -> str:
     """The file with the fault in it.
 
     Raises:
         SystemExit: what it replaces does not stand there exactly once.
     """
-    text = (ROOT / "src/ddpm" / fault.file).read_text()
+    text = source(fault.file)
     if (count := text.count(fault.old)) != 1:
         sys.exit(f"{fault.file} has {count} times, and should have once: {fault.old!r}")
     return text.replace(fault.old, fault.new)
@@ -131,7 +138,7 @@ def carry_out(runs: Sequence[Run], copies: Sequence[Copy], limit: dict[str, floa
             process.join()
             run.printed = (copy.root / "log").read_text(errors="replace")
             if run.fault:
-                copy.write(run.fault.file, (ROOT / "src/ddpm" / run.fault.file).read_text())
+                copy.write(run.fault.file, source(run.fault.file))
             del at_work[sentinel]
             free.append(copy)
             yield run
@@ -139,7 +146,7 @@ def carry_out(runs: Sequence[Run], copies: Sequence[Copy], limit: dict[str, floa
 
 def described(fault: Fault) -> str:
     """Where the fault is, and what it does."""
-    text = (ROOT / "src/ddpm" / fault.file).read_text()
+    text = source(fault.file)
     line = text[: text.index(fault.old)].count("\n") + 1
     old, new = (" ".join(part.split()) or "nothing" for part in (fault.old, fault.new))
     return f"{fault.file}:{line}: {old}  ->  {new}"
