@@ -127,7 +127,7 @@ def test_facts_are_read_without_torch():
 def test_which_way_is_better():
     better = {name: registry.of(name).better for name in registry.known() if name == registry.base_of(name)}
     assert {name: way for name, way in better.items() if way} == {
-        **dict.fromkeys(("inception_score", "precision", "recall"), "higher"),
+        **dict.fromkeys(("inception_score", "precision", "recall", "agreement"), "higher"),
         **dict.fromkeys(("fid", "kid", "bits_per_dim", "bound_nats"), "lower"),
     }
 

@@ -73,7 +73,7 @@ def waiting(monkeypatch, *shares):
         now[0] += share / (1 - share)
         throughput.on_train_batch_start(trainer, module)
         now[0] += 1.0
-        throughput.on_train_batch_end(trainer, module, None, torch.zeros(5, 1, 8, 8), 0)
+        throughput.on_train_batch_end(trainer, module, None, Batch(torch.zeros(5, 1, 8, 8), None), 0)
         module.on_train_batch_end()
 
 
@@ -104,15 +104,16 @@ def test_advice_for_pictures_that_are_decoded_as_they_are_needed():
 
 def test_pictures_are_of_the_averaged_weights_from_the_same_noise_at_every_step_due(workspace):
     config = compose(["debug=smoke", "max_steps=7"])
-    module, drawn, between = build.module(config, build.dataset(config)), {}, []
+    images = build.dataset(config)
+    module, data, drawn, between = build.module(config, images), build.data_module(config, images), {}, []
 
-    def draw(p, sampler, noise, asks):
+    def draw(p, sampler, noise, asks, images, told):
         asks()
         drawn[step] = p, sampler, torch.rand(3, generator=noise).tolist()
         return {}
 
     sampler = build.sampler(config)
-    pictures = callbacks.Pictures(workspace, sampler, draw, every=3, seed=5, between=between.append)
+    pictures = callbacks.Pictures(workspace, sampler, data, draw, every=3, seed=5, between=between.append)
     trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[pictures], max_steps=7)
     for step in range(1, 8):
         pictures.draw(trainer, module, step)
