@@ -22,10 +22,7 @@ def test_every_dataset_is_an_option():
         "fashion_mnist",
         "folder",
         "given",
-<<<<<<< ours
         "hf",
-=======
->>>>>>> theirs
         "lsun_bedroom",
         "lsun_cat",
         "lsun_church",
