@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -17,7 +18,25 @@ _FORKS.set_forkserver_preload(["ddpm.build", "ddpm.training.checkpointing", "ddp
 
 
 def run(script, *arguments, cwd, code=0, timeout=300):
-    """The finished process, which must end with `code`; a script of the root, or `-m` and a module."""
+    """The finished process, which must end with `code`: a script of the root, or `-m` and a module.
+
+    Our own commands are forks, too. What is another's, or is to begin with nothing imported, is an interpreter anew.
+    """
+    if script not in ("train.py", "evaluate.py") and (script, *arguments[:1]) != ("-m", "ddpm"):
+        return run_anew(script, *arguments, cwd=cwd, code=code, timeout=timeout)
+    with tempfile.TemporaryDirectory() as place:
+        out, err = Path(place) / "stdout", Path(place) / "stderr"
+        process = _FORKS.Process(target=_main, args=(script, arguments, str(cwd), {}, str(out), str(err)))
+        process.start()
+        process.join(timeout)
+        done = subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
+        process.kill()
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def run_anew(script, *arguments, cwd, code=0, timeout=300):
+    """The same, as an interpreter of its own."""
     command = [sys.executable, script if script == "-m" else str(ROOT / script), *arguments]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == code, done.stdout + done.stderr
@@ -29,7 +48,9 @@ class Fork:
 
     def __init__(self, script, *arguments, cwd, **environment):
         self.log = Path(cwd) / f".log{os.urandom(4).hex()}"
-        self.process = _FORKS.Process(target=_main, args=(script, arguments, str(cwd), environment, str(self.log)))
+        self.process = _FORKS.Process(
+            target=_main, args=(script, arguments, str(cwd), environment, *[str(self.log)] * 2)
+        )
         self.process.start()
 
     @classmethod
@@ -100,12 +121,14 @@ def free_port():
         return free.getsockname()[1]
 
 
-def _main(script, arguments, cwd, environment, log):
+def _main(script, arguments, cwd, environment, out, err):
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script starts a command in the background
     os.environ.update(environment)
-    file = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
-    for descriptor in (1, 2):
-        os.dup2(file, descriptor)
+    for descriptor, log in ((1, out), (2, err)):
+        os.dup2(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND), descriptor)
+    if script == "-m":
+        sys.argv = list(arguments)
+        runpy.run_module(arguments[0], run_name="__main__", alter_sys=True)
     sys.argv = [str(ROOT / script), *arguments]
     runpy.run_path(sys.argv[0], run_name="__main__")

@@ -1,4 +1,4 @@
-"""Whatever bytes a reader is given, it reads them or refuses them in words: inputs are mutated for a minute.
+"""Whatever bytes a reader is given, it reads them or refuses them in words: inputs are mutated for half a minute.
 
 Coverage of our code guides the mutation, which begins from the inputs stored in fuzz/corpus. `make fuzz` takes longer.
 """
@@ -10,7 +10,7 @@ import sys
 import pytest
 from commands import ROOT
 
-SECONDS = "4"  # for each reader
+SECONDS = "2"  # for each reader
 
 
 def test_no_bytes_crash_a_reader():

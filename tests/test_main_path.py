@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, Fork, run
+from commands import ROOT, Fork, run, run_anew
 from PIL import Image
 
 SMOKE = ["debug=smoke", "logger=csv"]
@@ -149,7 +149,7 @@ def test_a_wrong_request_of_a_real_process_is_one_line_and_writes_nothing(
     (workspace / "half.ckpt").write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     torch.save({"state_dict": Hostile()}, workspace / "code.ckpt")
     before = sorted(workspace.rglob("*"))
-    done = run(script, *arguments, cwd=workspace, code=2)
+    done = run_anew(script, *arguments, cwd=workspace, code=2)
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert message in line

@@ -39,7 +39,7 @@ def verdict(*overrides):
     return None
 
 
-@pytest.mark.parametrize("recipe", ["digits", "swiss_roll"])
+@pytest.mark.parametrize("recipe", ["digits", pytest.param("swiss_roll", marks=pytest.mark.slow)])
 def test_a_renamed_copy_of_every_option_is_judged_like_the_original(copies, recipe):
     refused = 0
     for group in COPIED:
