@@ -132,9 +132,10 @@ def test_evaluation(device, workspace, words):
 
 def test_figures(device, workspace):
     few = ["samples.count=7", "rate_distortion.count=3", "loss_by_t.count=3", "film={count: 2, frames: 4}"]
-    config = compose(
-        [f"figures=[{','.join(options_of('figure'))}]", *DIGITS, *(f"figure.{each}" for each in few)], "evaluate"
-    )
+    few += ["guidance={labels: [3], scales: [0.0, 1.0]}", "guidance_curve={count: 20, scales: [0.0, 1.0]}"]
+    few += ["inpaint={images: [0], samples: 2, resamplings: 2}"]
+    asked = [f"figures=[{','.join(options_of('figure'))}]", *DIGITS, "condition=label"]
+    config = compose([*asked, *(f"figure.{each}" for each in few)], "evaluate")
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
     build.figures(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p).draw(workspace / "out", device)

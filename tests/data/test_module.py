@@ -75,11 +75,11 @@ def test_processes_validate_the_same_number_of_chunks_some_of_them_empty(world_s
     for dataset in (Numbered(), folder):  # 11 to test in memory, and 11 that are decoded when they are needed
         parts = [list(placed(ready(dataset, chunk=4), rank, world_size).val_dataloader()) for rank in range(world_size)]
         assert {len(part) for part in parts} == {-(-3 // world_size)}
-        found = dict(chunk for part in parts for chunk in part)
+        found = {k: batch.values for part in parts for k, batch in part}
         assert [len(found[k]) for k in sorted(found)] == [4, 4, 3] + [0] * (len(found) - 3)
         assert all(images.dtype == torch.uint8 and images.shape[1:] == dataset.shape for images in found.values())
         alone = dict(ready(dataset, chunk=4).val_dataloader())
-        assert all(torch.equal(found[k], images) for k, images in alone.items())
+        assert all(torch.equal(found[k], batch.values) for k, batch in alone.items())
 
 
 def test_requests_that_cannot_be():
@@ -227,16 +227,16 @@ def test_two_real_processes_see_disjoint_halves_that_make_up_the_whole(tmp_path)
 
 def test_digits_through_the_module():
     module = ready(Digits(), batch_size=128, max_steps=3)
-    assert [batch.shape for batch in module.train_dataloader()] == [(128, 1, 8, 8)] * 3
-    assert sum(len(images) for _, images in module.val_dataloader()) == 297
+    assert [batch.values.shape for batch in module.train_dataloader()] == [(128, 1, 8, 8)] * 3
+    assert sum(len(batch.values) for _, batch in module.val_dataloader()) == 297
 
 
 def test_examples_on_the_device_make_the_same_batches():
     plain, resident = ready(Numbered()), placed(ready(Numbered(), resident=True), 0, 1)
     resident.setup()
     for a, b in zip(plain.train_dataloader(), resident.train_dataloader(), strict=True):
-        assert a.dtype == b.dtype
-        assert torch.equal(a, b)
+        assert a.values.dtype == b.values.dtype
+        assert torch.equal(a.values, b.values)
     assert [numbers(images) for _, images in plain.val_dataloader()] == [
         numbers(images) for _, images in resident.val_dataloader()
     ]

@@ -37,6 +37,12 @@ def test_just_enough_is_enough():
 def test_features_without_classes_have_no_inception_score():
     _, evaluation = made()
     evaluation.extractor.has_logits = False
-    arguments = (evaluation.images, evaluation.extractor, evaluation.metrics, evaluation.settings)
+    arguments = (
+        evaluation.images,
+        evaluation.extractor,
+        evaluation.metrics,
+        evaluation.settings,
+        evaluation.conditioning,
+    )
     with pytest.raises(ValueError, match="features=digits has no classes, so no inception_score: leave it out"):
         checks.check(*arguments)

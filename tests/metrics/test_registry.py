@@ -80,7 +80,7 @@ def test_a_checkpoint_that_does_not_know_it_can_be_measured_by_it():
     trained = saved.plain(compose(["evaluation.kid.subset_size=33"]))
     config = config_evaluation.compose_evaluation(trained, ["evaluation.metrics=[kid,spread]"])
     metrics = build.sample_metrics(config)
-    assert list(metrics) == ["inception_score", "fid", "kid", "precision_recall", "spread"]
+    assert list(metrics) == ["inception_score", "fid", "kid", "precision_recall", "agreement", "spread"]
     assert metrics["kid"].chosen == {"subsets": 100, "subset_size": 33}
 
 

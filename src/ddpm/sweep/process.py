@@ -86,6 +86,7 @@ def _main(words: list[str], folder: str, environment: dict[str, str], log: Path 
     signal.signal(signal.SIGUSR2, signal.SIG_IGN)  # a launcher's, for the process that watches this one
     signal.pthread_sigmask(signal.SIG_UNBLOCK, FROM_SCHEDULERS)
     sys.argv = list(words)
+    sys.modules.pop(f"{words[0]}.__main__", None)  # which `ddpm` itself was started by: runpy would warn
     runpy.run_module(words[0], run_name="__main__", alter_sys=True)  # so that ranks are started by `python -m`, too
 
 
