@@ -25,10 +25,12 @@ time.sleep(100)
 
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
-    """A folder of modules that a process may run, which is the current one."""
+    """A folder of modules that a process may run, which is the current one; the server is not another test's."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    return tmp_path
+    forkserver._forkserver._stop()
+    yield tmp_path
+    forkserver._forkserver._stop()
 
 
 def once_ready(tell):
