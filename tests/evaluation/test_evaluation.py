@@ -252,6 +252,7 @@ def test_the_error_of_an_estimate_is_the_deviation_of_repeated_ones(workspace):
     assert 1 / 1.55 < stated / deviation < 1.55
 
 
+@pytest.mark.slow
 def test_an_estimate_outlines_the_curves_of_the_bound(workspace):
     """At every t: the term, the rate from there on and the error of the x_0 estimate."""
     settings = ["schedule.T=100", "evaluation.metrics=[bits_per_dim]"]
