@@ -52,6 +52,7 @@ def as_a_reader(workspace, trained_run):
     return workspace
 
 
+@pytest.mark.slow
 def test_the_commands_run_in_order(as_a_reader):
     newest = as_a_reader / "runs" / "latest"
     for _, verb, *words in (command for commands in ANSWERS.values() for command in commands):

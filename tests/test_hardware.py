@@ -122,6 +122,7 @@ def losses(folder):
         return [float(row["train/loss"]) for row in csv.DictReader(file) if row.get("train/loss")]
 
 
+@pytest.mark.slow
 def test_the_layout_may_change_where_a_run_goes_on(workspace):
     Fork.train(*TINY, "max_steps=3", "optimizer.anneal=false", "out=whole", cwd=workspace).wait()
     shutil.copytree(workspace / "whole", workspace / "other")

@@ -85,6 +85,7 @@ def test_training_on_two_processes_takes_the_same_steps(trained, tmp_path):
     assert len(list((tmp_path / "runs" / "digits").iterdir())) == 1
 
 
+@pytest.mark.slow
 def test_torchrun_starts_the_same_job(trained, tmp_path):
     """Ranks that a launcher outside of Lightning starts, as on several machines: one folder, the same numbers."""
     launch = ["torch.distributed.run", "--standalone", "--nproc-per-node", "2"]

@@ -1,6 +1,7 @@
 """The notebook runs from the first cell to the last."""
 
 import nbformat
+import pytest
 from commands import ROOT
 from nbclient import NotebookClient
 
@@ -8,6 +9,7 @@ SETTINGS = '["max_steps=500", "every.validation=250", "logger=csv"]'
 SMOKE = '["debug=smoke", "network.channels=8", "network.groups=4", "logger=csv"]'
 
 
+@pytest.mark.slow
 def test_every_cell_runs(tmp_path):
     notebook = nbformat.read(ROOT / "examples" / "notebook.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)

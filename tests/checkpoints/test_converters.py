@@ -359,6 +359,7 @@ def test_a_recipe_is_asked_for_where_several_would_do(folder):
     assert resolved(folder, "recipe=lsun_cat").choices.data == "lsun_cat"
 
 
+@pytest.mark.slow
 def test_a_foreign_folder_is_evaluated(workspace):
     options = {**CIFAR10, "sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (32, 32)}
     blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}

@@ -50,6 +50,7 @@ def test_a_renamed_copy_of_every_option_is_judged_like_the_original(copies, reci
     assert refused >= 5
 
 
+@pytest.mark.slow
 def test_two_renamed_axes_are_judged_like_the_originals(copies):
     for first, second in itertools.combinations(("objective", "variance", "weighting"), 2):
         for a, b in itertools.product(*([o for o in options_of(g) if "copy" not in o] for g in (first, second))):

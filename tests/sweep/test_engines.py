@@ -15,7 +15,11 @@ TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4"]
 
 
 @pytest.mark.parametrize(
-    "launcher", [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]]
+    "launcher",
+    [
+        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
+        pytest.param(["hydra/launcher=submitit_local"], marks=pytest.mark.slow),
+    ],
 )
 def test_cells_at_the_same_time(tmp_path, launcher):
     """Each keeps what it printed to itself; the sweep tells how they go and waits for all."""
@@ -32,6 +36,7 @@ def test_cells_at_the_same_time(tmp_path, launcher):
     assert (fine.folder / "checkpoints/last.ckpt").is_file()
 
 
+@pytest.mark.slow
 def test_a_search_minimises_a_metric_and_is_repeated_when_it_goes_on(tmp_path):
     command = ["-m", *TINY, "hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1"]
     axis = "optimizer.lr=tag(log,interval(1e-4,1e-1))"

@@ -164,6 +164,7 @@ def tortured(cwd, kills, seed):
     return done
 
 
+@pytest.mark.slow
 def test_killed_four_times_it_is_the_same_sweep(tmp_path):
     assert tortured(tmp_path, kills=4, seed=1) >= 2
 
