@@ -50,6 +50,7 @@ def test_conf_is_in_both(built):
             assert CONF | {"train.py", "evaluate.py", "README.md", "pyproject.toml"} <= names
 
 
+@pytest.mark.slow
 def test_installed_in_an_empty_environment_it_trains_sweeps_evaluates_and_reports(built, tmp_path):
     """The environment has the wheel alone, and borrows the libraries that it needs from this one."""
     home = tmp_path / "environment"

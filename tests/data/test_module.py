@@ -209,6 +209,7 @@ Path(sys.argv[2], f"{rank}.json").write_text(json.dumps([watcher.trained, watche
 """
 
 
+@pytest.mark.slow
 def test_two_real_processes_see_disjoint_halves_that_make_up_the_whole(tmp_path):
     script = tmp_path / "two.py"
     script.write_text(TWO_PROCESSES)

@@ -243,6 +243,7 @@ def test_an_estimate_is_near_the_bound_and_says_what_it_is(alone, workspace, cap
     assert found.protocol["fingerprint"] != alone[1].protocol["fingerprint"]
 
 
+@pytest.mark.slow
 def test_the_error_of_an_estimate_is_the_deviation_of_repeated_ones(workspace):
     """Over 16 seeds the deviation is known to 18 %: three of these are allowed."""
     settings = ["evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=8", "network.channels=8"]

@@ -146,6 +146,7 @@ def test_a_run_that_was_stopped_is_preempted_and_says_what_goes_on_with_it(resum
     assert second["run"][0]["config"]["update"]["continues_from_step"] == max(wandb_history(first))
 
 
+@pytest.mark.slow
 def test_a_run_outlives_wandb(workplace):
     """Whose process is killed in the middle."""
     folder = workplace / "outliving"
