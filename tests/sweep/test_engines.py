@@ -5,7 +5,7 @@ import os
 
 import pytest
 import yaml
-from commands import Fork, run
+from commands import Fork, run_anew
 
 from ddpm.config.errors import RequestError
 from ddpm.runs import records
@@ -25,7 +25,7 @@ def test_cells_at_the_same_time(tmp_path, launcher):
     """Each keeps what it printed to itself; the sweep tells how they go and waits for all."""
     lr = "optimizer.lr=0.001,1e+30"
     command = ["-m", *TINY, "evaluate_after=false", "optimizer.warmup=0", lr, *launcher]
-    printed = run("train.py", *command, cwd=tmp_path, code=1).stdout
+    printed = run_anew("train.py", *command, cwd=tmp_path, code=1).stdout
     fine, wild = records.within(tmp_path / "runs/sweeps/latest")
     assert (fine.status, wild.status) == ("finished", "diverged")
     assert f"{fine.folder.name}: finished" in printed
