@@ -74,12 +74,12 @@ def model(file: Path, raw: bool = False) -> Model:
 
 
 def rounded(x: Images) -> Images:
-    """As evaluate.py stores them: the nearest of 256 gray levels."""
+    """This rounds to the nearest of 256 gray levels, as evaluate.py stores samples."""
     return to_unit(to_uint8(x))
 
 
 def truncated(x: Images) -> Images:
-    """As `(127.5 * x + 127.5).to(uint8)` stores them: the level below."""
+    """This takes the gray level below, as `(127.5 * x + 127.5).to(uint8)` stores samples."""
     return to_unit((127.5 * x.clamp(-1, 1) + 127.5).to(torch.uint8))
 
 
@@ -90,12 +90,12 @@ def resized(x: Images) -> Images:
 
 
 def padded(x: Images) -> Images:
-    """As DistributedSampler shares them out: the first ones come again, until every process has as many."""
+    """This repeats the first samples until every process has as many, as DistributedSampler does."""
     return x[torch.arange(-(-len(x) // PROCESSES) * PROCESSES) % len(x)]
 
 
 def repeated(x: Images) -> Images:
-    """As processes draw them that were all given the same seed."""
+    """This gives every process the same samples, as one seed for all of them does."""
     return x[torch.arange(len(x)) % -(-len(x) // PROCESSES)]
 
 

@@ -10,7 +10,7 @@ import sys
 import pytest
 from commands import ROOT
 
-SECONDS = "1"  # for each reader
+SECONDS = "2"  # for each reader
 
 
 def test_no_bytes_crash_a_reader():
@@ -20,4 +20,4 @@ def test_no_bytes_crash_a_reader():
     assert done.returncode == 0, done.stdout + done.stderr[-20_000:]
     tried = re.findall(r"^(\w+): ([\d,]+) inputs", done.stdout, re.MULTILINE)
     assert len(tried) == 12
-    assert all(int(count.replace(",", "")) > 0 for _, count in tried), tried
+    assert all(int(count.replace(",", "")) >= 5 for _, count in tried), tried

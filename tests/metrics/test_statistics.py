@@ -168,7 +168,7 @@ def test_precision_and_recall_are_shares_within_the_reach_of_the_kth_neighbour(k
 
 
 def test_kernel_distance_is_the_unbiased_one_of_the_cubic_kernel():
-    """Of one subset that is everything."""
+    """KID of one subset, which is all images, is the formula itself."""
     x, y = some_features(40).double(), some_features(40, seed=1).double() + 0.2
     xx, yy, xy = ((a @ b.T / a.shape[1] + 1) ** 3 for a, b in ((x, x), (y, y), (x, y)))
     expected = sum(float((k.sum() - k.trace()) / (40 * 39)) for k in (xx, yy)) - 2 * float(xy.mean())

@@ -209,7 +209,7 @@ def test_the_settings_of_the_docs_become_those_of_sbatch(monkeypatch):
     for line in ("--account=vision", "--qos=high", "--constraint=a100", "--array=0-8%4", "--reservation=course",
                  "--mail-type=FAIL", "--job-name=ddpm", "--signal=USR2@120"):  # fmt: skip
         assert f"#SBATCH {line}\n" in script
-    assert "module load cuda/12.8\nsource /work/me/.venv/bin/activate\n" in script
+    assert "module load cuda/12.8\nsource /home/me/.venv/bin/activate\n" in script
 
 
 def test_the_launcher_needs_sbatch_not_srun(monkeypatch):

@@ -162,7 +162,7 @@ def test_a_signal_saves_and_says_how_to_go_on(workplace, whole, signum, code):
 
 
 def test_a_second_ctrl_c_ends_at_once_and_saves_nothing(workplace):
-    """In the middle of a step that is 40 micro-batches long: the first waits for its end."""
+    """The first Ctrl-C comes in the middle of a step that is 40 micro-batches long, and waits for its end."""
     long = ["loader.batch_size=40", "trainer.accumulate=40", "every={log: 1, validation: 9, samples: 9, checkpoint: 1}"]
     process, folder = Fork("train.py", *SETTINGS, *long, "out=twice", cwd=workplace), workplace / "twice"
     until((folder / "checkpoints" / "last.ckpt").exists, process)

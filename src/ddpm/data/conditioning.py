@@ -168,7 +168,7 @@ class FromImage(Conditioning):
         return Condition(image=F.interpolate(coarse, scale_factor=self.factor, mode="nearest"))
 
     def shown(self, images: Dataset, count: int) -> Condition:
-        """Of the first images that test."""
+        """This gives what the network is told of the first images of the test split."""
         examples = images.split("test")
         return self.of(examples, [index % len(examples) for index in range(count)])
 

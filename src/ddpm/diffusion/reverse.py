@@ -51,7 +51,7 @@ class ReverseProcess(nn.Module):
         return self if condition is None else self.over(Given(self.network, condition))
 
     def over(self, network: nn.Module) -> "ReverseProcess":
-        """The same process over another network."""
+        """This gives the same process over another network."""
         return ReverseProcess(network, self.q, self.prediction, self.variance, self.decoder)
 
     def forward(self, x_t: Batch, t: Time, s: Time | None = None, *, clip: bool = False) -> Estimate:
