@@ -1,5 +1,6 @@
 """Commands as a user starts them: processes of their own, in a directory of their own."""
 
+import functools
 import multiprocessing
 import os
 import runpy
@@ -8,13 +9,25 @@ import socket
 import subprocess
 import sys
 import tempfile
+from multiprocessing import forkserver
 from pathlib import Path
+
+import pytest
+
+import ddpm.sweep.process  # noqa: F401  which would name for the server what cells import
 
 ROOT = Path(__file__).parents[1]
 
-# Imports once what every command imports; each command is then a fork of that process, seconds faster.
-_FORKS = multiprocessing.get_context("forkserver")
-_FORKS.set_forkserver_preload(["ddpm.build", "ddpm.training.checkpointing", "ddpm.training.resume", "commands"])
+
+@functools.cache
+def _forks():
+    """Start the process whose forks commands are, each seconds faster for it: what every command does first is done."""
+    forks = multiprocessing.get_context("forkserver")
+    forks.set_forkserver_preload(["warm"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
+        forkserver.ensure_running()
+    return forks
 
 
 def run(script, *arguments, cwd, code=0, timeout=300):
@@ -26,7 +39,7 @@ def run(script, *arguments, cwd, code=0, timeout=300):
         return run_anew(script, *arguments, cwd=cwd, code=code, timeout=timeout)
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place) / "stdout", Path(place) / "stderr"
-        process = _FORKS.Process(target=_main, args=(script, arguments, str(cwd), {}, str(out), str(err)))
+        process = _forks().Process(target=_main, args=(script, arguments, str(cwd), {}, str(out), str(err)))
         process.start()
         process.join(timeout)
         done = subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
@@ -48,7 +61,7 @@ class Fork:
 
     def __init__(self, script, *arguments, cwd, **environment):
         self.log = Path(cwd) / f".log{os.urandom(4).hex()}"
-        self.process = _FORKS.Process(
+        self.process = _forks().Process(
             target=_main, args=(script, arguments, str(cwd), environment, *[str(self.log)] * 2)
         )
         self.process.start()

@@ -19,7 +19,7 @@ SIXTY = [
     "evaluation.metrics=[inception_score,fid,precision_recall,bits_per_dim]",
 ]  # fmt: skip
 RECIPES = {
-    "digits": SMOKE,
+    "digits": [*SMOKE, "evaluation.bits_per_dim.images=250"],
     "swiss_roll": [*SMOKE, "recipe=swiss_roll"],
     "folder": SIXTY,
 }

@@ -132,25 +132,25 @@ def test_a_sweep_ends_in_a_table(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("script", "arguments", "message"),
+    ("start", "script", "arguments", "message"),
     [
-        ("train.py", ["objectiv=vlb"], "did you mean objective"),
-        ("train.py", ["loader.batch_size=5000"], "1500 training examples"),
-        ("train.py", ["-m", "objective=simpel,vlb"], "did you mean simple"),
-        ("evaluate.py", ["ckpt=half.ckpt"], "cut short"),
-        ("evaluate.py", ["ckpt=code.ckpt"], "refused"),
-        ("evaluate.py", ["ckpt=run.ckpt", "evaluation.num_samples=9"], "10 or more"),
+        (run_anew, "train.py", ["objectiv=vlb"], "did you mean objective"),
+        (run, "train.py", ["loader.batch_size=5000"], "1500 training examples"),
+        (run, "train.py", ["-m", "objective=simpel,vlb"], "did you mean simple"),
+        (run, "evaluate.py", ["ckpt=half.ckpt"], "cut short"),
+        (run_anew, "evaluate.py", ["ckpt=code.ckpt"], "refused"),
+        (run, "evaluate.py", ["ckpt=run.ckpt", "evaluation.num_samples=9"], "10 or more"),
     ],
 )
 def test_a_wrong_request_of_a_real_process_is_one_line_and_writes_nothing(
-    trained, workspace, script, arguments, message
+    trained, workspace, start, script, arguments, message
 ):
     last = trained[0] / "runs/latest/checkpoints/last.ckpt"
     (workspace / "run.ckpt").write_bytes(last.read_bytes())
     (workspace / "half.ckpt").write_bytes(last.read_bytes()[: last.stat().st_size // 2])
     torch.save({"state_dict": Hostile()}, workspace / "code.ckpt")
     before = sorted(workspace.rglob("*"))
-    done = run_anew(script, *arguments, cwd=workspace, code=2)
+    done = start(script, *arguments, cwd=workspace, code=2)
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: ")
     assert message in line

@@ -65,6 +65,7 @@ def data_module(config: DictConfig, images: Dataset, processes: int = 1) -> Data
         resident=config.trainer.resident,
         processes=processes,
         conditioning=conditioning(config),
+        validated=config.evaluation.bits_per_dim.images,
     )
     data.prepare_data()
     data.setup()

@@ -69,6 +69,14 @@ def test_two_processes_share_each_batch_and_every_chunk():
     assert [i for k in range(6) for i in (chunks[0] | chunks[1])[k]] == list(range(11))
 
 
+@pytest.mark.parametrize(("validated", "expected"), [(None, 11), (5, 5), (8, 8), (12, 11)])
+def test_the_first_examples_are_validated_or_all(validated, expected):
+    for world_size in (1, 2):
+        modules = [ready(Numbered(), chunk=4, validated=validated) for _ in range(world_size)]
+        parts = [placed(module, rank, world_size).val_dataloader() for rank, module in enumerate(modules)]
+        assert sorted(k for part in parts for _, batch in part for k in numbers(batch)) == list(range(expected))
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 4, 8])
 def test_processes_validate_the_same_number_of_chunks_some_of_them_empty(world_size, pictures):
     folder = Folder(4, str(pictures), channels=1, held_out=0.275, array_gib=0.0, root=str(pictures.parent / "root"))

@@ -33,19 +33,19 @@ class Batches(Dataset[Batch]):
 
 
 class InChunks(Dataset[tuple[int, Batch]]):
-    """Consecutive examples by the chunk: item k is (k, examples k size to (k + 1) size).
+    """The first `count` examples by the chunk: item k is (k, examples k size to (k + 1) size).
 
     The last may be short, and those beyond it are empty.
     """
 
-    def __init__(self, examples: Examples, size: int, conditioning: Conditioning) -> None:
-        self.examples, self.size, self.conditioning = examples, size, conditioning
+    def __init__(self, examples: Examples, count: int, size: int, conditioning: Conditioning) -> None:
+        self.examples, self.count, self.size, self.conditioning = examples, count, size, conditioning
 
     def __len__(self) -> int:
-        return -(-len(self.examples) // self.size)
+        return -(-self.count // self.size)
 
     def __getitem__(self, k: int) -> tuple[int, Batch]:
-        start, stop = k * self.size, min((k + 1) * self.size, len(self.examples))
+        start, stop = k * self.size, min((k + 1) * self.size, self.count)
         if start >= stop:
             first = self.conditioning.batch(self.examples, [0])
             return k, Batch(first.values[:0], None)
@@ -86,8 +86,9 @@ class DataModule(LightningDataModule):
     """Training batches in the order of `Order`; the test split in chunks, each example exactly once across processes.
 
     `batch_size` is global: all processes and all accumulated micro-batches together. `num_workers` processes decode
-    where examples are decoded as they are needed; examples in memory use none. `chunk` is the size of a test chunk.
-    `processes` is how many will share it: what cannot be shared out among them is refused at once.
+    where examples are decoded as they are needed; examples in memory use none. `chunk` is the size of a test chunk, and
+    `validated` how many examples are in such chunks, the first of the test split; None: all of it.
+    `processes` is how many will share the batches: what cannot be shared out among them is refused at once.
     `resident` keeps decoded examples on the device; "auto" on a GPU, if a quarter of its free memory holds a split.
     `conditioning` says what the network is told of each example, by default nothing.
     """
@@ -104,6 +105,7 @@ class DataModule(LightningDataModule):
         resident: bool | Literal["auto"] = False,
         processes: int = 1,
         conditioning: Conditioning | None = None,
+        validated: int | None = None,
     ) -> None:
         super().__init__()
         if num_workers < 0:
@@ -114,7 +116,7 @@ class DataModule(LightningDataModule):
         self.dataset = dataset
         self.batch_size, self.seed, self.max_steps = batch_size, seed, max_steps
         self.accumulate, self.num_workers, self.chunk = accumulate, num_workers, chunk
-        self.resident, self.conditioning = resident, conditioning or Unconditional()
+        self.resident, self.conditioning, self.validated = resident, conditioning or Unconditional(), validated
 
     def prepare_data(self) -> None:
         self.dataset.prepare()
@@ -130,12 +132,14 @@ class DataModule(LightningDataModule):
         return self._loader(self.train, Batches(self.train, self.conditioning), batch_sampler=self._order())
 
     def val_dataloader(self) -> Loader:
-        """(k, batch) for every world_size-th chunk k of the test split.
+        """(k, batch) for every world_size-th chunk k of the test split, or of its first `validated` examples.
 
         All processes get as many, the last of them empty where there are too few: Lightning leaves out a validation
         without batches, and the other processes would wait for its end.
         """
-        (rank, world_size), chunks = self._place(), InChunks(self.test, self.chunk, self.conditioning)
+        rank, world_size = self._place()
+        count = min(len(self.test), self.validated or len(self.test))
+        chunks = InChunks(self.test, count, self.chunk, self.conditioning)
         each = math.ceil(len(chunks) / world_size)
         return self._loader(self.test, chunks, batch_size=None, sampler=range(rank, each * world_size, world_size))
 
