@@ -1,4 +1,4 @@
-"""Every number that a GPU gives, in one command of about ten minutes.
+"""Every number that a GPU gives, in one command of about five minutes.
 
     python benchmarks/gpu.py [--rounds 10] [--dry-run]
 
@@ -171,6 +171,8 @@ def main() -> None:
     bf16 = {name: make for name, make in train_variants(hq, device, False).items() if "bf16" in name}
     training_hq = seconds(bf16, lambda p: p.train_step(large), max(1, rounds // 3), device)
     keep(f"training at {hq.side}x{hq.side}, batch {hq_batch}: steps/s", each(training_hq, lambda s: 1 / s))
+    if not toy:
+        torch.cuda.empty_cache()  # which this process would keep from train.py's
     keep(f"train.py, batch {batch}", whole_runs(size, batch, toy))
 
 

@@ -39,7 +39,7 @@ def run(script, *arguments, cwd, code=0, timeout=300):
         return run_anew(script, *arguments, cwd=cwd, code=code, timeout=timeout)
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place) / "stdout", Path(place) / "stderr"
-        process = _forks().Process(target=_main, args=(script, arguments, str(cwd), {}, str(out), str(err)))
+        process = _forks().Process(target=_main, args=(_address(), script, arguments, str(cwd), {}, str(out), str(err)))
         process.start()
         process.join(timeout)
         done = subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
@@ -62,7 +62,7 @@ class Fork:
     def __init__(self, script, *arguments, cwd, **environment):
         self.log = Path(cwd) / f".log{os.urandom(4).hex()}"
         self.process = _forks().Process(
-            target=_main, args=(script, arguments, str(cwd), environment, *[str(self.log)] * 2)
+            target=_main, args=(_address(), script, arguments, str(cwd), environment, *[str(self.log)] * 2)
         )
         self.process.start()
 
@@ -134,7 +134,15 @@ def free_port():
         return free.getsockname()[1]
 
 
-def _main(script, arguments, cwd, environment, out, err):
+def _address():
+    """Where the server listens."""
+    _forks()
+    return forkserver._forkserver._forkserver_address
+
+
+def _main(address, script, arguments, cwd, environment, out, err):
+    # The cells of a sweep are forks of the same server; another would be made in five seconds.
+    forkserver._forkserver._forkserver_address, forkserver._forkserver.ensure_running = address, lambda: None
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script starts a command in the background
     os.environ.update(environment)

@@ -1,3 +1,4 @@
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -32,6 +33,15 @@ def pytest_collection_modifyitems(items):
     """The files that take minutes come first, so that no worker is left alone with one of them at the end."""
     order = {str(Path(__file__).parent / file): place for place, file in enumerate(LONG)}
     items.sort(key=lambda item: order.get(str(item.path), len(LONG)))
+
+
+def pytest_collection_finish():
+    gc.collect()
+    gc.freeze()  # what was imported is no garbage, and takes most of the time of looking for some
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()  # some libraries complain of what is left at the end
 
 
 @pytest.fixture

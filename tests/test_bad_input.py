@@ -252,7 +252,7 @@ EVALUATE = {
     "ckpt=run sampler.eta=2.0": "0 is deterministic",
     "ckpt=run trainer.devices=-3": "devices=-3",
     "ckpt=run out=empty/../run": "is not empty",
-    "ckpt=run -m": "unknown flag",
+    "ckpt=run -x": "unknown flag",
 }
 
 

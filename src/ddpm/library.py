@@ -34,6 +34,7 @@ from ddpm.diffusion.sampler import Ancestral, Sampler
 from ddpm.evaluation.results import Results
 from ddpm.runs import folders
 from ddpm.sweep import sweep
+from ddpm.sweep.work import WORKS
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ def multirun(*overrides: str) -> list[Run]:
     Raises:
         ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
     """
-    sweep.run(quote_paths(overrides))
+    sweep.run(quote_paths(overrides), WORKS["train"])
     latest = (folders.ROOT / "sweeps" / "latest").resolve()
     return [Run(file.parent) for file in sorted(latest.glob("*/config.yaml"))]
 

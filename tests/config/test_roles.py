@@ -95,7 +95,8 @@ def test_what_keeps_a_number_from_being_compared(key, fid, bound):
 @pytest.mark.parametrize(
     ("key", "apart"),
     [("prediction", True), ("max_steps", True), ("sampler.steps", True), ("trainer.devices", True),
-     ("seed", False), ("out", False), ("name", False), ("every.log", False), ("logger", False)],
+     ("seed", False), ("evaluation.seed", False), ("out", False), ("name", False), ("every.log", False),
+     ("logger", False)],
 )  # fmt: skip
 def test_what_makes_a_line_of_a_report(key, apart):
     assert roles.tells_configurations_apart(key) == apart

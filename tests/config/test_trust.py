@@ -22,6 +22,7 @@ from ddpm.config.errors import RequestError
 from ddpm.config.roles import ROLES, says_where
 from ddpm.config.saved import plain
 from ddpm.sweep import sweep
+from ddpm.sweep.work import WORKS
 
 SMOKE = ["debug=smoke", "network.channels=8", "network.groups=4"]
 
@@ -277,10 +278,10 @@ def test_a_sweep_from_elsewhere_does_not_say_where(word, workspace):
     plan = {"overrides": [*SMOKE, "seed=1,2", word], "varying": ["seed"]}
     (workspace / "sweep" / "sweep.json").write_text(json.dumps(plan))
     with pytest.raises(RequestError, match="was not written by you, or has been changed, and says"):
-        sweep._read(["resume=sweep"])
+        sweep._read(["resume=sweep"], WORKS["train"])
     (workspace / "sweep" / "sweep.json").write_text(json.dumps(origin.signed(plan)))
     if "slurm" not in word:
-        assert word in [*(read := sweep._read(["resume=sweep"])).overrides, *read.engines.settings]
+        assert word in [*(read := sweep._read(["resume=sweep"], WORKS["train"])).overrides, *read.engines.settings]
 
 
 # --- links -----------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from ddpm.loggers.logger import LoggedRun
 from ddpm.loggers.tensorboard import TensorBoard
 from ddpm.runs import records
 
-SMOKE = ["debug=smoke", "every.log=1", "logger=[wandb,tensorboard]"]
+SMOKE = ["debug=smoke", "evaluation.bits_per_dim.images=100", "every.log=1", "logger=[wandb,tensorboard]"]
 
 
 def wandb_records(folder):

@@ -75,6 +75,13 @@ def test_what_a_logarithm_cannot_show_is_left_out():
     assert len(drawn(plot.svg)[0]) == 3
 
 
+def test_the_ticks_of_values_that_nearly_agree_differ():
+    (plot,) = curves.plots([line("a", rates=([0.0, 1.0], [0.0101, 0.0109]))])
+    ticks = re.findall(r">(0\.\d+)</text>", plot.svg)
+    assert len(set(ticks)) > 5
+    assert len(ticks) == len(set(ticks))
+
+
 def test_figures_are_the_same_each_time_and_share_no_id():
     history = {"train/loss": ([1.0, 2.0], [2.0, 1.0]), "validation/bits_per_dim_16_timesteps": ([1.0, 2.0], [5.0, 4.0])}
     lines = [line("a", history)]

@@ -66,6 +66,25 @@ def test_the_best_mean_is_marked_in_its_direction_and_ties_are_all(tmp_path):
     assert best(found, "IS") == ["optimizer.lr=2"]
 
 
+def test_what_the_errors_do_not_tell_from_the_best_is_marked_with_it(tmp_path):
+    """FIDs of two seeds: 2.0 ± 0.28, 2.3 ± 0.14 and 3.0 ± 0.28; the roots of the sums of squares are 0.32 and 0.4."""
+    by_lr = {1: (1.8, 2.2), 2: (2.2, 2.4), 3: (2.8, 3.2)}
+    for i, (lr, seed) in enumerate((lr, seed) for lr in by_lr for seed in (0, 1)):
+        metrics = measured(fid=by_lr[lr][seed], bits_per_dim={1: 4.0, 2: 4.03, 3: 4.04}[lr] if seed == 0 else None)
+        own = {"optimizer.lr": lr}
+        write_cell(tmp_path, i, f"optimizer.lr={lr}", f"seed={seed}", seed=seed, settings=own, metrics=metrics)
+    found = made(tmp_path)
+    assert best(found, "FID") == ["optimizer.lr=1", "optimizer.lr=2"]
+    assert best(found, "bits/dim") == ["optimizer.lr=1", "optimizer.lr=2"]  # ± 0.025 each: 0.035 together
+
+
+def test_where_nothing_can_be_told_apart_nothing_is_best(tmp_path):
+    for i, bits in enumerate((4.0, 4.01)):
+        own = {"optimizer.lr": i}
+        write_cell(tmp_path, i, f"optimizer.lr={i}", settings=own, metrics=measured(bits_per_dim=bits))
+    assert best(made(tmp_path), "bits/dim") == []
+
+
 def test_a_single_line_is_best_of_nothing(tmp_path):
     assert not made(write_run(tmp_path / "a", metrics=measured(fid=1.0))).best
 

@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from ddpm.runs import records
 from ddpm.sweep import job, sweep
+from ddpm.sweep.work import WORKS
 
 SEARCH = [
     "debug=smoke", "hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1", "hydra.sweeper.n_trials=6",
@@ -68,7 +69,7 @@ def test_a_search_finds_the_best_in_its_direction_among_cells_with_and_without_a
 
     cells(ends)
     words = [f"optimized_metric={metric}", f"hydra.sweeper.direction={direction}"]
-    assert sweep.run([*SEARCH, *words]) == 1  # a cell failed
+    assert sweep.run([*SEARCH, *words], WORKS["train"]) == 1  # a cell failed
     rate, number, recorded = found(workspace)
     assert (rate, number) == (best[0], pytest.approx(best[1]))
     assert sorted(cell.status for cell in recorded) == ["failed", *["finished"] * 5]
@@ -90,7 +91,7 @@ def test_a_search_finds_the_best_in_its_direction_among_cells_with_and_without_a
 def test_an_exit_code_says_how_a_cell_ended(cells, workspace, code, status, reason):
     cells(lambda lr: (code, None))
     cell = job.named(workspace, 0, ["optimizer.lr=0.5"], ["optimizer.lr"])
-    job._execute(cell, OmegaConf.create({}), {}, alone=True, shares_gpus=False)
+    job._execute(cell, WORKS["train"], OmegaConf.create({}), {}, alone=True, shares_gpus=False)
     assert cell.status == status
     assert reason in cell.reason
     assert cell.folder.name == "000_optimizer.lr-0.5"

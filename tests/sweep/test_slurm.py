@@ -16,8 +16,10 @@ from ddpm.config.errors import RequestError
 from ddpm.config.groups import hydra_context
 from ddpm.runs import records
 from ddpm.sweep import engines, slurm, sweep
+from ddpm.sweep.work import WORKS
 
 ON_SLURM = engines.Engines("submitit_slurm", "basic", [])
+REQUEST = sweep.Request(WORKS["train"], [], ON_SLURM)
 
 
 class Commands:
@@ -138,7 +140,7 @@ def test_what_a_cell_could_not_record(cluster, queue, status, state, stopped, en
     queue.expect(["000_a"])
     cluster.says(f"7|{state}|None")
     try:
-        with sweep._stoppable(folder, ON_SLURM, queue, leave=False):
+        with sweep._stoppable(folder, REQUEST, queue, leave=False):
             if stopped:
                 raise KeyboardInterrupt
     except KeyboardInterrupt:
@@ -152,7 +154,7 @@ def test_what_is_left_running_stays_recorded_so(cluster, queue, capsys):
     for number in (0, 1):
         records.Cell(folder / f"00{number}_a", [f"seed={number}"], status="running", job=f"7_{number}").write()
     cluster.says("7_0|RUNNING|None", "7_1|NODE_FAIL|None")
-    with pytest.raises(KeyboardInterrupt), sweep._stoppable(folder, ON_SLURM, queue, leave=True):
+    with pytest.raises(KeyboardInterrupt), sweep._stoppable(folder, REQUEST, queue, leave=True):
         raise KeyboardInterrupt
     assert [cell.status for cell in records.within(folder)] == ["running", "failed"]
     assert cluster.told() == []

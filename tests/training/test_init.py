@@ -17,7 +17,7 @@ from ddpm.commands.export import export
 from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import quote_paths
-from ddpm.sweep import job
+from ddpm.sweep.work import WORKS
 
 T, SEED, BATCH, N = 12, 3, 8, 20
 MODEL = [
@@ -200,7 +200,7 @@ def test_a_learned_variance_asks_for_its_objective(workspace, pictures):
         start("init=ours.ckpt", *OWN)
     start("init=ours.ckpt", *OWN, "objective=hybrid")
     assert OmegaConf.load("run/config.yaml").choices.variance == "learned_range"
-    job.compose_cell(["init='ours.ckpt'", "objective=hybrid"])  # a sweep leaves the question to its cells
+    WORKS["train"].compose(["init='ours.ckpt'", "objective=hybrid"])  # a sweep leaves the question to its cells
 
 
 @pytest.mark.parametrize("again", [["resume=run"], ["init=ours.ckpt", *OWN, "resume=auto"]])

@@ -1,8 +1,9 @@
 """IS, FID and bits/dim of a checkpoint: `ddpm evaluate ckpt=RUN_FOLDER_OR_FILE [GROUP=OPTION] [KEY=VALUE] ...`.
 
-With `figures=[NAME,...]`, pictures instead.
+With `figures=[NAME,...]`, pictures instead; with -m, an evaluation for each combination, and a table of them.
 """
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ddpm.config import command
@@ -13,6 +14,8 @@ from ddpm.config.saved import plain
 from ddpm.messages import say
 from ddpm.report import published
 from ddpm.runs import folders
+from ddpm.sweep import sweep
+from ddpm.sweep.work import WORKS
 
 if TYPE_CHECKING:
     from ddpm.data.dataset import Dataset
@@ -66,4 +69,4 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
 
 
 def main(argv: list[str]) -> int:
-    return command.evaluation(argv, evaluate)
+    return command.evaluation(argv, evaluate, partial(sweep.run, work=WORKS["evaluate"]))

@@ -1,6 +1,7 @@
 """Train a diffusion model: `ddpm train [GROUP=OPTION] [KEY=VALUE] ...`; with -m, one run for each combination."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ddpm.messages import say
 from ddpm.report import published
 from ddpm.runs import folders
 from ddpm.sweep import sweep
+from ddpm.sweep.work import WORKS
 from ddpm.training import resume
 
 if TYPE_CHECKING:
@@ -85,4 +87,4 @@ def _config_of(ckpt: str) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    return command.training(argv, train, sweep.run)
+    return command.training(argv, train, partial(sweep.run, work=WORKS["train"]))

@@ -76,6 +76,20 @@ def training(argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Calla
     argv = quote_paths(argv)
     if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
         return hydra_main(lambda _: None, argv)
+    return _one_or_several(argv, task, sweep)
+
+
+def evaluation(argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Callable[[Sequence[str]], int]) -> int:
+    """The command line of an evaluation, or of several (`-m`), which start from a checkpoint's configuration."""
+    argv = quote_paths(argv)
+    if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
+        return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], "evaluate")
+    return _one_or_several(argv, task, sweep)
+
+
+def _one_or_several(
+    argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Callable[[Sequence[str]], int]
+) -> int:
     flags = [argument for argument in argv if argument.startswith("-")]
     overrides = [argument for argument in argv if not argument.startswith("-")]
     if unknown := [flag for flag in flags if flag not in ("-m", "--multirun")]:
@@ -85,19 +99,6 @@ def training(argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Calla
     if swept := [o for o in parse(overrides) if o.is_sweep_override()]:
         raise RequestError(f"{swept[0].input_line} names several values: add -m to sweep over them")
     task(overrides)
-    return 0
-
-
-def evaluation(argv: Sequence[str], task: Callable[[list[str]], Any]) -> int:
-    """The command line of an evaluation, which starts from a checkpoint's configuration."""
-    argv = quote_paths(argv)
-    if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
-        return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], "evaluate")
-    if flags := [argument for argument in argv if argument.startswith("-")]:
-        raise RequestError(f"unknown flag {flags[0]}: an evaluation takes ckpt=PATH and KEY=VALUE settings")
-    if swept := [o for o in parse(argv) if o.is_sweep_override()]:
-        raise RequestError(f"{swept[0].input_line} names several values: an evaluation takes one")
-    task(argv)
     return 0
 
 

@@ -157,5 +157,5 @@ def matters_to(key: str, *, of_bound: bool, own: str, metrics: Collection[str]) 
 
 
 def tells_configurations_apart(key: str) -> bool:
-    """Whether two runs that differ in this key are two lines of a report; those that differ in their seed are one."""
-    return bool(role(key) & ~(Role.DRAWS | Role.RUN | Role.BOOKKEEPING | Role.WHERE))
+    """Whether two runs that differ in this key are two lines of a report; those that differ in a seed are one."""
+    return not role(key) & Role.DRAWS and bool(role(key) & ~(Role.RUN | Role.BOOKKEEPING | Role.WHERE))

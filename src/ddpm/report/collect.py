@@ -88,6 +88,8 @@ def _read_results(run: Run) -> None:
             run.metrics[printable(name)] = {part: value for part, value in numbers.items() if value is not None}
             if "value" in parts and "value" not in run.metrics[printable(name)]:
                 run.problems.append(printable(f"{name} is {parts['value']}"))
+        if not run.config and isinstance(own := content.get("config"), dict):  # an evaluation of a sweep
+            run.config = with_metrics(translated(own))
         run.protocol = {printable(key): text(value) for key, value in published.flat(content["protocol"]).items()}
         for entry in content.get("published", []):
             run.verdicts[printable(entry["metric"])] = printable(entry["verdict"])

@@ -120,6 +120,38 @@ def _plot(
             drawable.append((i, seeds, thinned(([x for x, _ in points], [y for _, y in points]), log == "xy")))
     if not drawable:
         return None
+
+    def paint(axes: Any) -> None:
+        for n, (i, seeds, (x, y)) in enumerate(drawable):
+            (line,) = axes.plot(x, y, color=colour(i), linewidth=1.6 if seeds == 1 else 0.9, markersize=3)
+            line.set_marker("o" if len(x) == 1 else "")
+            line.set_linestyle((0, dashes(i)) if dashes(i) else "-")
+            line.set_gid(f"line-{i}-{n}")
+        heights = [height for _, _, (_, y) in drawable for height in y]
+        if log == "xy":
+            axes.set_xscale("log")
+        if log in ("y", "xy"):
+            axes.set_yscale("log")
+        elif log:
+            widen(axes, "y", heights)
+
+    return drawing(title, caption, labels, paint)
+
+
+def widen(axes: Any, which: Literal["x", "y"], values: Sequence[float]) -> None:
+    """Make that axis of matplotlib's logarithmic, with plain numbers at its ticks, where the values are far apart."""
+    from matplotlib.ticker import LogLocator
+
+    if 0 < min(values) < max(values) / WIDE:
+        axes.set(**{f"{which}scale": "log"})
+        axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+        axis.set_minor_locator(LogLocator(subs=(2, 5)))
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}")
+
+
+def drawing(title: str, caption: str, labels: tuple[str, str], paint: Callable[[Any], None]) -> Plot:
+    """A figure for the page, whose axes `paint` fills."""
     import matplotlib as mpl  # takes half a second, which a refused request does not wait for
     from matplotlib.figure import Figure
 
@@ -134,21 +166,8 @@ def _plot(
     with mpl.rc_context(settings | dict.fromkeys(ink, INK)):
         figure = Figure((5.2, 3.1), layout="constrained")
         axes = figure.subplots()
-        for n, (i, seeds, (x, y)) in enumerate(drawable):
-            (line,) = axes.plot(x, y, color=_colour(i), linewidth=1.6 if seeds == 1 else 0.9, markersize=3)
-            line.set_marker("o" if len(x) == 1 else "")
-            line.set_linestyle((0, dashes(i)) if dashes(i) else "-")
-            line.set_gid(f"line-{i}-{n}")
+        paint(axes)
         axes.set(xlabel=labels[0], ylabel=labels[1])
-        heights = [height for _, _, (_, y) in drawable for height in y]
-        if log == "xy":
-            axes.set_xscale("log")
-        if log in ("y", "xy"):
-            axes.set_yscale("log")
-        elif log and 0 < min(heights) < max(heights) / WIDE:
-            axes.set_yscale("log", subs=(2, 5))
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
         axes.grid(color=INK, alpha=0.13, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
@@ -156,9 +175,13 @@ def _plot(
     return Plot(title, caption, _for_page(buffer.getvalue(), title, caption))
 
 
-def _colour(i: int) -> str:
+def colour(i: int) -> str:
     """The placeholder for the i-th configuration's colour."""
     return f"#fe{i % COLOURS:02x}fe"
+
+
+def _rounded(attribute: re.Match[str]) -> str:
+    return re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", attribute[0])
 
 
 def _for_page(svg: str, title: str, caption: str) -> str:
@@ -168,7 +191,7 @@ def _for_page(svg: str, title: str, caption: str) -> str:
     svg = re.sub(r"#fe0(\d)fe", r"var(--series-\1)", svg)
     svg = re.sub(r'<g id="line-(\d+)-\d+">', r'<g class="line" data-line="\1">', svg)
     svg = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", svg)
-    svg = re.sub(r"\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}", svg)
+    svg = re.sub(r'="[^"]*"', _rounded, svg)  # of places; the numbers at ticks stay
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     size = re.search(r'viewBox="[^"]*"', svg)
     assert size

@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ddpm.messages import printable
-from ddpm.report import curves
+from ddpm.report import curves, trends
 from ddpm.report.pictures import Picture, newest
 from ddpm.report.reading import bounded
 from ddpm.report.run import Run
@@ -64,7 +64,7 @@ def render(made: Table, runs: Sequence[Run], title: str, out: Path) -> str:
         "lines": lines,
         "samples": _pictures(made.lines, "samples"),
         "strips": _pictures(made.lines, "progressive"),
-        "plots": curves.plots(made.lines),
+        "plots": [*trends.plots(made), *curves.plots(made.lines)],
         "dashes": [" ".join(map(str, curves.dashes(i))) for i in range(len(made.lines))],
         "colours": curves.COLOURS,
         "differences": [(key, [_values(line, key) for line in made.lines]) for key in keys],

@@ -56,7 +56,9 @@ class Run:
 
     @property
     def seed(self) -> str:
-        return self.setting("seed")
+        """The seed that tells the run from others of its line: in a sweep of evaluations, that of their noise."""
+        own = "evaluation.seed"
+        return self.setting(own if own in (self.overrides or {}) else "seed")
 
     def setting(self, key: str) -> str:
         """The option of a group, or the value of a dotted key, by the configuration or, without one, the overrides."""
@@ -72,6 +74,11 @@ class Run:
     @property
     def fingerprint(self) -> str:
         return self.protocol.get("fingerprint", "")
+
+    @cached_property
+    def measure(self) -> tuple[tuple[str, str], ...]:
+        """The protocol but for the seed of its noise: numbers by the same measure can be averaged."""
+        return tuple(sorted(part for part in self.protocol.items() if part[0] not in ("fingerprint", "seed")))
 
     @property
     def expected(self) -> dict[str, Any]:

@@ -73,15 +73,23 @@ class Line:
         return " ".join(filter(None, [column.number(mean), self.deviation(column) or self.error(column)]))
 
     def deviation(self, column: Column) -> str:
-        values = self.values(column)
-        return f"± {column.number(statistics.stdev(values))}" if len(values) > 1 else ""
+        return f"± {column.number(self.spread(column))}" if len(self.values(column)) > 1 else ""
 
     def error(self, column: Column) -> str:
         """The metric's own error, if just one run has the metric."""
+        own = self._own_error(column)
+        return "" if own is None else f"(± {column.number(own)})"
+
+    def spread(self, column: Column) -> float:
+        """The sample deviation over seeds; of a single run the metric's own error, 0 where there is none."""
+        values = self.values(column)
+        return statistics.stdev(values) if len(values) > 1 else self._own_error(column) or 0.0
+
+    def _own_error(self, column: Column) -> float | None:
         with_it = [run.metrics[column.metric] for run in self.finished if column.metric in run.metrics]
-        if len(with_it) != 1 or column.part != "value" or column.quantity.error not in with_it[0]:
-            return ""
-        return f"(± {column.number(with_it[0][column.quantity.error])})"
+        if len(with_it) != 1 or column.part != "value" or column.quantity.error is None:
+            return None
+        return with_it[0].get(column.quantity.error)
 
     def published(self, column: Column) -> tuple[str, str] | None:
         """The published value, and the verdicts on ours."""
@@ -145,7 +153,7 @@ def of(runs: Sequence[Run]) -> Table:
     """One line for each configuration."""
     keys = varying(runs)
     lines = _grouped(runs, keys)
-    if any(len({run.fingerprint for run in line.finished} - {""}) > 1 for line in lines):
+    if any(len({run.measure for run in line.finished} - {()}) > 1 for line in lines):
         keys = [*keys, PROTOCOL]
         lines = _grouped(runs, keys)
     measured = {(name, part) for run in runs if run.finished for name, parts in run.metrics.items() for part in parts}
@@ -158,12 +166,11 @@ def of(runs: Sequence[Run]) -> Table:
     ]
     made = Table(keys, columns, lines, whole_time=all(run.seconds is not None for run in runs))
     differing = protocols.differing(runs)
+    if len({frozenset(run.protocol.get("seed") for run in line.finished) for line in lines if line.finished}) == 1:
+        differing.pop("seed", None)  # every line has the same noise
     void = [column for column in columns if any(protocols.void(part, column.metric) for part in differing)]
     made.best = {
-        (i, j)
-        for j, column in enumerate(columns)
-        if column.ranked and column not in void
-        for i in _best([line.mean(column) for line in lines], column.quantity)
+        (i, j) for j, column in enumerate(columns) if column.ranked and column not in void for i in _best(lines, column)
     }
     made.notes = list(_notes(made, differing, void))
     return made
@@ -172,8 +179,9 @@ def of(runs: Sequence[Run]) -> Table:
 def _grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
     """The runs grouped by these settings; one without measurements joins the first line of its configuration."""
     lines: dict[tuple[str, ...], Line] = {}
+    first = {run.measure: run.fingerprint for run in reversed(runs)}  # what names a measure
     for run in sorted(runs, key=lambda run: not run.fingerprint) if PROTOCOL in keys else runs:
-        settings = {key: run.fingerprint if key == PROTOCOL else run.setting(key) for key in keys}
+        settings = {key: first[run.measure] if key == PROTOCOL else run.setting(key) for key in keys}
         if not run.config and run.overrides is None:
             settings[keys[0]] = f"({run.folder.name})"  # nothing is known: it is like no other
         same = (key for key in lines if key[:-1] == tuple(settings.values())[:-1])
@@ -182,19 +190,23 @@ def _grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
     return list(lines.values())
 
 
-def _best(means: Sequence[float | None], quantity: Quantity) -> list[int]:
-    known = [mean for mean in means if mean is not None]
-    if len(known) < 2 or quantity.better is None:
+def _best(lines: Sequence[Line], column: Column) -> list[int]:
+    """The lines with the best mean, and those that cannot be told from it by the errors that are shown."""
+    known = {i: mean for i, line in enumerate(lines) if (mean := line.mean(column)) is not None}
+    if len(known) < 2 or column.quantity.better is None:
         return []
-    target = quantity.best(known)
-    return [i for i, mean in enumerate(means) if mean is not None and math.isclose(mean, target, rel_tol=1e-12)]
+    target = column.quantity.best(list(known.values()))
+    error = max(lines[i].spread(column) for i, mean in known.items() if mean == target)
+    within = {i: math.hypot(error, lines[i].spread(column)) for i in known}
+    near = [i for i, mean in known.items() if math.isclose(mean, target, rel_tol=1e-12, abs_tol=within[i])]
+    return near if len(near) < len(known) else []
 
 
 def _notes(made: Table, differing: dict[str, list[str]], void: Sequence[Column]) -> list[str]:
     notes = []
     lines, columns = made.lines, made.columns
     if made.best:
-        notes.append("Bold: the best mean of its column.")
+        notes.append("Bold: the best mean of its column, and those within the errors of both from it.")
     if any(line.deviation(column) for line in lines for column in columns):
         notes.append("±: the sample deviation over seeds.")
     with_error = [column for column in columns if any(line.error(column) for line in lines)]

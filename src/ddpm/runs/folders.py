@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.files import write_whole
 from ddpm.processes import is_rank_zero
+from ddpm.runs import records
 
 ROOT = Path("runs")
 UNFINISHED = ".unfinished"  # inside an evaluation's folder: what it has done so far
@@ -113,10 +114,14 @@ def evaluation_folder(run: Path | None, name: str, out: str | None, fingerprint:
     """Where an evaluation goes: `out`, or the run's evaluations/<fingerprint>, or runs/evaluations/<name>.
 
     Raises:
-        OSError: `out` holds something, or the folder cannot be made.
+        OSError: `out` holds something, unless a sweep began it, or the folder cannot be made.
+        ValueError: the sweep's record of it is damaged.
     """
     if out:
-        return claim(Path(out)) if is_rank_zero() else Path(out)
+        folder = Path(out).absolute()
+        if not is_rank_zero():
+            return folder
+        return writable(folder) if records.of(folder) else claim(folder)
     folder = (run / "evaluations" / fingerprint) if run else (ROOT / "evaluations" / name).absolute()
     if is_rank_zero():
         if run:

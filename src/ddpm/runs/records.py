@@ -10,7 +10,7 @@ from ddpm.config.moved import translated_overrides
 from ddpm.files import write_whole
 
 Status = Literal["waiting", "running", "finished", "refused", "failed", "diverged", "interrupted"]
-PLAN = "sweep.json"  # in a sweep's folder: the overrides that it was asked, and the keys that vary
+PLAN = "sweep.json"  # in a sweep's folder: the command, the overrides that it was asked, and the keys that vary
 SETTLED: tuple[Status, ...] = ("finished", "diverged")  # running such a cell again would only repeat it
 
 
@@ -88,6 +88,16 @@ def plan(sweep: Path) -> dict[str, list[str]]:
     return {name: translated_overrides([str(text) for text in content[name]]) for name in ("overrides", "varying")}
 
 
+def command(sweep: Path) -> str:
+    """The command of each cell, "train" or "evaluate".
+
+    Raises:
+        OSError, ValueError: the plan is missing or damaged.
+    """
+    content = json.loads((sweep / PLAN).read_text())
+    return str(content.get("command", "train")) if isinstance(content, dict) else "train"
+
+
 def is_own_plan(sweep: Path) -> bool:
     """Whether the plan is as this user has written it.
 
@@ -98,9 +108,10 @@ def is_own_plan(sweep: Path) -> bool:
     return isinstance(content, dict) and origin.is_own(content)
 
 
-def write_plan(sweep: Path, overrides: list[str], varying: list[str]) -> None:
-    """Write what `plan` reads, signed as this user's."""
-    write_whole(sweep / PLAN, json.dumps(origin.signed({"overrides": overrides, "varying": varying}), indent=2))
+def write_plan(sweep: Path, command: str, overrides: list[str], varying: list[str]) -> None:
+    """Write what `plan` and `command` read, signed as this user's."""
+    content = {"command": command, "overrides": overrides, "varying": varying}
+    write_whole(sweep / PLAN, json.dumps(origin.signed(content), indent=2))
 
 
 def _number(folder: Path) -> int | None:

@@ -14,16 +14,12 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError
-from ddpm.config.grammar import as_typed
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
 from ddpm.sweep import gpus, local, process, slurm
+from ddpm.sweep.work import WORKS, Work
 
-# Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
-# estimate of the bound is enough.
-DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
 ENDS: dict[int, records.Status] = {
     0: "finished",
     2: "refused",
@@ -34,15 +30,6 @@ ENDS: dict[int, records.Status] = {
 }
 REQUEUED = (-1, 144)  # submitit ends a process with one of these once its job is in the queue again
 POLL = 1.0  # seconds between two looks at a lock
-
-
-def compose_cell(overrides: Sequence[str]) -> DictConfig:
-    """The configuration of a cell's run.
-
-    Raises:
-        RequestError: an override is wrong, or the combination cannot work (RefusedError).
-    """
-    return compose(_with_defaults(overrides))
 
 
 def metric(config: DictConfig) -> str | None:
@@ -66,8 +53,20 @@ def same(cell: records.Cell, overrides: Sequence[str]) -> bool:
     return sorted(cell.overrides) == sorted(overrides)
 
 
+def address(cell: records.Cell) -> str:
+    """The override that names a cell by its number."""
+    return f"+cell={cell.number}"
+
+
+def addressed(overrides: Sequence[str], cell: records.Cell) -> bool:
+    """Whether Hydra's job with these overrides is this cell's."""
+    return same(cell, overrides) or list(overrides) == [address(cell)]
+
+
 def run(_: DictConfig) -> float | None:
-    """Run the cell with the overrides of Hydra's current job; Hydra's launcher calls this, perhaps on another machine.
+    """Run the cell of Hydra's current job; Hydra's launcher calls this, perhaps on another machine.
+
+    The job has the overrides of the cell or, where those would not do for Hydra, `+cell=` and its number.
 
     Returns:
         The number that a search optimises, the worst possible one where nothing was measured; None for a grid.
@@ -76,11 +75,12 @@ def run(_: DictConfig) -> float | None:
     overrides, sweep = list(job.overrides.task), Path(job.sweep.dir)
     launcher, sweeper = (job.runtime.choices[f"hydra/{engine}"] for engine in ("launcher", "sweeper"))
     worst = -math.inf if "maximize" in str(job.sweeper.get("direction")) else math.inf
-    cell = next((known for known in records.within(sweep) if same(known, overrides)), None)
+    work = WORKS[records.command(sweep)]
+    cell = next((known for known in records.within(sweep) if addressed(overrides, known)), None)
     if cell is None:  # in a search, which chooses cells as it goes; a grid's are all recorded beforehand
         cell = named(sweep, int(job.job.num), overrides, records.plan(sweep)["varying"])
     try:
-        config = compose_cell(overrides)
+        config = work.compose(cell.overrides)
     except RefusedError as error:
         cell.status, cell.reason = "refused", str(error)
         cell.write()
@@ -89,7 +89,7 @@ def run(_: DictConfig) -> float | None:
     if cell.status not in records.SETTLED:
         cell.job = slurm.own_job() if launcher == "submitit_slurm" else ""
         ends = {"submitit_slurm": slurm.ENDS, "submitit_local": local.ENDS}.get(launcher, {})
-        _execute(cell, config, ends, alone=launcher == "basic", shares_gpus=launcher == "joblib")
+        _execute(cell, work, config, ends, alone=launcher == "basic", shares_gpus=launcher == "joblib")
     return _measured(cell, metric(config), worst) if sweeper != "basic" else None
 
 
@@ -104,7 +104,13 @@ def _when_free(cell: records.Cell) -> records.Cell:
 
 
 def _execute(
-    cell: records.Cell, config: DictConfig, ends: Mapping[signal.Signals, str], *, alone: bool, shares_gpus: bool
+    cell: records.Cell,
+    work: Work,
+    config: DictConfig,
+    ends: Mapping[signal.Signals, str],
+    *,
+    alone: bool,
+    shares_gpus: bool,
 ) -> None:
     """Run the cell until it ends in any way, and record how it ended."""
     needed = gpus.needed(config) if shares_gpus and gpus.visible() else 0
@@ -115,12 +121,7 @@ def _execute(
         if alone:
             print(f"\n{cell.folder.name}: {cell.name}", flush=True)
         try:
-            code, complaint = process.run(
-                ["ddpm", "train", *as_typed(_with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"],
-                own,
-                None if alone else cell.log,
-                ends,
-            )
+            code, complaint = process.run(work.words(cell), own, None if alone else cell.log, ends)
             cell.status = ENDS.get(code, "failed")
             cell.reason = "" if code == 0 else process.death(code) if code < 0 else complaint
             if cell.status == "failed" and cell.reason.startswith("diverged at step"):
@@ -150,8 +151,3 @@ def _measured(cell: records.Cell, metric: str | None, worst: float) -> float:
         return float(value) if cell.status == "finished" and math.isfinite(value) else worst
     except (OSError, ValueError, KeyError, TypeError):
         return worst
-
-
-def _with_defaults(overrides: Sequence[str]) -> list[str]:
-    said = {text.partition("=")[0].lstrip("+") for text in overrides}
-    return [*overrides, *(f"{key}={value}" for key, value in DEFAULTS.items() if key not in said)]

@@ -27,7 +27,7 @@ FROM_SCHEDULERS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 # On macOS, a process that is forked after such imports may crash: there, each cell is an interpreter of its own.
 _method = "forkserver" if sys.platform == "linux" else "spawn"
 _processes: Any = multiprocessing.get_context(_method)
-_processes.set_forkserver_preload(["ddpm.build", "ddpm.training.checkpointing", "ddpm.training.trainer"])
+_processes.set_forkserver_preload(["ddpm.preloaded"])
 
 
 def run(

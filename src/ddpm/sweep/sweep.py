@@ -19,6 +19,7 @@ from ddpm.metrics import registry
 from ddpm.runs import folders, records
 from ddpm.sweep import engines, gpus, grid, job, local, slurm
 from ddpm.sweep.engines import Engines
+from ddpm.sweep.work import Work
 
 STOPPED: tuple[records.Status, str] = ("interrupted", "the sweep was stopped")
 NAMED = 3  # cells in a line about the queue
@@ -27,15 +28,19 @@ POLL = 1.0  # seconds between two looks at the records of cells that run at the 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be run, by which engines, and the folder of the earlier sweep that goes on, if one does."""
+    """What is to be done, by which engines, and the folder of the earlier sweep that goes on, if one does."""
 
-    overrides: list[str]  # of the runs, axes included
+    work: Work
+    overrides: list[str]  # of the cells, axes included
     engines: Engines
     earlier: Path | None = None
 
 
-def run(overrides: Sequence[str]) -> int:
+def run(overrides: Sequence[str], work: Work) -> int:
     """Check the whole sweep, run its cells, write the report.
+
+    Args:
+        work: what each cell does.
 
     Returns:
         The exit code: 1 if a cell did not finish, 2 if all turned out to be refused.
@@ -44,7 +49,7 @@ def run(overrides: Sequence[str]) -> int:
         RequestError: a cell's overrides are wrong, there are no cells, every one is refused, or an engine is missing.
     """
     wishes, rest = split_keys(overrides, ("leave_running",))
-    request = _read(rest)
+    request = _read(rest, work)
     leave = _leave(wishes.get("leave_running", "False"), request.engines)
     plan = _check(request)
     with request_errors():
@@ -54,7 +59,7 @@ def run(overrides: Sequence[str]) -> int:
     folders.link_latest(folder, folders.ROOT / "sweeps" / "latest")
     queue = slurm.Queue(folder) if request.engines.queued else None
     try:
-        with _stoppable(folder, request.engines, queue, leave):
+        with _stoppable(folder, request, queue, leave):
             if queue and (alive := queue.alive(now=True)):
                 print(f"jobs of this sweep are still in SLURM's queue: waiting for {', '.join(alive)}", flush=True)
                 with _followed(folder, queue):
@@ -66,7 +71,7 @@ def run(overrides: Sequence[str]) -> int:
             print(f"search in {folder}", flush=True)
         else:
             print(f"sweep of {len(plan)} cells in {folder}" + f", {cells} to run" * (cells < len(plan)), flush=True)
-        with _stoppable(folder, request.engines, queue, leave):
+        with _stoppable(folder, request, queue, leave):
             if cells:
                 _launch(request, folder, cells, todo, queue)
     finally:
@@ -86,7 +91,7 @@ def _leave(said: str, own: Engines) -> bool:
 
 
 @contextlib.contextmanager
-def _stoppable(folder: Path, own: Engines, queue: slurm.Queue | None, leave: bool) -> Iterator[None]:
+def _stoppable(folder: Path, request: Request, queue: slurm.Queue | None, leave: bool) -> Iterator[None]:
     """Meanwhile cells run. A sweep that is told to end ends their jobs, or leaves them; the records say which."""
     stopped, left = False, dict[str, slurm.Job]()
     try:
@@ -98,9 +103,9 @@ def _stoppable(folder: Path, own: Engines, queue: slurm.Queue | None, leave: boo
             print(f"left in SLURM's queue: {', '.join(left) or 'nothing'}", file=sys.stderr)
         elif queue:
             slurm.cancel(queue)
-        elif own.detached:
+        elif request.engines.detached:
             local.end(folder)
-        print(f"it goes on with: {typed('train')} -m resume={folder}", file=sys.stderr)
+        print(f"it goes on with: {typed(request.work.command)} -m resume={folder}", file=sys.stderr)
         raise
     finally:
         if queue:
@@ -120,19 +125,25 @@ def _stoppable(folder: Path, own: Engines, queue: slurm.Queue | None, leave: boo
                 cell.write()
 
 
-def _read(overrides: Sequence[str]) -> Request:
+def _read(overrides: Sequence[str], work: Work) -> Request:
     """The request of a command line; `resume=SWEEP` alone repeats the request of that sweep."""
     wishes, rest = split_keys(overrides, ("resume", "out"))
     if "out" in wishes:
         raise RequestError("out= names one run's folder: a sweep makes its own under runs/sweeps")
     own, of_runs = engines.of(rest)
     if "resume" not in wishes:
-        return Request(of_runs, own)
+        return Request(work, work.prepared(of_runs), own)
     folder = Path(wishes["resume"]).absolute().resolve()
     if not (folder / records.PLAN).is_file():
         alone = (folder / "config.yaml").is_file()
         hint = "it is one run: leave -m away" if alone else "runs/sweeps/latest is the newest sweep"
         raise RequestError(f"resume={wishes['resume']} is not a sweep's folder (no {records.PLAN}); {hint}")
+    try:
+        kind = records.command(folder)
+    except (ValueError, RecursionError):
+        kind = work.command  # damaged: the command that is repeated stands for it
+    if kind != work.command:
+        raise RequestError(f"{folder} is a sweep of another command: {typed(printable(kind))} -m resume={folder}")
     if not of_runs:
         try:
             said, own_plan = records.plan(folder)["overrides"], records.is_own_plan(folder)
@@ -144,7 +155,7 @@ def _read(overrides: Sequence[str]) -> Request:
                 "what a file says of where to read, write, log and compute is not followed; repeat the sweep's command"
             )
         own, of_runs = engines.of([*said, *rest])
-    return Request(of_runs, own, folder)
+    return Request(work, work.prepared(of_runs), own, folder)
 
 
 def _not_to_follow(said: Sequence[str]) -> str | None:
@@ -163,13 +174,15 @@ def _check(request: Request) -> list[tuple[list[str], str]]:
         RequestError: an override is wrong, or every cell is refused.
     """
     own = request.engines
+    if own.searching and not request.work.known_to_hydra:
+        raise RequestError(f"hydra/sweeper={own.sweeper} searches settings of runs: evaluations are swept in a grid")
     runs_ = grid.probes(request.overrides) if own.searching else grid.expand(request.overrides)
     compose(own.settings)
     plan = []
     for overrides in runs_:
         reason = ""
         try:
-            config = job.compose_cell(overrides)
+            config = request.work.compose(overrides)
         except RefusedError as error:
             reason = str(error)
         else:
@@ -201,7 +214,7 @@ def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Pat
         The cells that are to run; None for a search, which chooses them as it goes.
     """
     varying = grid.varying(request.overrides)
-    records.write_plan(folder, [*request.overrides, *request.engines.settings], varying)
+    records.write_plan(folder, request.work.command, [*request.overrides, *request.engines.settings], varying)
     if request.engines.searching:
         return None
     known = records.within(folder)
@@ -228,13 +241,14 @@ def _launch(
     if queue:
         queue.expect([cell.folder.name for cell in todo or ()])
         slurm.prepare_launcher(
-            queue, own.worst, lambda cell: todo is not None and not any(job.same(known, cell) for known in todo)
+            queue, own.worst, lambda cell: todo is not None and not any(job.addressed(cell, known) for known in todo)
         )
     try:
         with _followed(folder, queue) if own.parallel else contextlib.nullcontext():
-            command.hydra_main(
-                job.run, ["-m", *request.overrides, *own.settings, f"hydra.sweep.dir={quote(str(folder))}"]
-            )
+            asked = request.overrides
+            if not request.work.known_to_hydra:
+                asked = [f"+cell={','.join(str(cell.number) for cell in todo or ())}"]
+            command.hydra_main(job.run, ["-m", *asked, *own.settings, f"hydra.sweep.dir={quote(str(folder))}"])
             if queue:
                 queue.wait()  # for jobs that are in it again
     finally:

@@ -1,0 +1,97 @@
+"""What the cells of a sweep do: each is trained, or each evaluates one checkpoint."""
+
+import functools
+import importlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError, request_errors
+from ddpm.config.evaluation import compose_evaluation
+from ddpm.config.grammar import as_typed, parse, path_of, quote
+from ddpm.runs import records
+
+# Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
+# estimate of the bound is enough.
+DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
+
+
+@dataclass(frozen=True)
+class Training:
+    """Each cell is a run."""
+
+    command = "train"
+    known_to_hydra = True  # the overrides are of conf/train.yaml
+
+    def prepared(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides of a sweep as its plan keeps them."""
+        return list(overrides)
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a cell.
+
+        Raises:
+            RequestError: an override is wrong, or the combination cannot work (RefusedError).
+        """
+        return compose(self._with_defaults(overrides))
+
+    def words(self, cell: records.Cell) -> list[str]:
+        """The command line of a cell's process, as `python -m` takes it."""
+        return ["ddpm", "train", *as_typed(self._with_defaults(cell.overrides)), f"out={cell.folder}", "resume=auto"]
+
+    def _with_defaults(self, overrides: Sequence[str]) -> list[str]:
+        said = {text.partition("=")[0].lstrip("+") for text in overrides}
+        return [*overrides, *(f"{key}={value}" for key, value in DEFAULTS.items() if key not in said)]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Each cell is an evaluation of the same checkpoint."""
+
+    command = "evaluate"
+    known_to_hydra = False  # they are of the checkpoint's configuration
+
+    def prepared(self, overrides: Sequence[str]) -> list[str]:
+        """The overrides of a sweep as its plan keeps them: with the checkpoint where it is now, since a link may move.
+
+        Raises:
+            RequestError: there is no checkpoint, or the sweep asks for pictures.
+        """
+        ckpt = path_of("ckpt", overrides)
+        if Path(ckpt).exists():
+            ckpt = str(Path(ckpt).resolve())
+        others = [
+            text for text, override in zip(overrides, parse(overrides), strict=True) if override.key_or_group != "ckpt"
+        ]
+        if any(override.key_or_group == "figures" for override in parse(others)):
+            raise RequestError("figures= makes pictures, and a sweep a table of numbers: leave -m or figures= away")
+        return [f"ckpt={quote(ckpt)}", *others]
+
+    def compose(self, overrides: Sequence[str]) -> DictConfig:
+        """The configuration of a cell.
+
+        Raises:
+            RequestError: an override is wrong, or the combination cannot work (RefusedError).
+        """
+        return compose_evaluation(_saved(path_of("ckpt", overrides)), overrides)
+
+    def words(self, cell: records.Cell) -> list[str]:
+        """The command line of a cell's process, as `python -m` takes it."""
+        return ["ddpm", "evaluate", *as_typed(cell.overrides), f"out={cell.folder}"]
+
+
+@functools.lru_cache(maxsize=1)  # all cells have the same
+def _saved(ckpt: str) -> dict[str, Any]:
+    """The configuration in a checkpoint."""
+    with request_errors():
+        checkpoint = importlib.import_module("ddpm.checkpoints.checkpoint")  # a sweep of runs does not wait for torch
+        config: dict[str, Any] = checkpoint.load(ckpt).config
+    return config
+
+
+Work = Training | Evaluation
+WORKS: dict[str, Work] = {work.command: work for work in (Training(), Evaluation())}
