@@ -2,12 +2,14 @@
 
 import csv
 import json
+import signal
 
 import numpy as np
 import pytest
 import torch
 from commands import Fork, Ranks, free_port
 from PIL import Image
+from torture import until
 
 SMOKE = ["debug=smoke", "logger=csv", "trainer.accelerator=cpu"]
 # Of the 60 pictures 6 are for testing: one chunk of them is validated and measured, and all other processes have none.
@@ -89,6 +91,21 @@ def test_two_nodes_of_two_processes_some_of_them_idle(workplace, alone):
     assert "arning" not in printed
     assert_same(workplace / "shared", alone("folder"))
     assert any("validation/bits_per_dim" in name for _, name in logged(workplace / "shared"))
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_where_one_process_dies_the_others_end_with_a_line(tmp_path, killed):
+    settings = ["logger=csv", "network.channels=8", "network.groups=4", "every.checkpoint=1", "max_steps=100000"]
+    ranks = Ranks("train.py", *settings, "trainer.accelerator=cpu", "out=run", cwd=tmp_path, devices=2)
+    assert until((tmp_path / "run/checkpoints/last.ckpt").exists, ranks, every=0.05)
+    survivor = ranks.forks[1 - killed]
+    ranks.forks[killed].send(signal.SIGKILL)
+    printed = survivor.wait(1)
+    assert "Traceback" not in printed
+    if killed == 1:
+        *_, line = printed.strip().splitlines()
+        assert line.startswith("error: another process of this job has ended")
+        assert f"resume={tmp_path / 'run'}" in line
 
 
 @pytest.mark.slow

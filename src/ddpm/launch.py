@@ -1,7 +1,9 @@
 """Where to compute: precision, devices and processes, as Lightning understands the `trainer` section."""
 
+import contextlib
 import logging
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +13,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from ddpm import hardware
-from ddpm.processes import end_with_launcher
+from ddpm.processes import RunFailedError, end_with_launcher
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,23 @@ def launch(settings: DictConfig) -> Rank:
 def rank_of(runner: L.Trainer) -> Rank:
     """Where this process stands in a training that is over."""
     return Rank(runner.global_rank, runner.world_size, runner.strategy.root_device)
+
+
+@contextlib.contextmanager
+def sharing(how_to_go_on: str) -> Iterator[None]:
+    """Work that processes share; it fails in one line where one of them is gone.
+
+    Raises:
+        RunFailedError: another process has ended, so that what all of them compute together cannot be.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # NCCL's errors have a class; those of gloo are known by their text.
+        if not isinstance(error, torch.distributed.DistError) and "/gloo/" not in str(error):
+            raise
+        what = "another process of this job has ended, so that it cannot go on"
+        raise RunFailedError(f"{what}; {how_to_go_on}") from error
 
 
 def quieten() -> None:

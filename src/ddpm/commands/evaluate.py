@@ -56,7 +56,8 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
         if rank.index == 0:
             figures.draw(folder, rank.device)
         return None
-    results = evaluation.run(p, rank, {"ckpt": str(saved.path), "config": plain(config)}, folder)
+    with launch.sharing("the same command goes on with what it has measured"):
+        results = evaluation.run(p, rank, {"ckpt": str(saved.path), "config": plain(config)}, folder)
     if rank.index == 0:
         results.published = published.compare(config, results.metrics, saved.step)
         shown = loggers.of_evaluation(folder, plain(config), saved)

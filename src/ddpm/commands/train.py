@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from ddpm.config import command
 from ddpm.config.errors import request_errors
 from ddpm.config.saved import plain, sign
-from ddpm.messages import say
+from ddpm.messages import say, typed
 from ddpm.report import published
 from ddpm.runs import folders
 from ddpm.sweep import sweep
@@ -71,7 +71,8 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         if evaluation:
             about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": plain(config)}
             folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
-            results = evaluation.run(module.p_ema, launch.rank_of(trainer), about, folder)
+            with launch.sharing(f"it is trained, and measured with: {typed('evaluate')} ckpt={folder}"):
+                results = evaluation.run(module.p_ema, launch.rank_of(trainer), about, folder)
             if trainer.is_global_zero:
                 results.published = published.compare(config, results.metrics, trainer.global_step)
                 results.publish(folder, trainer.loggers, trainer.global_step)

@@ -121,7 +121,7 @@ class Results:
             eta = f", eta {sampler['eta']}" if "eta" in sampler else ""
             notes.append(f"features: {features}{own}; sampler: {sampler['name']}{eta}, {steps}")
             notes += [
-                f"{part} of samples: {self.protocol[part]}"
+                f"{part} of samples: {', '.join(f'{key} {value}' for key, value in self.protocol[part].items())}"
                 for part in ("condition", "guidance")
                 if part in self.protocol
             ]

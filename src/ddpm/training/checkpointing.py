@@ -14,6 +14,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from ddpm.checkpoints import checkpoint
 from ddpm.data.dataset import DataError
 from ddpm.data.module import DataModule
+from ddpm.launch import sharing
 from ddpm.messages import typed
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
 from ddpm.training.callbacks import Pictures
@@ -153,10 +154,15 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
     Raises:
         KeyboardInterrupt: a second Ctrl-C, which Lightning would turn into exit code 1.
         StoppedError: a signal; the run is saved.
-        RunFailedError: numbers that are not finite, or a file that cannot be written or read.
+        RunFailedError: numbers that are not finite, a file that cannot be written or read, or a process that is gone.
     """
+    go_on = f"what was saved is intact, and goes on with: {typed('train')} resume={trainer.default_root_dir}"
     try:
-        trainer.fit(module, data, ckpt_path=start, weights_only=True)
+        with sharing(go_on):
+            trainer.fit(module, data, ckpt_path=start, weights_only=True)
+    except RunFailedError:
+        _end_waiting_ranks(trainer)
+        raise
     except SystemExit as end:
         _end_waiting_ranks(trainer)
         if end.code == 1:
@@ -167,9 +173,7 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
         what = (
             f"{error.strerror}: {error.filename or trainer.default_root_dir}" if isinstance(error, OSError) else error
         )
-        raise RunFailedError(
-            f"{what}; what was saved is intact, and goes on with: {typed('train')} resume={trainer.default_root_dir}"
-        ) from error
+        raise RunFailedError(f"{what}; {go_on}") from error
 
 
 def _end_waiting_ranks(trainer: L.Trainer) -> None:
