@@ -24,10 +24,25 @@ def frequencies(half):
 
 
 class Improved(nn.Module):
-    """improved-diffusion's U-Net."""
+    """improved-diffusion's U-Net; with `updown` guided-diffusion's, whose blocks resample."""
 
-    def __init__(self, channels, mult, blocks, attending, heads=1, scale_shift=False, learn_sigma=False, classes=None):
+    def __init__(
+        self,
+        channels,
+        mult,
+        blocks,
+        attending,
+        heads=1,
+        scale_shift=False,
+        learn_sigma=False,
+        classes=None,
+        updown=False,
+    ):
         super().__init__()
+
+        def joint(width, factor, plain):
+            return ImprovedBlock(width, width, temb, scale_shift, factor) if updown else plain(width)
+
         if classes:
             self.label_emb = nn.Embedding(classes, 4 * channels)
         self.channels, self.half = channels, channels // 2
@@ -43,7 +58,7 @@ class Improved(nn.Module):
                 self.input_blocks.append(nn.ModuleList(layers))
                 skips.append(width)
             if level < len(mult) - 1:
-                self.input_blocks.append(nn.ModuleList([ImprovedDown(width)]))
+                self.input_blocks.append(nn.ModuleList([joint(width, 0.5, ImprovedDown)]))
                 skips.append(width)
         self.middle_block = nn.ModuleList(
             [
@@ -58,7 +73,7 @@ class Improved(nn.Module):
                 layers = [ImprovedBlock(width + skips.pop(), mult[level] * channels, temb, scale_shift)]
                 width = mult[level] * channels
                 layers += [ImprovedAttention(width, heads)] if level in attending else []
-                layers += [ImprovedUp(width)] if level > 0 and i == blocks else []
+                layers += [joint(width, 2, ImprovedUp)] if level > 0 and i == blocks else []
                 self.output_blocks.append(nn.ModuleList(layers))
         out = nn.Conv2d(width, 6 if learn_sigma else 3, 3, padding=1)
         self.out = nn.Sequential(nn.GroupNorm(32, width), nn.SiLU(), out)
@@ -85,9 +100,9 @@ class Improved(nn.Module):
 
 
 class ImprovedBlock(nn.Module):
-    def __init__(self, ins, out, temb, scale_shift):
+    def __init__(self, ins, out, temb, scale_shift, factor=1):
         super().__init__()
-        self.scale_shift = scale_shift
+        self.scale_shift, self.factor = scale_shift, factor
         self.in_layers = nn.Sequential(nn.GroupNorm(32, ins), nn.SiLU(), nn.Conv2d(ins, out, 3, padding=1))
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(temb, 2 * out if scale_shift else out))
         last = nn.Conv2d(out, out, 3, padding=1)
@@ -95,7 +110,12 @@ class ImprovedBlock(nn.Module):
         self.skip_connection = nn.Identity() if ins == out else nn.Conv2d(ins, out, 1)
 
     def forward(self, x, emb):
-        h, e = self.in_layers(x), self.emb_layers(emb)[..., None, None]
+        h, e = self.in_layers[:2](x), self.emb_layers(emb)[..., None, None]
+        if self.factor == 2:
+            h, x = (each.repeat_interleave(2, 2).repeat_interleave(2, 3) for each in (h, x))
+        elif self.factor == 0.5:
+            h, x = (each.unflatten(3, (-1, 2)).mean(4).unflatten(2, (-1, 2)).mean(3) for each in (h, x))
+        h = self.in_layers[2](h)
         if self.scale_shift:
             half = e.shape[1] // 2
             h = self.out_layers[1:](self.out_layers[0](h) * (1 + e[:, :half]) + e[:, half:])

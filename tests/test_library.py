@@ -136,11 +136,30 @@ def test_training_and_evaluating_data_that_are_handed_over(workspace):
         ddpm.train(*SMALL, "max_steps=8", f"resume={run.folder}", dataset=images.flip(0))
 
 
+def test_a_model_of_classes_that_are_handed_over(workspace):
+    images = torch.randint(0, 256, (90, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    data = torch.utils.data.TensorDataset(images, torch.arange(90) % 3)
+    run = ddpm.train(*SMALL, "condition=label", dataset=data)
+    assert run.config["condition"]["classes"] == 3
+    assert run.samples(2, label=[0, 2], guidance=1.0).shape == (2, 1, 8, 8)
+    results = ddpm.evaluate(run, "evaluation.metrics=[bits_per_dim]", dataset=data)
+    assert results.protocol["condition"]["classes"] == 3
+    with pytest.raises(RequestError, match="has no classes"):
+        ddpm.train(*SMALL, "condition=label", dataset=images)
+
+
 def test_a_pytorch_dataset_is_taken_with_or_without_labels():
     images = torch.arange(40 * 4, dtype=torch.uint8).reshape(40, 1, 2, 2)
     plain = given.of(images)
-    labelled = given.of(torch.utils.data.TensorDataset(images, torch.arange(40)))
-    assert labelled.fingerprint == plain.fingerprint != given.of((images, images[:9])).fingerprint
+    labelled = given.of(torch.utils.data.TensorDataset(images, torch.arange(40) % 7))
+    assert len({each.fingerprint for each in (labelled, plain, given.of((images, images[:9])))}) == 3
+    assert (labelled.num_classes, plain.num_classes) == (7, 0)
+    assert torch.equal(labelled.split("test").labels, torch.arange(40)[9::10] % 7)
+    assert plain.split("test").labels is None
+    for no_class in (0.5, -1, "cat", [1, 2]):
+        assert given.of([(image.numpy(), no_class) for image in images]).num_classes == 0
+    with pytest.raises(ValueError, match="only some of the examples have a class"):
+        given.of((torch.utils.data.TensorDataset(images, torch.arange(40) % 7), images[:9]))
     assert torch.equal(plain.split("test").values, images[9::10])
     assert len(plain.split("train")) == 36
     assert given.of(torch.rand(20, 2)).kind is POINTS

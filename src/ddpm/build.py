@@ -34,22 +34,30 @@ from ddpm.randomness import seed_of
 from ddpm.training.module import DiffusionModule, OptimizerSettings
 
 
-def dataset(config: DictConfig) -> Dataset:
-    """The dataset of the configuration; no data are read yet, unless it takes them to count its classes.
+def dataset(config: DictConfig, given: Dataset | None = None) -> Dataset:
+    """The dataset of the configuration, or the one that is given in its place.
+
+    No data are read yet, unless it takes them to count their classes.
 
     Where the condition leaves their number open, it is written into the configuration, and so into what is saved.
 
     Raises:
         DataError: the condition needs classes, and there are none.
     """
-    built = instantiate(config.data, Dataset)
+    built = given or instantiate(config.data, Dataset)
     if config.condition.get("classes", 0) is None:
         config.condition.classes = classes_of(built)
     return built
 
 
 def conditioning(config: DictConfig) -> Conditioning:
-    """What the network is told of each example."""
+    """What the network is told of each example.
+
+    Raises:
+        ValueError: there are pairs of pictures, and it is not told of them.
+    """
+    if config.data.get("condition_path") and config.condition.get("source") != "paired":
+        raise ValueError("data.condition_path is told to a network with condition=image condition.source=paired")
     return instantiate(config.condition, Conditioning)
 
 

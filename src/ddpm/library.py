@@ -149,6 +149,7 @@ def _given(dataset: Any, overrides: Sequence[str]) -> Dataset | None:
 def _described(images: Dataset) -> list[str]:
     shape = ",".join(map(str, images.shape))
     about = {"name": quote(images.name), "shape": f"[{shape}]", "content": quote(images.fingerprint)}
+    about["num_classes"] = str(images.num_classes)
     return ["data=given", *(f"data.{key}={value}" for key, value in about.items())]
 
 

@@ -267,6 +267,24 @@ def test_a_class_conditional_network_of_diffusers(tmp_path):
     assert resolved(tmp_path / "unet").condition.classes == 7
 
 
+@pytest.mark.parametrize(("mult", "blocks", "attending"), [((1, 2, 2), 2, (1, 2)), ((1, 1, 2), 1, ())])
+def test_blocks_that_resample_as_in_guided_diffusion_s_imagenet_networks(tmp_path, mult, blocks, attending):
+    options = {"heads": 2, "scale_shift": True, "learn_sigma": True, "classes": 5, "updown": True}
+    theirs = randomise(peer_networks.Improved(32, mult, blocks, attending, **options), seed=8)
+    torch.save(theirs.state_dict(), tmp_path / "model.pt")
+    own = ["network.heads=2", "recipe=cifar10"]
+    p, (x, t), labels = ddpm.load(tmp_path / "model.pt", *own), batch(), torch.tensor([4, 0])
+    with torch.no_grad():
+        want = theirs(x, t, labels)
+        assert (p.network(x, t, Condition(labels)) - want).norm() < 1e-5 * want.norm()
+    config = resolved(tmp_path / "model.pt", *own)
+    assert config.network.resblock_updown is True
+    assert config.network.num_res_blocks == blocks
+    assert list(config.network.channel_mult) == list(mult)
+    with pytest.raises(RequestError, match=r"states \+*network\.resblock_updown=true|resblock_updown"):
+        resolved(tmp_path / "model.pt", *own, "network.resblock_updown=false")
+
+
 def test_timesteps_that_were_rescaled(tmp_path):
     theirs = randomise(peer_networks.Improved(32, (1, 2, 2, 2), 1, (1,)), seed=5)
     torch.save(theirs.state_dict(), tmp_path / "model.pt")
@@ -286,7 +304,7 @@ def test_heads_of_a_given_size(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"input_blocks.2.0.op.weight": None, "input_blocks.2.0.op.bias": None}, "resblock_updown=True"),
+        ({"input_blocks.2.0.op.weight": None, "input_blocks.2.0.op.bias": None}, "conv_resample=False"),
         ({"out.2.weight": None}, "lacks the tensor that we call conv_out.weight"),
         ({"out.2.weight": torch.zeros(4, 32, 3, 3)}, "4 channels out of 3"),
         ({"out.2.weight": "text"}, "out.2.weight is a str"),

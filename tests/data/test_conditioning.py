@@ -105,3 +105,54 @@ def test_images_that_cannot_be_told():
         FromImage("downsample", 1)
     with pytest.raises(ValueError, match="was told no classes"):
         FromImage().wanted([0])
+
+
+@pytest.fixture
+def pairs(tmp_path):
+    """Twenty pictures, one in a folder of its own, and their negatives under the same names with other endings."""
+    for k in range(20):
+        name = f"{k:02d}" if k else "deeper/00"
+        for folder, ending, levels in (("photos", "png", k), ("sketches", "bmp", 255 - k)):
+            file = tmp_path / folder / f"{name}.{ending}"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4), (levels, levels // 2, 7)).save(file)
+    return tmp_path
+
+
+@pytest.mark.parametrize("array_gib", [8.0, 0.0])
+def test_a_pair_is_told_the_picture_of_the_same_name(pairs, array_gib):
+    images = Folder(
+        4, str(pairs / "photos"), root=str(pairs / "root"), array_gib=array_gib,
+        condition_path=str(pairs / "sketches"), held_out=0.2,
+    )  # fmt: skip
+    module = DataModule(images, 16, seed=1, max_steps=2, conditioning=FromImage("paired"))
+    module.prepare_data()
+    module.setup()
+    batches = [*module.train_dataloader(), *(batch for _, batch in module.val_dataloader())]
+    assert [len(batch.values) for batch in batches] == [16, 16, 4]
+    for batch in batches:
+        told = (batch.condition.image * 127.5 + 127.5).round()
+        assert torch.equal(told[:, 0], 255 - batch.values[:, 0].float())
+    few = OfSamples(FromImage("paired"), images.split("test"), seed=0)([3, 1])
+    assert few.image.shape == (2, 3, 4, 4)
+    alone = Folder(4, str(pairs / "photos"), root=str(pairs / "root"), held_out=0.2)
+    assert alone.fingerprint != images.fingerprint
+    with pytest.raises(DataError, match=r"add data=folder and data\.condition_path"):
+        FromImage("paired").check(alone)
+
+
+def test_pairs_that_do_not_match_are_refused(pairs):
+    def partners(**how):
+        return Folder(4, str(pairs / "photos"), root=str(pairs / "root"), **how).partners
+
+    Image.new("RGB", (4, 4)).save(pairs / "sketches/07.png")
+    with pytest.raises(DataError, match=r"07\.png has several partners \(07\.bmp, 07\.png\)"):
+        partners(condition_path=str(pairs / "sketches"))
+    for name in ("07.png", "07.bmp"):
+        (pairs / "sketches" / name).unlink()
+    with pytest.raises(DataError, match=r"07\.png has no partner"):
+        partners(condition_path=str(pairs / "sketches"))
+    with pytest.raises(DataError, match="there is nothing at"):
+        partners(condition_path=str(pairs / "nowhere"))
+    with pytest.raises(DataError, match="would part pairs"):
+        partners(condition_path=str(pairs / "sketches"), on_error="skip")

@@ -80,7 +80,7 @@ def test_a_checkpoint_that_does_not_know_it_can_be_measured_by_it():
     trained = saved.plain(compose(["evaluation.kid.subset_size=33"]))
     config = config_evaluation.compose_evaluation(trained, ["evaluation.metrics=[kid,spread]"])
     metrics = build.sample_metrics(config)
-    assert list(metrics) == ["inception_score", "fid", "kid", "precision_recall", "agreement", "spread"]
+    assert list(metrics) == ["inception_score", "fid", "kid", "precision_recall", "agreement", "by_class", "spread"]
     assert metrics["kid"].chosen == {"subsets": 100, "subset_size": 33}
 
 
@@ -128,7 +128,7 @@ def test_which_way_is_better():
     better = {name: registry.of(name).better for name in registry.known() if name == registry.base_of(name)}
     assert {name: way for name, way in better.items() if way} == {
         **dict.fromkeys(("inception_score", "precision", "recall", "agreement"), "higher"),
-        **dict.fromkeys(("fid", "kid", "bits_per_dim", "bound_nats"), "lower"),
+        **dict.fromkeys(("fid", "kid", "fid_by_class", "kid_by_class", "bits_per_dim", "bound_nats"), "lower"),
     }
 
 

@@ -43,7 +43,7 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
         config = compose_evaluation(saved.config, overrides)
         loggers.check(config)
         launch.check_devices(config.trainer)
-        images = images or build.dataset(config)
+        images = build.dataset(config, images)
         p = build.trained(saved, config, images)
         if config.figures:
             figures = build.figures(config, images, saved, p)

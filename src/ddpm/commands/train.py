@@ -44,7 +44,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
 
         launch.resolve_precision(config)
         processes = launch.check_devices(config.trainer)
-        images = images or build.dataset(config)
+        images = build.dataset(config, images)
         saved = checkpoint.newest(run) if run else None
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)

@@ -11,7 +11,10 @@ from hydra.errors import HydraException
 
 from ddpm.config.errors import RequestError, first_line
 
-PATH_KEYS = ("ckpt", "init", "resume", "out", "to", "push", "data.path", "features.weights", "guidance.weak")
+PATH_KEYS = (
+    "ckpt", "init", "resume", "out", "to", "push", "data.path", "data.condition_path", "features.weights",
+    "guidance.weak",
+)  # fmt: skip
 
 
 def quote_paths(argv: Sequence[str]) -> list[str]:

@@ -42,6 +42,7 @@ ROLES = {
     "condition.drop": Role.TRAINING,
     "data": Role.DATA,
     "data.path": Role.HARDWARE | Role.WHERE,
+    "data.condition_path": Role.HARDWARE | Role.WHERE,
     "data.root": Role.HARDWARE | Role.WHERE,
     "data.array_gib": Role.HARDWARE | Role.WHERE,
     "loader.batch_size": Role.TRAINING,

@@ -135,13 +135,17 @@ class Label(Conditioning):
                 )
 
 
+SOURCES = ("downsample", "gray", "paired")
+
+
 @final
 class FromImage(Conditioning):
-    """An image that is made of each example is told, in channels beside x_t: the network learns to undo that.
+    """An image is told of each example, in channels beside x_t: the network learns to undo what made it.
 
     Args:
         source: "downsample" for means over squares of `factor` pixels, enlarged to the size of the example
-            (super-resolution); "gray" for the mean of the channels (colourisation).
+            (super-resolution); "gray" for the mean of the channels (colourisation); "paired" for the picture of the
+            same name in a second folder, `data.condition_path`.
 
     Raises:
         ValueError: an unknown source, or a setting out of range.
@@ -150,8 +154,8 @@ class FromImage(Conditioning):
     needs = "image"
 
     def __init__(self, source: str = "downsample", factor: int = 4, drop: float = 0.0) -> None:
-        if source not in ("downsample", "gray"):
-            raise ValueError(f"condition.source={source} is not one of downsample, gray")
+        if source not in SOURCES:
+            raise ValueError(f"condition.source={source} is not one of {', '.join(SOURCES)}")
         if factor < 2:
             raise ValueError(f"condition.factor={factor} must be at least 2")
         _check_drop(drop)
@@ -161,6 +165,9 @@ class FromImage(Conditioning):
         return {"condition_channels": 1 if self.source == "gray" else shape[0]}
 
     def of(self, examples: Examples, indices: Sequence[int], values: Tensor | None = None) -> Condition:
+        if self.source == "paired":
+            assert examples.partners is not None  # `check` has made sure
+            return Condition(image=unit(examples.partners.__getitems__(list(indices))))
         x_0 = unit(examples.__getitems__(list(indices)) if values is None else values)
         if self.source == "gray":
             return Condition(image=x_0.mean(1, keepdim=True))
@@ -174,6 +181,11 @@ class FromImage(Conditioning):
 
     def check(self, images: Dataset) -> None:
         channels, height, width = images.shape
+        if self.source == "paired" and any(images.split(split).partners is None for split in SPLITS):
+            raise DataError(
+                "condition.source=paired tells the network the pictures of a second folder: add data=folder and "
+                "data.condition_path=FOLDER, where each has the name of its partner"
+            )
         if self.source == "gray" and channels == 1:
             raise DataError(f"condition.source=gray: {images.name} is gray already")
         if self.source == "downsample" and (height % self.factor or width % self.factor):

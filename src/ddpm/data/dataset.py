@@ -20,11 +20,13 @@ class DataError(ValueError):
 class Examples(torch.utils.data.Dataset[Tensor], ABC):
     """The examples of one split: uint8 [n, C, H, W], or float [n, 2] for points in the plane.
 
-    `labels` holds a class per example where the source has classes. `in_memory` says that a batch is a gather from one
+    `labels` holds a class per example where the source has classes, `partners` an image per example where the source
+    has pairs. `in_memory` says that a batch is a gather from one
     array, which worker processes could only slow down.
     """
 
     labels: Int64[Tensor, " n"] | None
+    partners: "Examples | None" = None
     in_memory: bool
 
     @abstractmethod
@@ -63,6 +65,8 @@ class Resident(Examples):
 
     def __init__(self, examples: InMemory, device: torch.device) -> None:
         self.values, self.labels = examples.values.to(device), examples.labels
+        if isinstance(examples.partners, InMemory):
+            self.partners = Resident(examples.partners, device)
 
     def __len__(self) -> int:
         return len(self.values)

@@ -16,6 +16,7 @@ from ddpm.data.archive import unpacked
 from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Split
 from ddpm.data.encoded import Files, Source, examples
 from ddpm.data.lsun import Lmdb, is_lmdb
+from ddpm.data.pairs import partners
 from ddpm.data.picture import PictureTransform, is_picture
 
 LARGEST = 8192  # pixels of a side: more than a network of this kind has ever made, and less than exhausts a machine
@@ -34,6 +35,8 @@ class Folder(Dataset):
         channels: 3, or 1 for gray.
         background: what transparent pictures are laid over, a gray level or (red, green, blue), 0..255.
         on_error: "raise" or "skip", when a picture cannot be read.
+        condition_path: a second folder or archive with a picture of the same name for each, which the network is told
+            (`condition=image condition.source=paired`).
         array_gib: decode once into a cached array if a split takes at most so many GiB, else whenever needed.
         root: where caches and unpacked archives are kept.
     """
@@ -52,6 +55,7 @@ class Folder(Dataset):
         array_gib: float = 8.0,
         horizontal_flip: bool = False,
         root: str = "data",
+        condition_path: str | None = None,
     ) -> None:
         height, width = _numbers("size", size, 2)
         red, green, blue = _numbers("background", background, 3)
@@ -68,6 +72,9 @@ class Folder(Dataset):
         self.held_out, self.on_error, self.array_bytes = held_out, on_error, array_gib * 2**30
         self.root = Path(root).expanduser()
         self.path = Path(path).expanduser() if path else self.root / name
+        self.condition_path = Path(condition_path).expanduser() if condition_path else None
+        if condition_path and on_error == "skip":
+            raise DataError("data.on_error=skip would part pairs: data.condition_path needs data.on_error=raise")
 
     @cached_property
     def sources(self) -> dict[Split, Source]:
@@ -79,6 +86,18 @@ class Folder(Dataset):
             )
         folder = self.path if self.path.is_dir() else unpacked(self.path, self.root)
         return self._lmdbs(folder) or self._files(folder)
+
+    @cached_property
+    def partners(self) -> dict[Split, Files]:
+        """What is told of each picture of a split, where there is a second folder. Raises DataError."""
+        if self.condition_path is None:
+            return {}
+        if not self.condition_path.exists():
+            raise DataError(f"data.condition_path: there is nothing at {self.condition_path.absolute()}")
+        own = self.condition_path
+        folder = own if own.is_dir() else unpacked(own, self.root)
+        names = list_pictures(folder)
+        return {split: partners(source, folder, names) for split, source in self.sources.items()}
 
     def prepare(self) -> None:
         for name in SPLITS:
@@ -96,18 +115,26 @@ class Folder(Dataset):
     def fingerprint(self) -> str:
         train, test = self.sources["train"], self.sources["test"]
         sizes = f"{len(train)}+{len(test)}" + " less those skipped" * (self.on_error == "skip")
-        return f"{self.name} {sizes} {self.transform} {train.fingerprint}+{test.fingerprint}"
+        told = f" told {'+'.join(self.partners[split].fingerprint for split in SPLITS)}" if self.partners else ""
+        return f"{self.name} {sizes} {self.transform} {train.fingerprint}+{test.fingerprint}{told}"
 
     @property
     def state(self) -> str:
-        return " ".join([self.fingerprint, *(self.sources[split].state for split in SPLITS)])
+        told = [source.state for source in self.partners.values()]
+        return " ".join([self.fingerprint, *(self.sources[split].state for split in SPLITS), *told])
 
     def _examples(self, split: Split, tell: bool = False) -> Examples:
+        made = self._decoded(self.sources[split], f"{self.name}-{split}", tell)
+        if self.partners:
+            made.partners = self._decoded(self.partners[split], f"{self.name}-{split}-condition", tell)
+        return made
+
+    def _decoded(self, source: Source, name: str, tell: bool) -> Examples:
         return examples(
-            self.sources[split],
+            source,
             self.transform,
             root=self.root,
-            name=f"{self.name}-{split}",
+            name=name,
             on_error=self.on_error,
             array_bytes=self.array_bytes,
             tell=tell,

@@ -2,11 +2,11 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Shaped
+from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
 from ddpm.data.dataset import DataError, Dataset, Examples, InMemory, Split
@@ -22,15 +22,22 @@ class Given(Dataset):
         name: what the data are called.
         shape: of an example: [channels, height, width], or [d] for points.
         content: the fingerprint of all examples.
+        num_classes: how many classes they have, 0 for none.
     """
 
-    def __init__(self, name: str, shape: Sequence[int], content: str) -> None:
-        self.name, self.shape, self._content = name, tuple(shape), content
+    classes = None
+
+    def __init__(self, name: str, shape: Sequence[int], content: str, num_classes: int = 0) -> None:
+        self.name, self.shape, self._content, self._num_classes = name, tuple(shape), content, num_classes
         self.kind = IMAGES if len(self.shape) == 3 else POINTS
 
     @property
     def fingerprint(self) -> str:
         return self._content
+
+    @property
+    def num_classes(self) -> int:
+        return self._num_classes
 
     def prepare(self) -> None:
         raise DataError(
@@ -49,27 +56,47 @@ class Array(Given):
     Every tenth example is kept for testing, unless there are some of their own for it.
 
     Raises:
-        DataError: the examples are none of these, or fewer than two in a split.
+        DataError: the examples are none of these, or fewer than two in a split; or not all of them have a class.
     """
 
-    def __init__(self, train: Tensor, test: Tensor | None = None, name: str = "given") -> None:
+    def __init__(self, train: "Part", test: "Part | None" = None, name: str = "given") -> None:
         if test is None:
-            held_out = torch.arange(len(train)) % HELD_OUT == HELD_OUT - 1
-            train, test = train[~held_out], train[held_out]
-        self.examples: dict[Split, Tensor] = {"train": train, "test": test}
-        content = hashlib.sha256()
-        for split, values in self.examples.items():
-            _check(values, split)
-            content.update(f"{split} {tuple(values.shape)} ".encode() + values.numpy().tobytes())
-        if train.shape[1:] != test.shape[1:]:
-            raise DataError(f"examples to train on are {list(train.shape[1:])}, and to test on {list(test.shape[1:])}")
-        super().__init__(name, train.shape[1:], f"{name} {len(train)}+{len(test)} {content.hexdigest()[:16]}")
+            held_out = torch.arange(len(train.values)) % HELD_OUT == HELD_OUT - 1
+            train, test = train.chosen(~held_out), train.chosen(held_out)
+        self.examples: dict[Split, Part] = {"train": train, "test": test}
+        content, classes = hashlib.sha256(), 0
+        for split, part in self.examples.items():
+            _check(part, split)
+            content.update(f"{split} {tuple(part.values.shape)} ".encode() + part.values.numpy().tobytes())
+            if part.labels is not None:
+                content.update(part.labels.numpy().tobytes())
+                classes = max(classes, 1 + int(part.labels.max()))
+        if (train.labels is None) != (test.labels is None):
+            raise DataError(
+                "only some of the examples have a class: those to train on and to test on need one, or none"
+            )
+        shapes = [list(part.values.shape[1:]) for part in (train, test)]
+        if shapes[0] != shapes[1]:
+            raise DataError(f"examples to train on are {shapes[0]}, and to test on {shapes[1]}")
+        counts = f"{len(train.values)}+{len(test.values)}"
+        super().__init__(name, shapes[0], f"{name} {counts} {content.hexdigest()[:16]}", classes)
 
     def prepare(self) -> None:
         """Everything is in memory."""
 
     def split(self, name: Split) -> Examples:
-        return InMemory(self.examples[name])
+        return InMemory(*self.examples[name])
+
+
+class Part(NamedTuple):
+    """The examples of a split, and the class of each if they have one."""
+
+    values: Shaped[Tensor, "n *event"]
+    labels: Int64[Tensor, " n"] | None = None
+
+    def chosen(self, which: Bool[Tensor, " n"]) -> "Part":
+        """These of the examples."""
+        return Part(self.values[which], None if self.labels is None else self.labels[which])
 
 
 def of(data: Any, name: str = "given") -> Dataset:
@@ -77,8 +104,8 @@ def of(data: Any, name: str = "given") -> Dataset:
 
     Args:
         data: a dataset of ours; an array or a tensor of examples; a PyTorch dataset of such, whose items may also be
-            (example, label); or a pair of any of these, to train and to test on. Images are uint8
-            [channels, height, width].
+            (example, label) with a label in 0..K-1; or a pair of any of these, to train and to test on. Images are
+            uint8 [channels, height, width].
 
     Raises:
         DataError: it is none of these.
@@ -86,24 +113,35 @@ def of(data: Any, name: str = "given") -> Dataset:
     if isinstance(data, Dataset):
         return data
     train, test = data if isinstance(data, tuple) else (data, None)
-    return Array(_tensor(train), None if test is None else _tensor(test), name)
+    return Array(_part(train), None if test is None else _part(test), name)
 
 
-def _tensor(data: Any) -> Shaped[Tensor, "n *event"]:
+def _part(data: Any) -> Part:
     if isinstance(data, Tensor):
-        return data.detach().cpu().contiguous()
+        return Part(data.detach().cpu().contiguous())
     if isinstance(data, np.ndarray):
-        return torch.from_numpy(np.ascontiguousarray(data))
+        return Part(torch.from_numpy(np.ascontiguousarray(data)))
     if isinstance(data, str | bytes | dict) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise DataError(f"a {type(data).__name__} is no data: give an array, a tensor, or a PyTorch dataset")
-    items = (data[index] for index in range(len(data)))
+    items = [data[index] for index in range(len(data))]
     first = [np.asarray(item[0] if isinstance(item, tuple | list) else item) for item in items]
     if len({(each.shape, each.dtype) for each in first}) != 1:
         raise DataError("the examples of a dataset must be of one shape and one type, and there must be some")
-    return torch.from_numpy(np.stack(first))
+    return Part(torch.from_numpy(np.stack(first)), _labels(items))
 
 
-def _check(values: Tensor, split: Split) -> None:
+def _labels(items: Sequence[Any]) -> Int64[Tensor, " n"] | None:
+    """The second of each item, if every item has one and all are whole numbers from 0 on."""
+    if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
+        return None
+    second = [np.asarray(item[1]) for item in items]
+    if any(each.ndim or each.dtype.kind not in "iu" or each < 0 for each in second):
+        return None
+    return torch.from_numpy(np.stack(second).astype(np.int64))
+
+
+def _check(part: Part, split: Split) -> None:
+    values = part.values
     images, points = values.dtype == torch.uint8 and values.ndim == 4, values.is_floating_point() and values.ndim == 2
     if not images and not points:
         raise DataError(

@@ -77,13 +77,13 @@ def _check_features(
 def _check_labels(
     images: Dataset, extractor: FeatureExtractor, wanted: Mapping[str, SampleMetric], conditioning: Conditioning
 ) -> None:
-    for name in (name for name, metric in wanted.items() if metric.needs_labels):
+    for name, metric in ((name, metric) for name, metric in wanted.items() if metric.needs_labels):
         if not conditioning.classes:
             raise ValueError(
                 f"evaluation.metrics: {name} needs samples that were told a class, and this network knows none: "
                 "leave it out, or train with condition=label"
             )
-        if extractor.classifies != images.name:
+        if metric.needs_logits and extractor.classifies != images.name:
             raise ValueError(
                 f"evaluation.metrics: {name} needs a classifier of {images.name}'s classes, and "
                 f"features={extractor.name} is none: leave it out"

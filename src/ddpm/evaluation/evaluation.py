@@ -180,11 +180,13 @@ class Evaluation:
             }
             folder = folders.ROOT / "statistics"
             statistics = references.statistics(examples, extractor, chunks, depends_on, folder)
-            pool = None
+            pool = labels = None
             if any(metric.needs_pool for metric in wanted):
-                pool = references.pool(examples, min(len(examples), self.settings.num_samples), extractor, chunks)
+                n = min(len(examples), self.settings.num_samples)
+                pool = references.pool(examples, n, extractor, chunks)
+                labels = None if examples.labels is None else examples.labels[:n]
             suffix = f"_{split}" if made else ""
-            made.append(Reference(split, statistics, pool, suffix))
+            made.append(Reference(split, statistics, pool, suffix, labels))
         return made
 
     def _measure(

@@ -28,6 +28,7 @@ class Reference:
     statistics: FeatureStatistics
     pool: Float[Tensor, "n d"] | None = None
     suffix: str = ""  # of the names of metrics held against it
+    labels: Int64[Tensor, " n"] | None = None  # the classes of `pool`, where the data have classes
 
     @property
     def some_features(self) -> Float[Tensor, "n d"]:

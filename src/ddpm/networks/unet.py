@@ -20,6 +20,7 @@ from ddpm.networks.network import Network
 FeatureMap = Float[Tensor, "b c h w"]
 Embedding = Float[Tensor, "b d"]
 Norm = Callable[[int], nn.GroupNorm]  # makes the norm of a number of channels
+Resample = Callable[[Tensor], Tensor]  # makes a feature map half or twice as large
 
 
 @runtime_checkable
@@ -47,8 +48,8 @@ class UNet(Network):
     Attention follows every block of the levels whose feature height is in `attention_resolutions` (the height decides
     for images that are not square, too), and stands once in the middle.
 
-    The defaults of the arguments after `groups` are the paper's. Other values are those of Nichol & Dhariwal 2021 and
-    of other networks whose weights can be read; none but `num_classes` changes a key of the state_dict.
+    The defaults of the arguments after `groups` are the paper's. Other values are those of Nichol & Dhariwal 2021, of
+    Dhariwal & Nichol 2021 and of other networks whose weights can be read.
 
     Args:
         image_size: height and width.
@@ -58,6 +59,7 @@ class UNet(Network):
         scale_shift: the time scales and shifts the second norm of a block, instead of being added before it.
         symmetric_padding: the downsampling pads on all sides, instead of right and below only.
         frequency_shift: the frequencies of the time embedding end at 10000^-1 for 1, one step before it for 0.
+        resblock_updown: levels are joined by residual blocks that resample within, instead of by convolutions.
         time_scale: factor by which t is multiplied; 1000 / T for Nichol & Dhariwal 2021.
         num_classes: each has an embedding that is added to the time's; an example whose class is not told gets none,
             so that the same weights are an unconditional network, too.
@@ -87,6 +89,7 @@ class UNet(Network):
         norm_eps: float = 1e-6,
         symmetric_padding: bool = False,
         frequency_shift: int = 1,
+        resblock_updown: bool = False,
         time_scale: float = 1.0,
         num_classes: int = 0,
         condition_channels: int = 0,
@@ -97,8 +100,14 @@ class UNet(Network):
         _check_size(height, width, len(channel_mult))
         norm = partial(nn.GroupNorm, groups, eps=norm_eps)
 
-        def block(ins: int, out: int) -> ResBlock:
-            return ResBlock(ins, out, 4 * channels, dropout, norm, scale_shift)
+        def block(ins: int, out: int, resample: Resample | None = None) -> ResBlock:
+            return ResBlock(ins, out, 4 * channels, dropout, norm, scale_shift, resample)
+
+        def halved(out: int) -> nn.Module:
+            return block(out, out, half) if resblock_updown else Downsample(out, symmetric_padding)
+
+        def doubled(out: int) -> nn.Module:
+            return block(out, out, double) if resblock_updown else Upsample(out)
 
         def attention(out: int) -> Attention:
             return Attention(out, norm, out // head_channels if head_channels else heads)
@@ -121,7 +130,7 @@ class UNet(Network):
         for level, out in enumerate(widths):
             blocks = [block(h if i == 0 else out, out) for i in range(num_res_blocks)]
             attentions = [attention_at(level, out) for _ in blocks]
-            self.down.append(Down(blocks, attentions, Downsample(out, symmetric_padding) if level < lowest else None))
+            self.down.append(Down(blocks, attentions, halved(out) if level < lowest else None))
             h, skips = out, skips + [out] * (num_res_blocks + (level < lowest))
 
         self.mid = Middle(block(h, h), attention(h), block(h, h))
@@ -130,7 +139,7 @@ class UNet(Network):
         for level, out in reversed(list(enumerate(widths))):
             blocks = [block((h if i == 0 else out) + skips.pop(), out) for i in range(num_res_blocks + 1)]
             attentions = [attention_at(level, out) for _ in blocks]
-            up.append(Up(blocks, attentions, Upsample(out) if level > 0 else None))
+            up.append(Up(blocks, attentions, doubled(out) if level > 0 else None))
             h = out
         self.up = nn.ModuleList(reversed(up))
 
@@ -200,7 +209,7 @@ class Down(nn.Module):
             h = attn(block(h, temb))
             skips.append(h)
         if self.downsample is not None:
-            h = self.downsample(h)
+            h = self.downsample(h, temb)
             skips.append(h)
         return h
 
@@ -230,17 +239,27 @@ class Up(nn.Module):
     def forward(self, h: Tensor, temb: Embedding, skips: list[Tensor]) -> Tensor:
         for block, attn in zip(self.block, self.attn, strict=True):
             h = attn(block(torch.cat([h, skips.pop()], dim=1), temb))
-        return h if self.upsample is None else self.upsample(h)
+        return h if self.upsample is None else self.upsample(h, temb)
 
 
 class ResBlock(nn.Module):
-    """A residual block of two convolutions, with the time added, or scaled and shifted by, in between."""
+    """A residual block of two convolutions, with the time added, or scaled and shifted by, in between.
+
+    Where it resamples, it does so before the first convolution, and beside the branch.
+    """
 
     def __init__(
-        self, channels: int, out: int, embedding: int, dropout: float, norm: Norm, scale_shift: bool = False
+        self,
+        channels: int,
+        out: int,
+        embedding: int,
+        dropout: float,
+        norm: Norm,
+        scale_shift: bool = False,
+        resample: Resample | None = None,
     ) -> None:
         super().__init__()
-        self.scale_shift = scale_shift
+        self.scale_shift, self.resample = scale_shift, resample
         self.norm1 = norm(channels)
         self.conv1 = conv(channels, out, 3)
         self.temb_proj = dense(embedding, 2 * out if scale_shift else out)
@@ -249,8 +268,11 @@ class ResBlock(nn.Module):
         self.conv2 = conv(out, out, 3, gain=NEAR_ZERO)
         self.nin_shortcut = nn.Identity() if channels == out else conv(channels, out, 1)
 
-    def forward(self, x: FeatureMap, temb: Embedding) -> Float[Tensor, "b out h w"]:
-        h = self.conv1(F.silu(self.norm1(x)))
+    def forward(self, x: FeatureMap, temb: Embedding) -> Float[Tensor, "b out height width"]:
+        h = F.silu(self.norm1(x))
+        if self.resample is not None:
+            h, x = self.resample(h), self.resample(x)
+        h = self.conv1(h)
         from_time = self.temb_proj(temb)[:, :, None, None]
         if self.scale_shift:
             scale, shift = from_time.chunk(2, dim=1)
@@ -284,6 +306,16 @@ class Attention(nn.Module):
         return out
 
 
+def half(x: FeatureMap) -> Float[Tensor, "b c h//2 w//2"]:
+    """The means over squares of two by two."""
+    return F.avg_pool2d(x, 2)
+
+
+def double(x: FeatureMap) -> Float[Tensor, "b c 2*h 2*w"]:
+    """Each value as a square of two by two."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
 class Downsample(nn.Module):
     """A convolution of stride 2 that pads right and below only, as TensorFlow's SAME does, unless `symmetric`."""
 
@@ -292,7 +324,7 @@ class Downsample(nn.Module):
         self.padding = (1, 1, 1, 1) if symmetric else (0, 1, 0, 1)
         self.conv = conv(channels, channels, 3, stride=2, padding=0)
 
-    def forward(self, x: FeatureMap) -> Float[Tensor, "b c h//2 w//2"]:
+    def forward(self, x: FeatureMap, temb: Embedding | None = None) -> Float[Tensor, "b c h//2 w//2"]:
         out: Tensor = self.conv(F.pad(x, self.padding))
         return out
 
@@ -311,7 +343,7 @@ class Upsample(nn.Module):
         twice = (torch.eye(4)[:3] + torch.eye(4)[1:]).flip(1)
         self.register_buffer("spread", torch.einsum("uy,vx->uvyx", twice, twice), persistent=False)
 
-    def forward(self, x: FeatureMap) -> Float[Tensor, "b c 2*h 2*w"]:
+    def forward(self, x: FeatureMap, temb: Embedding | None = None) -> Float[Tensor, "b c 2*h 2*w"]:
         kernel = torch.einsum("oiuv,uvyx->ioyx", self.conv.weight, self.spread)
         return F.conv_transpose2d(x, kernel, self.conv.bias, stride=2, padding=1)
 

@@ -1,10 +1,12 @@
 """openai/improved-diffusion and openai/guided-diffusion: `.pt`, a bare state_dict (`ema_*` the average).
 
-Of the flags, the tensors tell the widths, the depth, the levels with attention, `learn_sigma`, `class_cond` and
-`use_scale_shift_norm`. `num_heads` or `num_head_channels`, the schedule, T and `rescale_timesteps` are the user's to
-give. Their queries, keys and values are one convolution whose rows go head by head.
+Of the flags, the tensors tell the widths, the depth, the levels with attention, `learn_sigma`, `class_cond`,
+`resblock_updown` and `use_scale_shift_norm`. `num_heads` or `num_head_channels`, the schedule, T and
+`rescale_timesteps` are the user's to give. Their queries, keys and values are one convolution whose rows go head by
+head.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,12 +43,9 @@ def recognises(content: Any) -> bool:
 
 def read(content: Any) -> Converted:
     """Queries, keys and values stay one tensor, `qkv`: `split_qkv` parts them when the number of heads is known."""
-    blocks = [key for key in content if key.startswith("input_blocks.")]
-    if not any(".op." in key for key in blocks):
-        raise ValueError(
-            "its network resamples without convolutions of their own (resblock_updown=True or conv_resample=False), "
-            "which ours does not"
-        )
+    convolutions = any(key.startswith("input_blocks.") and ".op." in key for key in content)
+    if not convolutions and _blocks_to_resampling(content) is None:
+        raise ValueError("its network resamples without any weights (conv_resample=False), which ours does not")
     modules = MODULES | _modules(content)
     weights = {_renamed(key, modules): value for key, value in tensors(content).items()}
     for key, value in weights.items():
@@ -59,6 +58,8 @@ def read(content: Any) -> Converted:
     stated += ["network.groups=32", *([] if scale_shift else [flag("scale_shift", False)])]
     if learned(weights):
         stated.append("variance=learned_range")
+    if not convolutions:
+        stated.append(flag("resblock_updown", True))
     if "label_emb.weight" in weights:
         stated += told_classes(len(weights["label_emb.weight"]))
     return Converted(NAME.partition(" (")[0], weights, stated, ["network=iddpm", *assumed])
@@ -77,13 +78,26 @@ def split_qkv(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Te
     return parted
 
 
+def _blocks_to_resampling(state: Mapping[str, Any]) -> int | None:
+    """How many blocks a level has before the one that halves, where blocks resample: on the way up there is one more.
+
+    None where no block does.
+    """
+    ups = (re.match(r"output_blocks\.(\d+)\.[12]\.in_layers\.", key) for key in state)
+    return min((int(match[1]) for match in ups if match), default=None)
+
+
 def _modules(state: Mapping[str, Any]) -> dict[str, str]:
     """Their prefix of each block and ours. An input block is one layer of a level or a downsampling."""
     names: dict[str, str] = {}
     level = block = 0
+    halving = _blocks_to_resampling(state)
     for n in range(1, count(state, r"input_blocks\.(\d+)\.")):
         if f"input_blocks.{n}.0.op.weight" in state:
             names[f"input_blocks.{n}.0.op."] = f"down.{level}.downsample.conv."
+            level, block = level + 1, 0
+        elif block == halving:
+            names[f"input_blocks.{n}.0."] = f"down.{level}.downsample."
             level, block = level + 1, 0
         else:
             names[f"input_blocks.{n}.0."] = f"down.{level}.block.{block}."
@@ -95,7 +109,7 @@ def _modules(state: Mapping[str, Any]) -> dict[str, str]:
         names[f"output_blocks.{n}.1."] = f"up.{level}.attn.{block}."
         block += 1
         for last in (1, 2):
-            if f"output_blocks.{n}.{last}.conv.weight" in state:
+            if any(f"output_blocks.{n}.{last}.{layer}.weight" in state for layer in ("conv", "in_layers.0")):
                 names[f"output_blocks.{n}.{last}."] = f"up.{level}.upsample."
                 level, block = level - 1, 0
     return names
