@@ -130,13 +130,16 @@ def test_evaluation(device, workspace, words):
     assert all(torch.tensor(metric["value"]).isfinite() for metric in results.metrics.values())
 
 
-def test_figures(device, workspace):
+@pytest.mark.parametrize("told", ["label", "image"])
+def test_figures(device, workspace, told):
+    of_images = {"restored"}
+    names = of_images if told == "image" else {*options_of("figure")} - of_images
     few = ["samples.count=7", "rate_distortion.count=3", "loss_by_t.count=3", "film={count: 2, frames: 4}"]
     few += ["guidance={labels: [3], scales: [0.0, 1.0]}", "guidance_curve={count: 20, scales: [0.0, 1.0]}"]
     few += ["inpaint={images: [0], samples: 2, resamplings: 2}"]
-    asked = [f"figures=[{','.join(options_of('figure'))}]", *DIGITS, "condition=label"]
+    asked = [f"figures=[{','.join(names)}]", *DIGITS, f"condition={told}"]
     config = compose([*asked, *(f"figure.{each}" for each in few)], "evaluate")
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
     build.figures(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p).draw(workspace / "out", device)
-    assert {path.stem for path in (workspace / "out").iterdir()} == set(options_of("figure"))
+    assert {path.stem for path in (workspace / "out").iterdir()} == names

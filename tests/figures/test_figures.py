@@ -1,6 +1,7 @@
 """Figures: each on a small random model, what they show held against its definition, and what is refused."""
 
 import inspect
+import math
 
 import numpy as np
 import pytest
@@ -41,8 +42,10 @@ SMALL = [
     "figure.guidance={labels: [3, 5], scales: [0.0, 2.0]}",
     "figure.inpaint={images: [0, 1], samples: 2, resamplings: 2}",
     "figure.guidance_curve={count: 20, scales: [0.0, 2.0]}",
+    "figure.restored={images: [0, 5], samples: 2}",
 ]
 TOLD = ["condition=label", *DIGITS]
+TOLD_IMAGES = ["condition=image", "condition.factor=4", *DIGITS]
 OF_POINTS = [name for name, each in FIGURES.items() if each.points]
 
 
@@ -74,7 +77,8 @@ def test_settings_are_the_arguments():
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_of_images_is_made(name, tmp_path, capsys):
-    figure_set([name], *(TOLD if "guidance" in name else DIGITS)).draw(tmp_path, torch.device("cpu"))
+    told = TOLD if "guidance" in name else TOLD_IMAGES if name == "restored" else DIGITS
+    figure_set([name], *told).draw(tmp_path, torch.device("cpu"))
     made = {path.name for path in tmp_path.iterdir()}
     expected = {"film": {"gif"}, "samples": {"png", "npz"}}
     vector = {"svg", "pdf"} if name in ("rate_distortion", "loss_by_t", "guidance_curve") else set()
@@ -175,6 +179,26 @@ def test_what_is_known_stays_and_the_rest_is_filled_in(method, context, monkeypa
             assert torch.equal(each[..., :4], real[..., :4])
         assert not torch.equal(each[..., 4:], real[..., 4:])
     assert not torch.equal(*made)
+
+
+def test_what_is_restored_stands_between_what_is_told_and_the_example(monkeypatch):
+    drawn = []
+
+    def labelled(images, *_, caption, **__):
+        drawn.append((images, caption))
+        return Image.new("L", (1, 1))
+
+    monkeypatch.setattr(drawing, "labelled", labelled)
+    context = figure_set(["restored"], *TOLD_IMAGES).context
+    FIGURES["restored"].make(context, images=[3, 7], samples=2)
+    images, caption = drawn[0]
+    told, first, second, real = images.reshape(2, 4, 1, 8, 8).float().unbind(1)
+    assert torch.equal(real, context.images.split("test").__getitems__([3, 7]).float())
+    coarse = real.unflatten(3, (2, 4)).mean(4).unflatten(2, (2, 4)).mean(3)
+    assert (told - coarse.repeat_interleave(4, 2).repeat_interleave(4, 3)).abs().max() <= 0.5
+    assert not torch.equal(first, second)
+    error = (torch.stack([first, second]) - real).square().mean()
+    assert f"PSNR {10 * math.log10(255**2 / error):.1f} dB" in caption
 
 
 def test_masks_by_name_and_from_a_file(context, workspace):
@@ -333,6 +357,8 @@ REFUSED = {
     "figures=[interpolation] figure.interpolation.images=[0]": "two images",
     "figures=[inpaint] figure.inpaint.images=[297]": r"figure\.inpaint\.images: .*0\.\.296, and no 297",
     "figures=[inpaint] figure.inpaint.images=[]": "must be images",
+    "figures=[restored]": "train it with condition=image",
+    "condition=image figures=[restored] figure.restored.images=[x.png]": "use indices",
     "figures=[inpaint] figure.inpaint.mask=nowhere.png": "use left, right, top, bottom",
     "figures=[inpaint] figure.inpaint.mask=wide.png": "is 9x8, and the model's images are 8x8",
     "figures=[inpaint] figure.inpaint.mask=gray.png": "gray level 7: it must be black and white",

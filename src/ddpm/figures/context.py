@@ -21,7 +21,9 @@ from ddpm.metrics.features import FeatureExtractor
 from ddpm.progress import Bar
 from ddpm.randomness import generator
 
-CHAIN, FORWARD, LATENT, ENCODE, DECODE, BOUND, NOISED, GUIDED, INPAINTED = range(1, 10)  # what a generator is for
+CHAIN, FORWARD, LATENT, ENCODE, DECODE, BOUND, NOISED, GUIDED, INPAINTED, RESTORED = range(
+    1, 11
+)  # what a generator is for
 
 Event = Float[Tensor, "n *event"]
 Products: TypeAlias = tuple[drawing.Product, ...]
