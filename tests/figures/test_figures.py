@@ -199,6 +199,8 @@ def test_what_is_restored_stands_between_what_is_told_and_the_example(monkeypatc
     assert not torch.equal(first, second)
     error = (torch.stack([first, second]) - real).square().mean()
     assert f"PSNR {10 * math.log10(255**2 / error):.1f} dB" in caption
+    with pytest.raises(ValueError, match="use indices"):
+        figure_set(["restored"], *TOLD_IMAGES, "figure.restored.images=[x.png]")
 
 
 def test_masks_by_name_and_from_a_file(context, workspace):
@@ -358,7 +360,6 @@ REFUSED = {
     "figures=[inpaint] figure.inpaint.images=[297]": r"figure\.inpaint\.images: .*0\.\.296, and no 297",
     "figures=[inpaint] figure.inpaint.images=[]": "must be images",
     "figures=[restored]": "train it with condition=image",
-    "condition=image figures=[restored] figure.restored.images=[x.png]": "use indices",
     "figures=[inpaint] figure.inpaint.mask=nowhere.png": "use left, right, top, bottom",
     "figures=[inpaint] figure.inpaint.mask=wide.png": "is 9x8, and the model's images are 8x8",
     "figures=[inpaint] figure.inpaint.mask=gray.png": "gray level 7: it must be black and white",
