@@ -29,6 +29,7 @@ from ddpm.data.pixels import to_uint8, to_unit
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.samples import SAMPLES
+from ddpm.hardware import prepare_for_evaluation
 from ddpm.metrics.features import Digits
 from ddpm.metrics.fid import frechet_distance
 from ddpm.metrics.statistics import FeatureStatistics
@@ -70,6 +71,7 @@ def model(file: Path, raw: bool = False) -> Model:
         state = checkpoint.read(file)["state_dict"]
         own = {key.removeprefix(RAW_PREFIX): value for key, value in state.items() if key.startswith(RAW_PREFIX)}
         p.network.load_state_dict(own)
+    prepare_for_evaluation(p.network, bf16=False)
     return Model(p, build.sampler(config), images.shape, asked.num_samples, asked.chunk)
 
 
@@ -101,6 +103,7 @@ def repeated(x: Images) -> Images:
 
 def fids(run: Path, seed: int) -> dict[str, float]:
     """FID with each error, by what the error is."""
+    torch.set_num_threads(1)  # the seeds share the cores
     extractor, (train, _, test, _) = Digits(), load_digits_split()
     train, test = to_unit(train), to_unit(test)
 

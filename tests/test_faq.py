@@ -1,5 +1,6 @@
 """The commands that answer questions in docs/faq.md are real."""
 
+import json
 import re
 import shlex
 import shutil
@@ -31,6 +32,17 @@ SMALL = (
     "network.groups=4",
     "optimizer.anneal=false",  # so that the length may change
 )
+
+
+def test_the_table_of_errors_holds_the_numbers_of_the_newest_record():
+    *_, newest = sorted((ROOT / "benchmarks" / "records").glob("*_protocol_errors.json"))
+    errors = json.loads(newest.read_text())["errors"]
+    rows = re.findall(r"^\| ([^|]*?) \| (\d+\.\d) \| ([+-]\d+\.\d\d ± \d+\.\d\d|) \|$", TEXT, re.MULTILINE)
+    assert [what for what, _, _ in rows] == list(errors)
+    for what, fid, difference in rows:
+        found = errors[what]
+        assert fid == f"{found['fid']:.1f}"
+        assert difference == (f"{found['difference']:+.2f} ± {found['deviation']:.2f}" if what != rows[0][0] else "")
 
 
 def test_every_question_is_answered_by_a_command():
