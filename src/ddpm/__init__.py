@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ddpm.diffusion.reverse import ReverseProcess
     from ddpm.diffusion.sampler import DDIM, Ancestral, DPMSolver
     from ddpm.library import Run, bits_per_dim, evaluate, load, multirun, sample, train
+    from ddpm.samplers.unipc import UniPC
 
 __all__ = [
     "DDIM",
@@ -32,6 +33,7 @@ __all__ = [
     "ForwardProcess",
     "ReverseProcess",
     "Run",
+    "UniPC",
     "bits_per_dim",
     "evaluate",
     "load",
@@ -47,6 +49,7 @@ _HOME = {
     "DROPPED": "ddpm.diffusion.condition",
     "ForwardProcess": "ddpm.diffusion.process",
     "ReverseProcess": "ddpm.diffusion.reverse",
+    "UniPC": "ddpm.samplers.unipc",
 }
 
 

@@ -24,22 +24,24 @@ class State(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """The chain before a step, and what p_theta says about it."""
+    """The chain before a step, what p_theta says about it, and the three visits before."""
 
     t: Time
     x_t: Batch
     estimate: Estimate
+    before: "Visit | None" = None
+
+
+def _alone(visit: Visit | None) -> Visit | None:
+    return visit and visit._replace(before=None)  # or all of them would stay in memory
 
 
 class Sampler(ABC):
     """A chain from T to 0 with `steps` evaluations of the network (None: T), at distinct times from T down to 1.
 
     "uniform" spacing is that of Nichol & Dhariwal 2021, t = 1 + round(i (T-1) / (steps-1)) for i < steps; "quadratic"
-    squares the fraction, as Song et al. 2021 do for CIFAR-10. Their code starts at t = 0.8 T + 1; here every chain
-    starts at T, the only time at which x_t ~ N(0, I) under every schedule.
-
-    Raises:
-        ValueError: fewer than one step, or an unknown spacing.
+    squares the fraction, as Song et al. 2021 do for CIFAR-10. Every chain starts at T, where x_t ~ N(0, I). Raises
+    ValueError for fewer than one step, or an unknown spacing.
     """
 
     def __init__(self, steps: int | None, spacing: str) -> None:
@@ -50,11 +52,7 @@ class Sampler(ABC):
         self.num_steps, self.spacing = steps, spacing
 
     def steps(self, T: int) -> list[int]:
-        """The times at which the network is evaluated, descending from T; the last step goes to 0.
-
-        Raises:
-            ValueError: more than T steps.
-        """
+        """The times of the network's evaluations, from T down; the last step goes to 0. ValueError: more than T."""
         n = T if self.num_steps is None else self.num_steps
         if n > T:
             raise ValueError(f"steps={n} exceeds T={T}: a sampler takes at most T steps")
@@ -62,7 +60,7 @@ class Sampler(ABC):
         return grid(1, T, n, lambda u: u**power)[::-1]
 
     def steps_from(self, T: int, start: int | None) -> list[int]:
-        """The times of a chain that begins at t = `start` (None: T): `start`, and the times of `steps` below it."""
+        """The times of a chain that begins at t = `start` (None: T): `start`, and those of `steps` below it."""
         return self.steps(T) if start is None else [start, *(t for t in self.steps(T) if t < start)]
 
     def num_evaluations(self, T: int) -> int:
@@ -87,17 +85,22 @@ class Sampler(ABC):
         for now, then in pairwise([*self.steps_from(p.q.T, start), 0]):
             with torch.no_grad():
                 t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
-                here = Visit(t, x_t, p(x_t, t, s, clip=clip))
+                here = self.arrive(p.q, Visit(t, x_t, p(x_t, t, s, clip=clip), before))
                 noise = torch.zeros_like(x_t)  # Algorithm 2, line 3
                 if then > 0:
                     noise = noise_like(x_t[:1] if repeat_noise else x_t, generator).expand_as(x_t)
-                x_t, before = self.step(p.q, here, before, s, noise), here
+                x_t = self.step(p.q, here, before, s, noise)
+                before = here._replace(before=before and before._replace(before=_alone(before.before)))
             yield State(then, x_t, here.estimate.x_0)
 
     @property
     def label(self) -> str:
         """What captions call it: its name, and what else tells it from others of its kind."""
         return type(self).__name__
+
+    def arrive(self, q: ForwardProcess, here: Visit) -> Visit:
+        """The same visit, its x_t corrected by the estimate that was made there; by default as it is."""
+        return here
 
     @property
     @abstractmethod
@@ -154,8 +157,7 @@ class DDIM(Sampler):
 class DPMSolver(Sampler):
     """DPM-Solver++(2M): DDIM's step at an x_0 extrapolated linearly in log SNR; Lu et al. 2022, Algorithm 2.
 
-    The first step and the last, which has no finite log SNR to go to, are of first order. Quadratic spacing comes near
-    the paper's, uniform in log SNR; with uniform spacing in t, the last steps are too long for the extrapolation.
+    The first and the last step are of first order. Quadratic spacing comes near the paper's, uniform in log SNR.
     """
 
     def __init__(self, steps: int | None = 20, spacing: str = "quadratic") -> None:

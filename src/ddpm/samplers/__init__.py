@@ -1,0 +1,1 @@
+"""Samplers of others than the paper's, which take fewer steps: a file for each."""
