@@ -30,7 +30,7 @@ NOT_IN_DOCS = {
     "examples/plugin/README.md": "plugin.md",
 }
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-ROOMS = ("diffusion", "networks", "data", "metrics", "figures", "loggers", "checkpoints")
+ROOMS = ("diffusion", "samplers", "networks", "data", "metrics", "figures", "loggers", "checkpoints")
 # Scripts that the theme lets browsers fetch, by the names under which `make docs` puts them into build/.
 MERMAID, WORKER = "mermaid.min.js", "iframe-worker.js"
 WORKER_ELSEWHERE = "https://unpkg.com/iframe-worker/shim"  # searches in pages that are opened as files
