@@ -34,6 +34,9 @@ def saved(monkeypatch):
         return {"upsertView": {"view": {"name": "abc", "id": "def"}}}
 
     monkeypatch.setattr(internal, "upsert_view2", upsert)
+    # The address of a view is asked for, too.
+    monkeypatch.setattr(wandb, "Api", lambda: None)
+    monkeypatch.setattr("wandb_workspaces.workspaces.interface.get_app_url", lambda _: "https://wandb.ai")
     return views
 
 
