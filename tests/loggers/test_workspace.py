@@ -76,8 +76,10 @@ def test_samples_terms_and_numbers_have_sections(saved):
     for name in ("bits_per_dim", *(each for metric in registry.metrics().values() for each in metric.quantities)):
         assert f"evaluation/{name}" in numbers
         assert f"evaluation/{name}" in compared
-    assert all(f"choices.{group}" in compared for group in ("prediction", "variance", "objective", "sampler"))
-    assert not any(f"choices.{group}" in compared for group in ("recipe", "trainer", "logger", "debug"))
+    assert all(
+        f"config:choices.value.{each}" in compared for each in ("prediction", "variance", "objective", "sampler")
+    )
+    assert not any(f"choices.value.{group}" in compared for group in ("recipe", "trainer", "logger", "debug"))
 
 
 def unreachable(*_, **__):
