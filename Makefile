@@ -36,7 +36,7 @@ SECONDS := 60
 fuzz: $(VENV)/installed  # SECONDS for each reader of foreign bytes, guided by coverage; findings go to fuzz/found
 	$(BIN)/python fuzz/run.py $(SECONDS)
 
-mutants: $(VENV)/installed  # faults planted one at a time; 1 where no test speaks; half an hour on two cores
+mutants: $(VENV)/installed  # faults planted one at a time; 1 where no test speaks; some hours on two cores
 	$(BIN)/python mutants/run.py
 
 BENCHMARKS := train_step sampling bound memory startup scaling

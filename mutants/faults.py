@@ -40,7 +40,7 @@ FAULTS = [
     # --- training ----------------------------------------------------------------------------------------------------
     *of(
         "training/module.py",
-        f"config/test_conf.py training/test_module.py training/test_divergence.py {TWO_RANKS}",
+        f"training/test_module.py training/test_divergence.py config/test_conf.py {TWO_RANKS}",
         ("min(step / self.warmup, 1.0)", "min((step + 1) / self.warmup, 1.0)"),
         ("(1 - step / max_steps if self.anneal else 1.0)", "(1 - (step + 1) / max_steps if self.anneal else 1.0)"),
         ("(1 - step / max_steps if self.anneal else 1.0)", "1.0"),

@@ -295,6 +295,17 @@ def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_ow
         assert loss != pytest.approx(float(other), rel=2e-5)
 
 
+def test_the_averaged_network_drops_nothing_out_while_the_other_is_trained():
+    config = compose([*SETTINGS, "network.dropout=0.5"])
+    module = build.module(config, build.dataset(config)).train()
+    x, t = torch.randn(8, 1, 8, 8, generator=draws(SEED)), torch.arange(8)
+    with torch.no_grad():
+        for weight in module.parameters():  # at first the last layer lets nothing through
+            weight.normal_(std=0.3, generator=draws(SEED))
+        for p, same in ((module.p, False), (module.p_ema, True)):
+            assert torch.equal(p.network(x, t), p.network(x, t)) == same
+
+
 def test_an_image_that_is_told_is_mirrored_with_the_example():
     config = compose([*SETTINGS, "loader.batch_size=16", "condition=image", "condition.factor=2"])
     images = build.dataset(config)
