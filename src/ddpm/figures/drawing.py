@@ -116,7 +116,8 @@ def labelled(
     tiles = np.asarray(_tiled(images, columns, -(-width // (columns * images.shape[-1]))))
     high, wide, _ = tiles.shape
     letter = max(wide / 40, 16)
-    left = 8.0 + round(0.6 * letter * max(len(_MATH.sub("", label)) for label in (corner, *beside, "")))
+    widest = max(len(_MATH.sub("", label)) for label in (corner, *beside, ""))
+    left = 8.0 + round(letter * (0.6 * widest + 0.3)) * bool(widest)  # w is wider than most
     total = left + wide + 4
     lines = _wrapped(caption, round(total / letter / 0.55))
     top, bottom = round(1.7 * letter) if above else 4, round((1.25 * len(lines) + 0.9) * letter)
