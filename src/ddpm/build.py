@@ -27,7 +27,7 @@ from ddpm.figures.context import FigureContext, NamedFigure
 from ddpm.figures.figures import FigureSet
 from ddpm.instantiate import instantiate, resolve, takes
 from ddpm.metrics import registry
-from ddpm.metrics.features import FeatureExtractor
+from ddpm.metrics.features import FeatureExtractor, Missing, OutOfReachError
 from ddpm.metrics.metric import SampleMetric
 from ddpm.networks.network import Network
 from ddpm.randomness import seed_of
@@ -271,7 +271,13 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     )
     metrics = sample_metrics(config)
     told, led = conditioning(config), guidance(config, images)
-    return Evaluation(images, sampler(config), features(config), metrics, settings, told, led)
+    try:
+        extractor = features(config)
+    except OutOfReachError:
+        if not metrics.keys().isdisjoint(settings.metrics):
+            raise
+        extractor = Missing(str(config.features.get("name") or config.choices.get("features")))
+    return Evaluation(images, sampler(config), extractor, metrics, settings, told, led)
 
 
 def figures(config: DictConfig, images: Dataset, saved: Checkpoint, p: ReverseProcess) -> FigureSet:

@@ -1,10 +1,14 @@
 """What cannot be measured is refused before anything is."""
 
+from urllib.error import URLError
+
 import pytest
+import torch
 from evaluated import made
 
 from ddpm.config.errors import RequestError
 from ddpm.evaluation import checks
+from ddpm.launch import Rank
 
 
 @pytest.mark.parametrize(
@@ -32,6 +36,24 @@ def test_what_cannot_be_measured_is_refused(overrides, message):
 def test_just_enough_is_enough():
     made("evaluation.num_samples=50")  # of which a subset of KID is made
     made("evaluation.num_samples=297", "evaluation.kid.subset_size=297", "evaluation.fid_split=both")
+
+
+def test_the_bound_needs_no_features(monkeypatch, tmp_path):
+    def no_network(*_):
+        raise URLError("no network")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", no_network)
+    inception = ["features=inception", "schedule.T=20"]
+    p, evaluation = made(*inception, "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=4")
+    found = evaluation.run(p, Rank(0, 1, torch.device("cpu")), {}, tmp_path / "out")
+    assert list(found.metrics) == ["bits_per_dim"]
+    assert found.protocol["features"] == {"extractor": "inception-v3-compat", "weights": "not at hand"}
+    for refused in ("evaluation.metrics=[fid,bits_per_dim]", "evaluation.metrics=[inception_score]"):
+        with pytest.raises(ValueError, match="could not be fetched"):
+            made(*inception, refused)
+    with pytest.raises(ValueError, match="nowhere"):
+        made(*inception, "evaluation.metrics=[bits_per_dim]", "features.weights=nowhere")
 
 
 def test_features_without_classes_have_no_inception_score():

@@ -68,6 +68,22 @@ class FeatureExtractor(nn.Module, ABC):
         """
 
 
+class OutOfReachError(ValueError):
+    """The weights of an extractor cannot be fetched, and nothing else is wrong."""
+
+
+class Missing(FeatureExtractor):
+    """What stands for an extractor whose weights cannot be had, where nothing that is measured needs them."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name, self.protocol = name, {"extractor": name, "weights": "not at hand"}
+        self.trusted, self.width, self.has_logits = True, 1, False
+
+    def extract(self, images: UInt8[Tensor, "b c h w"]) -> Features:
+        raise ValueError(f"the features of {self.name} are not at hand")
+
+
 class DigitsClassifier(nn.Module):
     """The network behind `Digits`. No normalisation layers, so that an image's features are its own."""
 
@@ -219,7 +235,7 @@ def _downloaded(name: str, published: Published) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(published.url, str(path), published.sha256)
         except (OSError, RuntimeError) as error:  # no network, no room; another file than the published one
-            raise ValueError(
+            raise OutOfReachError(
                 f"the weights of {name} could not be fetched ({error}): put {published.url} at {path}, "
                 "or name a local copy with features.weights=PATH"
             ) from error
@@ -263,7 +279,7 @@ def _fetched_by_torch_fidelity(cls: Any, name: str, layers: list[str]) -> nn.Mod
     try:
         network: nn.Module = cls(name, layers, verbose=False)
     except (OSError, RuntimeError) as error:
-        raise ValueError(f"{name} could not be fetched: {str(error).partition(chr(10))[0]}") from error
+        raise OutOfReachError(f"{name} could not be fetched: {str(error).partition(chr(10))[0]}") from error
     return network
 
 
