@@ -322,7 +322,7 @@ FAULTS = [
     ),
     *of(
         "metrics/kid.py",
-        "metrics/test_statistics.py",
+        "metrics/test_statistics.py metrics/test_registry.py",
         ('check_whole("kid.subsets", subsets, 1)', 'check_whole("kid.subsets", subsets, 0)'),
         ('check_whole("kid.subset_size", subset_size, 2)', 'check_whole("kid.subset_size", subset_size, 1)'),
         ("kid_subset_size=self.subset_size,", "kid_subset_size=2,"),

@@ -99,15 +99,17 @@ def test_links_to_folders_are_followed_once(pictures):
 
 
 def test_the_cache_is_used_and_renewed(pictures, monkeypatch):
+    name = Path(make(pictures).sources["train"].name(0))
+    name.write_bytes(name.read_bytes().ljust(1000, b"\0"))
     dataset = make(pictures)
     before = levels(dataset, "train")
     with monkeypatch.context() as patch:
         patch.setattr("ddpm.data.encoded.load", None)  # nothing is decoded again
         assert levels(make(pictures), "train") == before
-    name = Path(dataset.sources["train"].name(0))
     stamp = name.stat().st_mtime_ns
     write(name, 250)
-    os.utime(name, ns=(stamp + 1, stamp + 1))  # a file of another content and, likely, of the same size
+    name.write_bytes(name.read_bytes().ljust(1000, b"\0"))
+    os.utime(name, ns=(stamp + 1, stamp + 1))  # a file of another content and of the same size
     assert levels(make(pictures), "train") == [250, *before[1:]]
     assert levels(make(pictures, size=4), "train") == [250, *before[1:]]
 
