@@ -1,4 +1,5 @@
 import io
+import os
 import tarfile
 import zipfile
 from pathlib import Path
@@ -109,3 +110,13 @@ def test_what_unpacks_without_end_is_refused(tmp_path, suffix, monkeypatch):
     with pytest.raises(DataError, match="it holds more than"):
         unpacked(tmp_path / f"bomb{suffix}", tmp_path / "root")
     assert not [file for file in inside(tmp_path / "root") if file.endswith(".png")]
+
+
+def test_an_archive_that_was_packed_anew_is_unpacked_anew(tmp_path):
+    archive = pack(tmp_path / "faces.tar", {"a.png": png(1)})
+    size, stamp = archive.stat().st_size, archive.stat().st_mtime_ns
+    assert (unpacked(archive, tmp_path / "root") / "a.png").read_bytes() == png(1)
+    pack(archive, {"a.png": png(2)})
+    os.utime(archive, ns=(stamp + 1, stamp + 1))
+    assert archive.stat().st_size == size
+    assert (unpacked(archive, tmp_path / "root") / "a.png").read_bytes() == png(2)

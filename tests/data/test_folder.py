@@ -1,3 +1,4 @@
+import hashlib
 import io
 import os
 import re
@@ -8,9 +9,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm.data import cache, encoded
 from ddpm.data.dataset import DataError
 from ddpm.data.encoded import Encoded
-from ddpm.data.folder import Folder
+from ddpm.data.folder import Folder, hold_out
 
 
 def write(path: Path, level: int, size: tuple[int, int] = (8, 8), **how) -> None:
@@ -50,6 +52,54 @@ def test_a_share_is_held_out(pictures, array_gib):
     assert (len(train), len(test)) == (16, 4)
     assert sorted(train + test) == list(range(10, 30))
     assert dataset.split("train").in_memory == (array_gib > 0)
+
+
+def test_the_held_out_are_those_of_the_smallest_hashes_and_their_number_is_rounded():
+    names = [b"%02d" % k for k in range(15)]
+    chosen, rest = hold_out(names, 0.1, Path("here"))  # 1.5 of them
+    assert len(chosen) == 2
+    assert sorted(chosen + rest) == list(range(15))
+    largest = max(hashlib.sha256(names[k]).digest() for k in chosen)
+    assert all(hashlib.sha256(names[k]).digest() > largest for k in rest)
+    assert chosen != [0, 1]
+
+
+@pytest.mark.parametrize(("bytes_beside", "in_memory"), [(0, True), (-1, False)])
+def test_a_split_is_kept_as_an_array_where_all_of_it_fits(pictures, bytes_beside, in_memory):
+    """18 pictures of 64 bytes train."""
+    dataset = make(pictures, array_gib=(18 * 64 + bytes_beside) / 2**30)
+    assert len(dataset.split("train")) == 18
+    assert dataset.split("train").in_memory == in_memory
+
+
+def test_pictures_are_decoded_by_the_block_each_once(pictures, monkeypatch):
+    blocks, append = [], cache.Writer.append
+
+    def watched(writer, name, values):
+        blocks.extend([len(values)] * (name == "pixels"))
+        append(writer, name, values)
+
+    monkeypatch.setattr(encoded, "BLOCK_BYTES", 5 * 64 + 10)
+    monkeypatch.setattr(cache.Writer, "append", watched)
+    dataset = make(pictures)
+    assert blocks == [5, 5, 5, 3, 2]  # 18 to train on, 2 to test on
+    assert sorted(levels(dataset, "train") + levels(dataset, "test")) == list(range(10, 30))
+
+
+def test_the_fingerprint_tells_names_and_sizes_and_not_when_a_file_was_written(pictures):
+    name, before = pictures / "cat/0.png", make(pictures).fingerprint
+    os.utime(name, ns=(1, 1))
+    assert make(pictures).fingerprint == before
+    assert make(pictures).state != before
+    name.write_bytes(name.read_bytes() + b"\0")
+    assert make(pictures).fingerprint != before
+
+
+def test_only_the_uppermost_folder_called_test_is_the_test_split(tmp_path):
+    for k, name in enumerate(("test/a", "test/b", "train/c", "train/test/d", "latest/e")):
+        write(tmp_path / "pictures" / f"{name}.png", 20 + k)
+    dataset = make(tmp_path / "pictures")
+    assert (levels(dataset, "test"), sorted(levels(dataset, "train"))) == ([20, 21], [22, 23, 24])
 
 
 @pytest.mark.parametrize("array_gib", [1.0, 0.0])
