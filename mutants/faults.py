@@ -453,7 +453,7 @@ FAULTS = [
         ("records[:, 1:].reshape(-1, 3, 32, 32)", "records[:, 1:].reshape(-1, 32, 32, 3).transpose(0, 3, 1, 2)"),
         ("records[:, 1:].reshape(-1, 3, 32, 32)", "records[:, :-1].reshape(-1, 3, 32, 32)"),
         ("for k in range(1, 6)]", "for k in range(1, 5)]"),
-        ('"members": MEMBERS[name]', '"members": "all"'),
+        ('"members": MEMBERS[name]', '"members": "all"', "the split is in the name of the cache's folder, too"),
     ),
     *of(
         "data/digits.py",

@@ -112,6 +112,15 @@ def test_what_unpacks_without_end_is_refused(tmp_path, suffix, monkeypatch):
     assert not [file for file in inside(tmp_path / "root") if file.endswith(".png")]
 
 
+def test_what_unpacks_to_some_times_its_size_is_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr("ddpm.data.archive.LEAST", 1 << 10)
+    content = 4 * np.random.default_rng(0).bytes(20_000)
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.png", content)
+    assert (tmp_path / "twice.zip").stat().st_size < len(content) / 3
+    assert (unpacked(tmp_path / "twice.zip", tmp_path / "root") / "a.png").read_bytes() == content
+
+
 def test_an_archive_that_was_packed_anew_is_unpacked_anew(tmp_path):
     archive = pack(tmp_path / "faces.tar", {"a.png": png(1)})
     size, stamp = archive.stat().st_size, archive.stat().st_mtime_ns

@@ -27,10 +27,13 @@ def test_dataset():
     train = digits.split("train")
     assert (len(train), len(digits.split("test")), digits.shape) == (1500, 297, (1, 8, 8))
     assert train.labels is not None
-    images, labels, *_ = load_digits_split()
+    images, labels, test_images, test_labels = load_digits_split()
     assert torch.equal(train.__getitems__([3, 1]), images[[3, 1]])
     assert torch.equal(train[3], images[3])
     assert torch.equal(train.labels, labels)
+    test = digits.split("test")
+    assert torch.equal(test.__getitems__([5, 2]), test_images[[5, 2]])
+    assert torch.equal(test.labels, test_labels)
 
 
 def test_the_import_is_cheap():
