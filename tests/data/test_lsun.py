@@ -1,5 +1,7 @@
 import io
 import multiprocessing
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm.data import lsun as lsun_module
 from ddpm.data.dataset import DataError
 from ddpm.data.folder import Folder
 from ddpm.data.lsun import Lmdb
@@ -118,3 +121,16 @@ def test_a_broken_picture_in_it(lsun):
     dataset = Folder(8, str(lsun), root=root, on_error="skip")
     dataset.prepare()
     assert len(dataset.split("train")) == 20
+
+
+def test_the_keys_of_an_lmdb_that_was_written_anew_are_listed_anew(tmp_path):
+    folder, file = tmp_path / "a_lmdb", tmp_path / "a_lmdb" / "data.mdb"
+    write(folder, range(10, 15))
+    size, stamp = file.stat().st_size, file.stat().st_mtime_ns
+    assert len(Lmdb(folder, tmp_path / "root")) == 5
+    lsun_module._environments.pop(folder.absolute())[1].close()
+    shutil.rmtree(folder)
+    write(folder, range(20, 25))
+    os.utime(file, ns=(stamp + 1, stamp + 1))
+    assert file.stat().st_size == size
+    assert bytes(Lmdb(folder, tmp_path / "root").keys[0]) == f"{20:040x}".encode()
