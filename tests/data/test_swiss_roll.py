@@ -15,13 +15,15 @@ def test_points_lie_on_the_spiral_and_in_the_square():
     x, y = (17 * points).double().unbind(1)
     off = torch.remainder(torch.hypot(x, y) - torch.atan2(y, x) + torch.pi, 2 * torch.pi) - torch.pi
     assert off.abs().mean() < 0.5
+    assert float(off.std()) == pytest.approx(0.5, abs=0.03)  # the noise along the radius, and a little of that across
 
 
 def test_the_same_points_always_and_others_to_test_on():
     first, second = SwissRoll(100, 50), SwissRoll(100, 50)
     train = first.split("train").__getitems__(list(range(100)))
     assert torch.equal(train, second.split("train").__getitems__(list(range(100))))
-    assert not torch.equal(train[:50], first.split("test").__getitems__(list(range(50))))
+    halves = SwissRoll(50, 50)
+    assert not torch.equal(*(halves.split(split).__getitems__(list(range(50))) for split in ("train", "test")))
     assert first.fingerprint == "swiss_roll 100+50 points, noise 0.5/17"
 
 
