@@ -87,7 +87,7 @@ def rank_of(runner: L.Trainer) -> Rank:
 
 @contextlib.contextmanager
 def sharing(how_to_go_on: str) -> Iterator[None]:
-    """Work that processes share; it fails in one line where one of them is gone.
+    """Make one line of the error in which work that processes share ends when one of them is gone.
 
     Raises:
         RunFailedError: another process has ended, so that what all of them compute together cannot be.

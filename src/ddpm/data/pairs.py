@@ -7,7 +7,7 @@ from ddpm.data.encoded import Files, Source
 
 
 def partners(source: Source, folder: Path, names: list[str]) -> Files:
-    """For each picture of a source the one of the same path in another folder, whatever the endings of both.
+    """Find for each picture of a source its partner: the picture of the same path in another folder, of any ending.
 
     Args:
         names: the pictures in `folder`, by their paths in it.

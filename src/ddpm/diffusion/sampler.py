@@ -52,7 +52,7 @@ class Sampler(ABC):
         self.num_steps, self.spacing = steps, spacing
 
     def steps(self, T: int) -> list[int]:
-        """The times of the network's evaluations, from T down; the last step goes to 0. ValueError: more than T."""
+        """The times at which the network is evaluated, from T down. Raises ValueError for more than T steps."""
         n = T if self.num_steps is None else self.num_steps
         if n > T:
             raise ValueError(f"steps={n} exceeds T={T}: a sampler takes at most T steps")
@@ -99,7 +99,7 @@ class Sampler(ABC):
         return type(self).__name__
 
     def arrive(self, q: ForwardProcess, here: Visit) -> Visit:
-        """The same visit, its x_t corrected by the estimate that was made there; by default as it is."""
+        """This may correct x_t by the estimate that was made there; by default it changes nothing."""
         return here
 
     @property

@@ -21,9 +21,8 @@ from ddpm.metrics.features import FeatureExtractor
 from ddpm.progress import Bar
 from ddpm.randomness import generator
 
-CHAIN, FORWARD, LATENT, ENCODE, DECODE, BOUND, NOISED, GUIDED, INPAINTED, RESTORED = range(
-    1, 11
-)  # what a generator is for
+# What a generator is for.
+CHAIN, FORWARD, LATENT, ENCODE, DECODE, BOUND, NOISED, GUIDED, INPAINTED, RESTORED = range(1, 11)
 
 Event = Float[Tensor, "n *event"]
 Products: TypeAlias = tuple[drawing.Product, ...]

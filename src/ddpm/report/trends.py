@@ -12,7 +12,7 @@ FEWEST = 3  # values of a setting that make a figure
 
 
 def plots(made: Table) -> list[Plot]:
-    """For each such setting a figure of every metric of which more or less is better."""
+    """Draw every metric that is ranked over every setting that is a number in all lines, if it has enough values."""
     ranked = [column for column in made.columns if column.ranked]
     return [_plot(made, key, column) for key in made.settings if _is_number(made, key) for column in ranked]
 

@@ -53,9 +53,9 @@ def same(cell: records.Cell, overrides: Sequence[str]) -> bool:
     return sorted(cell.overrides) == sorted(overrides)
 
 
-def address(cell: records.Cell) -> str:
-    """The override that names a cell by its number."""
-    return f"+cell={cell.number}"
+def address(*cells: records.Cell) -> str:
+    """The override, an axis if there are several, that names cells by their numbers."""
+    return f"+cell={','.join(str(cell.number) for cell in cells)}"
 
 
 def addressed(overrides: Sequence[str], cell: records.Cell) -> bool:

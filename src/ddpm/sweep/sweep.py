@@ -247,7 +247,7 @@ def _launch(
         with _followed(folder, queue) if own.parallel else contextlib.nullcontext():
             asked = request.overrides
             if not request.work.known_to_hydra:
-                asked = [f"+cell={','.join(str(cell.number) for cell in todo or ())}"]
+                asked = [job.address(*(todo or ()))]
             command.hydra_main(job.run, ["-m", *asked, *own.settings, f"hydra.sweep.dir={quote(str(folder))}"])
             if queue:
                 queue.wait()  # for jobs that are in it again
