@@ -1,8 +1,10 @@
 """Commands as a user starts them: processes of their own, in a directory of their own."""
 
+import contextlib
 import functools
 import multiprocessing
 import os
+import random
 import runpy
 import signal
 import socket
@@ -129,9 +131,11 @@ class Ranks:
 
 
 def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    """A port that nobody has, below those that the system gives to others' connections before it is used."""
+    while True:
+        with socket.socket() as free, contextlib.suppress(OSError):
+            free.bind(("127.0.0.1", random.SystemRandom().randrange(20_000, 30_000)))
+            return free.getsockname()[1]
 
 
 def _address():
