@@ -29,8 +29,10 @@ LONG = (
 )
 
 
-def pytest_collection_modifyitems(items):
-    """The files that take minutes come first, so that no worker is left alone with one of them at the end."""
+def pytest_collection_modifyitems(config, items):
+    """Among workers, the files that take minutes come first: else one is left alone with them at the end."""
+    if not hasattr(config, "workerinput"):
+        return
     order = {str(Path(__file__).parent / file): place for place, file in enumerate(LONG)}
     items.sort(key=lambda item: order.get(str(item.path), len(LONG)))
 
