@@ -44,6 +44,24 @@ def test_pictures_are_neither_training_nor_waiting(monkeypatch):
     assert logged["train/data_wait"] == pytest.approx(0.5 / 2.5)
 
 
+def test_validating_is_not_waiting(monkeypatch):
+    config = compose(["debug=smoke", "loader.batch_size=5"])
+    module, logged = build.module(config, build.dataset(config)), {}
+    monkeypatch.setattr(module, "log_now", logged.update)
+    clock = iter([0.0, 1.0, 1.0, 9.0, 10.0])  # a step; a validation until 9; a step
+    monkeypatch.setattr("time.perf_counter", lambda: next(clock))
+    trainer, throughput = Trainer(), callbacks.Throughput(every=2)
+    for step in (1, 2):
+        trainer.global_step = step
+        throughput.on_train_batch_start(trainer, module)
+        throughput.on_train_batch_end(trainer, module, None, Batch(torch.zeros(5, 1, 8, 8), None), 0)
+        if step == 1:
+            module.on_train_batch_end()
+            throughput.on_validation_end(trainer, module)
+    assert logged["train/data_wait"] == 0
+    assert logged["train/images_per_second"] == pytest.approx(2 * 5 / 2)
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
 def test_pictures_are_drawn_in_the_precision_of_the_run(precision, dtype, workspace):
     config = compose(["debug=smoke", f"trainer.precision={precision}"])

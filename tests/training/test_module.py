@@ -4,6 +4,7 @@ The loop shares the network and the stored bytes of the data with the package, n
 anew, and beta_t, the loss, the weights of the draws, clipping, Adam, the learning rate and the average are spelled out.
 """
 
+import contextlib
 import copy
 import csv
 import math
@@ -25,6 +26,7 @@ from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.instantiate import instantiate
+from ddpm.training.divergence import DivergedError
 
 T, STEPS, BATCH, SEED = 9, 7, 12, 5
 SIZES, CHUNK = {"train": 31, "test": 107}, 100
@@ -304,6 +306,41 @@ def test_the_averaged_network_drops_nothing_out_while_the_other_is_trained():
             weight.normal_(std=0.3, generator=draws(SEED))
         for p, same in ((module.p, False), (module.p_ema, True)):
             assert torch.equal(p.network(x, t), p.network(x, t)) == same
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_ends_the_run_at_its_step(wrong, workspace):
+    config = compose(SETTINGS)
+    module = build.module(config, build.dataset(config))
+    module._trainer = SimpleNamespace(
+        global_step=3, world_size=1, precision_plugin=None, loggers=[], optimizers=[], default_root_dir=workspace
+    )
+    parts = {"batch": torch.zeros(2, 1, 8, 8), "t": torch.tensor([1, 2]), "loss": torch.tensor([0.5, 0.25])}
+    for slope, expectation in ((1.0, contextlib.nullcontext()), (wrong, pytest.raises(DivergedError, match="step 4:"))):
+        module._seen = [parts]
+        for weight in module.p.network.parameters():
+            weight.grad = torch.full_like(weight, slope)
+        module.log_every = 100
+        with expectation:
+            module.configure_gradient_clipping()
+    assert (workspace / "diverged_step_0000004.safetensors").exists()
+
+
+def test_processes_that_validate_unequal_shares_count_each_image_once(monkeypatch):
+    """Two ranks, of 3 images and of 1: the mean over 4, whatever each has."""
+    config, logged, terms = compose(SETTINGS), {}, []
+    module = build.module(config, build.dataset(config))
+    shares = [(torch.tensor([1.0, 2.0, 3.0]), [6.0] * T), (torch.tensor([10.0]), [2.0] * T)]
+    sent = []
+    strategy = SimpleNamespace(reduce=lambda sums, reduce_op: sent.append(sums) or sum(sent))
+    module._trainer = SimpleNamespace(strategy=strategy, loggers=[], global_step=0)
+    monkeypatch.setattr(module, "log_now", lambda metrics, step: logged.update(metrics))
+    monkeypatch.setattr("ddpm.training.module.log_by_t", lambda loggers, name, values, *_: terms.append(values))
+    for share in shares:
+        module._validation = [share]
+        module._log_validation(step=1)
+    assert logged == {f"validation/bits_per_dim_{T}_timesteps": pytest.approx(16 / 4)}
+    assert terms[-1] == pytest.approx([8.0 / 4] * T)
 
 
 def test_an_image_that_is_told_is_mirrored_with_the_example():
