@@ -14,10 +14,10 @@ IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 test: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL)
 
-QUICK := $(addprefix tests/,diffusion networks data metrics report config)
+QUICK := $(addprefix tests/,diffusion samplers networks data metrics report config)
 
-quick: $(VENV)/installed  # what starts no runs, while one works on it
-	$(BIN)/python -m pytest $(IN_PARALLEL) $(QUICK)
+quick: $(VENV)/installed  # in a minute what starts no runs, while one works on it
+	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not cluster and not long" $(QUICK)
 
 test-all: lint
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not cluster"

@@ -90,6 +90,7 @@ def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):
         (["+optimizer.beta=1"], "no setting 'optimizer.beta'"),
     ],
 )
+@pytest.mark.long
 def test_a_wrong_request_is_one_line(overrides, message):
     with pytest.raises(RequestError) as refusal:
         compose(overrides)
@@ -126,6 +127,7 @@ def test_the_command_line_wins_over_debug_over_experiment_over_recipe():
         ("seed=1 evaluation.num_samples=5e4", "evaluation.num_samples", 50_000),
     ],
 )
+@pytest.mark.long
 def test_a_whole_number_may_be_written_as_a_float(override, key, value):
     config = compose(override.split())
     found = OmegaConf.select(OmegaConf.create(OmegaConf.to_container(config)), key)
@@ -167,6 +169,7 @@ def test_an_evaluation_starts_from_the_checkpoints_own_configuration():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--cfg", "job"]])
 @pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+@pytest.mark.long
 def test_questions_are_answered_without_torch(script, arguments, workspace):
     code = f"import sys, runpy; sys.argv = {[script, *arguments]!r}; sys.path.insert(0, {str(ROOT)!r})\n"
     code += f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"

@@ -41,11 +41,13 @@ def two_steps(overrides):
 
 
 @pytest.mark.parametrize("recipe", options_of("recipe"))
+@pytest.mark.long
 def test_every_recipe_builds_and_steps(recipe):
     two_steps([f"recipe={recipe}", *SMALL["mlp" if recipe == "swiss_roll" else "unet"]])
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
+@pytest.mark.long
 def test_every_experiment_builds_and_steps(experiment):
     two_steps([f"experiment={experiment}", *SMALL["unet"]])
 
@@ -55,6 +57,7 @@ NO_CHOICE = ("base", "recipe", "converter", "callbacks")
 
 @pytest.mark.parametrize("recipe", ["digits", "swiss_roll"])  # a U-Net and an MLP
 @pytest.mark.parametrize("group", [g for g in group_names() if g not in (*NO_CHOICE, *WHOLE)])
+@pytest.mark.long
 def test_every_option_is_built_or_refused_for_its_combination(recipe, group):
     for option in options_of(group):
         try:
@@ -71,6 +74,7 @@ def test_every_option_is_built_or_refused_for_its_combination(recipe, group):
             build.network(config, build.dataset(config))
 
 
+@pytest.mark.long
 def test_the_sampler_that_is_chosen_is_the_one_of_its_file():
     for recipe in options_of("recipe"):
         for option in ("ancestral", "ddim", "dpm_solver"):

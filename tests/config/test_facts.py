@@ -32,6 +32,7 @@ def read():
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_the_source_says_what_the_class_has(read):
     assert len(read) > 20
     for target, facts in read.items():

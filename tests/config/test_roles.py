@@ -23,6 +23,7 @@ def listed(key):
 
 @pytest.mark.parametrize("config_name", ["train", "evaluate"])
 @pytest.mark.parametrize("recipe", options_of("recipe"))
+@pytest.mark.long
 def test_every_key_and_every_group_has_a_role(recipe, config_name):
     config = OmegaConf.to_container(compose([f"recipe={recipe}"], config_name), throw_on_missing=False)
     assert not [key for key in leaves(config) if not listed(key)]

@@ -47,6 +47,7 @@ def verdict(*overrides):
         pytest.param("swiss_roll", COPIED, marks=pytest.mark.slow),
     ],
 )
+@pytest.mark.long
 def test_a_renamed_copy_of_every_option_is_judged_like_the_original(copies, recipe, groups):
     refused = 0
     for group in groups:
@@ -66,6 +67,7 @@ def test_two_renamed_axes_are_judged_like_the_originals(copies):
             assert verdict(*copied) == verdict(*words), words
 
 
+@pytest.mark.long
 def test_what_a_refusal_recommends_is_accepted():
     for overrides in (["variance=learned"], ["objective=hybrid"], ["objective=vlb", "weighting=min_snr"],
                       ["network=mlp"], ["recipe=swiss_roll", "network=iddpm"], ["recipe=swiss_roll", "condition=label"],

@@ -149,6 +149,7 @@ def test_data_are_kept_where_the_user_says(run_folder, workspace, capsys):
     assert "is not followed" in printed
 
 
+@pytest.mark.long
 def test_pictures_of_ones_own_are_found_again_and_those_of_a_stranger_are_not(workspace, tmp_path_factory, capsys):
     pictures, random = workspace / "pictures", np.random.default_rng(0)
     pictures.mkdir()
@@ -215,6 +216,7 @@ def test_devices_are_the_users(run_folder, workspace):
 
 
 @pytest.mark.parametrize("key", ["stated", "assumed"])
+@pytest.mark.long
 def test_only_a_converter_states_what_a_file_is(key, run_folder, workspace, monkeypatch, capsys):
     """The way of other codebases' files reads overrides, in which an environment variable would be resolved."""
     monkeypatch.setenv("SECRET", "tell-nobody")
@@ -300,6 +302,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize("part", PARTS)
+@pytest.mark.long
 def test_nothing_is_written_through_a_link(part, command, run_folder, tmp_path_factory):
     victim = tmp_path_factory.mktemp("victim")
     (victim / "file").write_text("precious")

@@ -93,6 +93,7 @@ cache.arrays(Path(sys.argv[1]), "x", {"source": "here", "size": 2}, build)
 """
 
 
+@pytest.mark.long
 def test_a_killed_writer_leaves_nothing_that_is_believed(tmp_path):
     writer = subprocess.Popen([sys.executable, "-c", SLOW_WRITER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert writer.stdout is not None
@@ -105,6 +106,7 @@ def test_a_killed_writer_leaves_nothing_that_is_believed(tmp_path):
     assert leftovers(tmp_path) == [cache.folder_for(tmp_path, "x", KEY).name]  # and it is swept up
 
 
+@pytest.mark.long
 def test_of_two_processes_one_builds_and_one_waits(tmp_path):
     script = SLOW_WRITER.replace("10_000", "500")
     both = [

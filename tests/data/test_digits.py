@@ -1,6 +1,7 @@
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from ddpm.data.digits import Digits, load_digits_split
@@ -36,6 +37,7 @@ def test_dataset():
     assert torch.equal(test.labels, test_labels)
 
 
+@pytest.mark.long
 def test_the_import_is_cheap():
     code = "import sys, ddpm.data.digits; print({'sklearn', 'lightning', 'PIL', 'torchvision'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"

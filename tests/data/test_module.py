@@ -188,6 +188,7 @@ quiet = pytest.mark.filterwarnings(
 
 @quiet
 @pytest.mark.parametrize("accumulate", [1, 2])
+@pytest.mark.long
 def test_a_resumed_run_goes_on_where_it_was(tmp_path, accumulate):
     whole = fit(tmp_path / "whole", 9, accumulate)
     assert len(whole.trained) == 9 * accumulate

@@ -84,6 +84,7 @@ def test_the_parts_are_estimated_apart(model):
     within(found.rate_nats.mean(1) + exact.prior, exact.rate_nats)
 
 
+@pytest.mark.long
 def test_the_halves_tell_the_error(model):
     """The error that one draw claims is the deviation of many draws."""
     p, x_0, _ = model

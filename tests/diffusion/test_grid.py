@@ -53,6 +53,7 @@ CELLS = [cell for cell in product(SCHEDULES, PREDICTIONS, VARIANCES, OBJECTIVES)
 
 
 @pytest.mark.parametrize(("schedule", "prediction", "variance", "objective"), CELLS, ids=name)
+@pytest.mark.long
 def test_every_cell_trains(schedule, prediction, variance, objective):
     p = model(schedule, prediction, variance)
     optimizer = torch.optim.Adam(p.parameters(), 1e-3)
@@ -81,6 +82,7 @@ def test_hybrid_is_simple_if_the_variance_is_fixed(variance):
 @pytest.mark.parametrize("variance", VARIANCES, ids=name)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=name)
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=name)
+@pytest.mark.long
 def test_every_cell_samples(schedule, prediction, variance):
     p = model(schedule, prediction, variance)
     for sampler in (Ancestral(4), DDIM(4, 0.5), DPMSolver(4)):

@@ -146,6 +146,7 @@ def test_every_prediction_walks_the_same_guided_chain(sampler):
 
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
 @pytest.mark.parametrize("label", [0, 2])
+@pytest.mark.long
 def test_samples_of_a_class_are_those_of_its_gaussian(prediction, label):
     p = optimal_for_classes(q, prediction, Learned()).given(of_class(label, 20_000))
     *_, last = Ancestral()(p, torch.randn(20_000, 1, generator=rng(), dtype=torch.float64), rng(1), clip=False)
@@ -188,6 +189,7 @@ def test_autoguided_samples_have_the_literal_law(prediction, eta):
 
 @pytest.mark.parametrize("variance", [FixedSmall(), LearnedRange()], ids=by_name)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
+@pytest.mark.long
 def test_the_bound_given_the_label_is_that_of_the_class_alone(prediction, variance):
     x_0, decoder = MEANS[1] + STDS[1] * points(50), ContinuousDecoder()
     given = optimal_for_classes(q, prediction, variance, decoder=decoder).given(of_class(1, 50))

@@ -79,6 +79,7 @@ def test_prior_term(dtype):
 
 @pytest.mark.parametrize("variance", VARIANCES, ids=by_name)
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
+@pytest.mark.long
 def test_the_bound_of_the_optimal_network_exceeds_the_entropy_by_the_known_gap(prediction, variance):
     """Its means are right, so each step costs only the mismatch of its variance; nothing, where that is learned."""
     T, std = 60, 0.25

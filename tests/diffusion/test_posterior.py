@@ -100,6 +100,7 @@ def repainted(again, n=6000):
     return last.x_t[:, 1:]
 
 
+@pytest.mark.long
 def test_repaint_fills_in_what_goes_with_the_known_part():
     first = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64)
     mean, cov = conditional(MEAN, COV, first, torch.tensor([0.9], dtype=torch.float64), 0.0)

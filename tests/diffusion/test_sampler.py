@@ -78,6 +78,7 @@ WALKS = {  # sampler, variance, how far the deviation may be from the data's
 
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
 @pytest.mark.parametrize(("sampler", "variance", "tolerance"), WALKS.values(), ids=WALKS)
+@pytest.mark.long
 def test_the_optimal_network_samples_the_data(prediction, sampler, variance, tolerance):
     p = optimal(ForwardProcess(linear(100, rescale=True)), prediction, variance, MEAN, STD)
     x_0 = run(sampler, p, gaussian_noise(20_000))[-1].x_t
@@ -121,6 +122,7 @@ def test_ancestral_samples_have_the_literal_law(steps, spacing, variance):
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("spacing", ["uniform", "quadratic"])
 @pytest.mark.parametrize("steps", [None, 12, 1])
+@pytest.mark.long
 def test_ddim_samples_have_the_literal_law(steps, spacing, eta):
     full, sampler = reference.Process(reference.linear(50, beta_T=0.3)), DDIM(steps, eta, spacing)
 
@@ -206,6 +208,7 @@ def test_dpm_solver_is_of_second_order_and_ddim_of_first():
     [(Epsilon(), True), (X0(), True), (Velocity(), True), *((prediction, False) for prediction in PREDICTIONS)],
     ids=lambda value: str(value) if isinstance(value, bool) else by_name(value),
 )
+@pytest.mark.long
 def test_ddim_with_eta_1_over_all_steps_is_ancestral_with_fixed_small(schedule, prediction, clip):
     q, x_T = ForwardProcess(schedule(50)), gaussian_noise(20, torch.double)
     p = model(q, prediction, FixedSmall())

@@ -233,6 +233,7 @@ def test_what_cannot_be_checked_needs_trust(inception_weights):
     assert "takes no file" in refusal(name="dinov2-vit-s-14", weights=inception_weights, trust=True)
 
 
+@pytest.mark.long
 def test_importing_is_cheap():
     """Libraries that take seconds to import are for those who use them."""
     heavy = {"torch_fidelity", "torchmetrics", "torchvision", "lightning", "sklearn"}

@@ -342,6 +342,7 @@ def both(extractor, samples, real, **settings):
     [False, pytest.param(True, marks=pytest.mark.slow)],  # torch-fidelity's root of a singular 2048 x 2048 matrix
     ids=["without FID", "with FID"],
 )
+@pytest.mark.long
 def test_inception_agrees_with_torch_fidelity(inception_weights, fid):
     extractor = TorchFidelity(weights=inception_weights, trust=True)
     ours, theirs = both(

@@ -81,6 +81,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("name", "content"), WRONG)
+@pytest.mark.long
 def test_a_damaged_file_is_said_in_its_row_and_the_rest_stays(workspace, name, content):
     write_cell(workspace / "s", 0, "objective=vlb", metrics=measured(fid=2.0), choices={"objective": "vlb"})
     damaged = write_cell(workspace / "s", 1, "objective=simple", metrics=measured(fid=1.0))
@@ -146,6 +147,7 @@ def test_what_is_not_a_file_of_ours_is_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("value", ["1e308", "-1e308", "1e200", "5e-324", "inf", "nan"])
+@pytest.mark.long
 def test_absurd_numbers_do_not_end_the_report(value, workspace):
     number = float(value)
     run = write_run(workspace / "runs/a", metrics={"fid": {"value": number}, "kid": {"value": 1.0, "std": number}})
@@ -203,6 +205,7 @@ JSON = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(metrics=JSON, protocol=JSON, choices=JSON, data=JSON, expected=JSON)
+@pytest.mark.long
 def test_no_tree_crashes_the_report(tmp_path, metrics, protocol, choices, data, expected):
     """Well-formed files whose content makes no sense."""
     run = tmp_path / "a"

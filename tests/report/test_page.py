@@ -162,6 +162,7 @@ def test_the_newest_picture_that_is_whole_is_shown(page, workspace):
     assert looked_at(page)["widths"] == [16] * 5 + [90]
 
 
+@pytest.mark.long
 def test_24_cells_of_large_pictures_make_a_small_page_and_are_decoded_once(workspace, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (1100, 1100, 3), np.uint8)
     picture = io.BytesIO()

@@ -1,5 +1,6 @@
 """Measured against published values: passed, failed, or not comparable and why."""
 
+import pytest
 from omegaconf import OmegaConf
 
 from ddpm.config.compose import compose
@@ -33,6 +34,7 @@ def test_what_is_not_the_published_protocol_is_said_and_not_judged():
     assert "StyleGAN2" in entry["verdict"]
 
 
+@pytest.mark.long
 def test_every_expectation_is_complete():
     for kind in ("recipe", "experiment"):
         for name in options_of(kind):

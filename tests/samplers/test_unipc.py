@@ -53,6 +53,7 @@ def test_it_is_what_diffusers_does_up_to_the_last_steps(order, variant):
 
 
 @pytest.mark.parametrize("order", [2, 3])
+@pytest.mark.long
 def test_more_steps_come_nearer_to_the_limit(order):
     """Held against DDIM in all thousand, at the last finite SNR."""
     x_T = torch.randn(64, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
