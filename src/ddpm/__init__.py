@@ -19,18 +19,25 @@ if TYPE_CHECKING:
     from ddpm.diffusion.guidance import AutoGuidance, ClassifierFree
     from ddpm.diffusion.process import ForwardProcess
     from ddpm.diffusion.reverse import ReverseProcess
-    from ddpm.diffusion.sampler import DDIM, Ancestral, DPMSolver
+    from ddpm.diffusion.sampler import Ancestral
     from ddpm.library import Run, bits_per_dim, evaluate, load, multirun, sample, train
+    from ddpm.samplers.ddim import DDIM
+    from ddpm.samplers.deis import DEIS
+    from ddpm.samplers.dpm_solver import DPMSolver, DPMSolver2S
+    from ddpm.samplers.heun import Heun
     from ddpm.samplers.unipc import UniPC
 
 __all__ = [
     "DDIM",
+    "DEIS",
     "DROPPED",
     "Ancestral",
     "AutoGuidance",
     "ClassifierFree",
     "DPMSolver",
+    "DPMSolver2S",
     "ForwardProcess",
+    "Heun",
     "ReverseProcess",
     "Run",
     "UniPC",
@@ -44,10 +51,14 @@ __all__ = [
 
 _HOME = {
     **dict.fromkeys(("Run", "bits_per_dim", "evaluate", "load", "multirun", "sample", "train"), "ddpm.library"),
-    **dict.fromkeys(("Ancestral", "DDIM", "DPMSolver"), "ddpm.diffusion.sampler"),
+    **dict.fromkeys(("DPMSolver", "DPMSolver2S"), "ddpm.samplers.dpm_solver"),
     **dict.fromkeys(("AutoGuidance", "ClassifierFree"), "ddpm.diffusion.guidance"),
+    "Ancestral": "ddpm.diffusion.sampler",
+    "DDIM": "ddpm.samplers.ddim",
+    "DEIS": "ddpm.samplers.deis",
     "DROPPED": "ddpm.diffusion.condition",
     "ForwardProcess": "ddpm.diffusion.process",
+    "Heun": "ddpm.samplers.heun",
     "ReverseProcess": "ddpm.diffusion.reverse",
     "UniPC": "ddpm.samplers.unipc",
 }

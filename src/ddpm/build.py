@@ -1,6 +1,7 @@
 """Objects are built from a configuration here, the only place where networks, mathematics and data meet."""
 
 import functools
+from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
@@ -31,6 +32,7 @@ from ddpm.metrics.features import FeatureExtractor, Missing, OutOfReachError
 from ddpm.metrics.metric import SampleMetric
 from ddpm.networks.network import Network
 from ddpm.randomness import seed_of
+from ddpm.samplers.times import read as read_times
 from ddpm.training.module import DiffusionModule, OptimizerSettings
 
 
@@ -199,8 +201,17 @@ def _fitting(saved: Checkpoint, config: DictConfig, images: Dataset, else_it: st
 
 
 def sampler(config: DictConfig) -> Sampler:
-    """The sampler of the configuration."""
-    return instantiate(config.sampler, Sampler)
+    """The sampler of the configuration, with the times of its file if it names one.
+
+    Raises:
+        ValueError: a setting out of range, or a sampler that this schedule does not allow.
+    """
+    q = ForwardProcess(instantiate(config.schedule, torch.Tensor))
+    file = config.sampler.get("times")
+    times = {"times": read_times(Path(file).expanduser(), q)} if file else {}
+    built = instantiate(config.sampler, Sampler, **times)
+    built.steps(q)  # or it would be refused when the first samples are drawn
+    return built
 
 
 def guidance(config: DictConfig, images: Dataset) -> Guidance:

@@ -10,9 +10,11 @@ from ddpm.diffusion.objective import Hybrid, MinSNR, Simple, Vlb
 from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
-from ddpm.diffusion.sampler import DDIM, Ancestral, DPMSolver
+from ddpm.diffusion.sampler import Ancestral
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, Learned, LearnedRange
 from ddpm.networks.mlp import MLP
+from ddpm.samplers.ddim import DDIM
+from ddpm.samplers.dpm_solver import DPMSolver
 
 SCHEDULES = [S.linear, S.quadratic, S.constant, S.warmup10, S.warmup50, S.jsd, S.cosine, S.sigmoid]
 PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]

@@ -8,9 +8,10 @@ from ddpm.diffusion.posterior import DPS, MMPS, Measurement, repaint
 from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
-from ddpm.diffusion.sampler import DDIM, Ancestral
+from ddpm.diffusion.sampler import Ancestral
 from ddpm.diffusion.schedule import linear
 from ddpm.diffusion.variance import FixedSmall
+from ddpm.samplers.ddim import DDIM
 
 PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]
 T, STD = 60, 0.1
@@ -113,6 +114,7 @@ def test_repaint_fills_in_what_goes_with_the_known_part():
 
 @pytest.mark.parametrize("sampler", [Ancestral(5), DDIM(5)], ids=by_name)
 def test_repaint_visits_the_times_of_the_sampler(sampler):
-    states = list(repaint(process(X0()), noise(2), torch.ones(2, 3), sampler, noise(2), rng(), again=3))
-    assert [state.t for state in states] == [*sampler.steps(T)[1:], 0]
+    p = process(X0())
+    states = list(repaint(p, noise(2), torch.ones(2, 3), sampler, noise(2), rng(), again=3))
+    assert [state.t for state in states] == [*sampler.steps(p.q)[1:], 0]
     assert torch.equal(states[-1].x_t, noise(2))

@@ -7,9 +7,9 @@ from ddpm.config.compose import compose
 from ddpm.diffusion.prediction import X0, Epsilon
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
-from ddpm.diffusion.sampler import DDIM
 from ddpm.diffusion.schedule import linear
 from ddpm.diffusion.variance import FixedSmall
+from ddpm.samplers.ddim import DDIM
 from ddpm.samplers.unipc import UniPC
 
 Q = ForwardProcess(linear(1000))
@@ -34,7 +34,7 @@ def test_it_is_what_diffusers_does_up_to_the_last_steps(order, variant):
     """Theirs lowers the order of the last steps, to the last of which ours goes by the estimate of x_0."""
     x_T = torch.randn(5, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     sampler = UniPC(8, order, variant)
-    times = [t - 1 for t in sampler.steps(1000)]
+    times = [t - 1 for t in sampler.steps(Q)]
     theirs = UniPCMultistepScheduler(
         1000, beta_start=1e-4, beta_end=0.02, solver_order=order, solver_type=variant, predict_x0=True,
         final_sigmas_type="zero", prediction_type="sample",
@@ -61,7 +61,7 @@ def test_more_steps_come_nearer_to_the_limit(order):
 
     def error(steps):
         sampler = UniPC(steps, order)
-        *_, late, _ = sampler.steps(1000)
+        *_, late, _ = sampler.steps(Q)
         return float((states(sampler, x_T)[-3] - exact[999 - late]).abs().mean())
 
     assert error(10) > 50 * error(40)

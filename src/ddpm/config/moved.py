@@ -11,6 +11,8 @@ TARGETS = {
     "ddpm.unet.": "ddpm.networks.unet.",
     "ddpm.mlp.": "ddpm.networks.mlp.",
     "ddpm.features.": "ddpm.metrics.features.",
+    "ddpm.diffusion.sampler.DDIM": "ddpm.samplers.ddim.DDIM",
+    "ddpm.diffusion.sampler.DPMSolver": "ddpm.samplers.dpm_solver.DPMSolver",
 }
 
 # Keys of a saved configuration: before, and now.
@@ -19,6 +21,9 @@ KEYS = {
     "data.num_workers": "loader.num_workers",
     "data.split": "evaluation.split",
 }
+
+# Settings that classes of ours did not have in earlier versions, by their section.
+SETTINGS = {"sampler": {"times": None}}
 
 # Groups that earlier versions did not have, and the option that stands for what they did.
 GROUPS = {"condition": "none", "guidance": "none"}
@@ -40,6 +45,9 @@ def translated(saved: dict[str, Any]) -> dict[str, Any]:
             value = now[old_section].pop(old_key)
             if isinstance(now.setdefault(section, {}), dict):
                 now[section].setdefault(key, value)
+    for section, settings in SETTINGS.items():
+        if isinstance(there := now.get(section), dict) and str(there.get("_target_")).startswith("ddpm."):
+            now[section] = {**there, **{key: value for key, value in settings.items() if key not in there}}
     if isinstance(choices := now.get("choices"), dict):
         for group, option in GROUPS.items():
             if group not in now:

@@ -58,6 +58,7 @@ ROLES = {
     "trainer": Role.HARDWARE | Role.WHERE,
     "trainer.precision": Role.HARDWARE | Role.TRAINING,
     "sampler": Role.SAMPLING,
+    "sampler.times": Role.SAMPLING | Role.WHERE,
     "guidance": Role.SAMPLING,
     "guidance.weak": Role.SAMPLING | Role.WHERE,
     "features": Role.SAMPLES,

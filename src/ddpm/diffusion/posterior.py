@@ -97,7 +97,7 @@ def repaint(
     known; Lugmayr et al. 2022, Algorithm 1, with jumps of one step. The sampler must not look back.
     """
     x_t = x_T
-    for now, then in pairwise([*sampler.steps(p.q.T), 0]):
+    for now, then in pairwise([*sorted({*sampler.steps(p.q)}, reverse=True), 0]):
         t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
         for left in reversed(range(again)):
             here = Visit(t, x_t, p(x_t, t, s, clip=True))

@@ -1,18 +1,35 @@
 """Samplers: each yields the states of a chain from x_T to x_0, so that one loop serves images, films and previews."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, final
 
 import torch
+from jaxtyping import Float64
+from torch import Tensor
 
 from ddpm.diffusion.gaussian import noise_like
-from ddpm.diffusion.process import Batch, ForwardProcess, Time, expand
+from ddpm.diffusion.process import Batch, ForwardProcess, Time
 from ddpm.diffusion.reverse import Estimate, ReverseProcess
 from ddpm.diffusion.timesteps import grid
 
-_CURVES = {"uniform": 1, "quadratic": 2}  # t grows as i or as i^2
+Times = Sequence[int]  # descending, from T
+
+# How far t has come from 1 to T at the share u of the steps, for a schedule.
+_CURVES: dict[str, Callable[[ForwardProcess], Callable[[float], float]]] = {
+    "uniform": lambda q: lambda u: u,
+    "quadratic": lambda q: lambda u: u**2,
+    "log_snr": lambda q: partial(_where, -q.snr(torch.arange(1, q.T + 1)).log()),
+    "karras": lambda q: partial(_where, q.snr(torch.arange(1, q.T + 1)) ** (-1 / (2 * 7))),
+}
+
+
+def _where(rising: Float64[Tensor, " T"], u: float) -> float:
+    """The place among T values, from 0 to 1, of the one that is nearest to the share u of their range."""
+    wish = rising[0] + u * (rising[-1] - rising[0])
+    return int((rising - wish).abs().argmin()) / (len(rising) - 1)
 
 
 class State(NamedTuple):
@@ -32,40 +49,52 @@ class Visit(NamedTuple):
     before: "Visit | None" = None
 
 
-def _alone(visit: Visit | None) -> Visit | None:
-    return visit and visit._replace(before=None)  # or all of them would stay in memory
+def _latest(visit: Visit | None, more: int) -> Visit | None:
+    """A visit and so many before it, or all of them would stay in memory."""
+    return visit and visit._replace(before=_latest(visit.before, more - 1) if more else None)
 
 
 class Sampler(ABC):
     """A chain from T to 0 with `steps` evaluations of the network (None: T), at distinct times from T down to 1.
 
     "uniform" spacing is that of Nichol & Dhariwal 2021, t = 1 + round(i (T-1) / (steps-1)) for i < steps; "quadratic"
-    squares the fraction, as Song et al. 2021 do for CIFAR-10. Every chain starts at T, where x_t ~ N(0, I). Raises
-    ValueError for fewer than one step, or an unknown spacing.
+    squares the fraction, as Song et al. 2021 do for CIFAR-10; "log_snr" is uniform in log SNR, as in Lu et al. 2022;
+    "karras" in sigma^(1/7), as in Karras et al. 2022. `times` are the times themselves. Every chain starts at T, where
+    x_t ~ N(0, I). Raises ValueError for fewer steps than `fewest`, an unknown spacing, or times that do not descend.
     """
 
-    def __init__(self, steps: int | None, spacing: str) -> None:
-        if steps is not None and steps < 1:
-            raise ValueError(f"steps={steps} must be at least 1")
+    def __init__(
+        self, steps: int | None = None, spacing: str = "uniform", times: Times | None = None, *, fewest: int = 1
+    ) -> None:
         if spacing not in _CURVES:
             raise ValueError(f"spacing={spacing!r} is not one of {', '.join(_CURVES)}")
-        self.num_steps, self.spacing = steps, spacing
+        if times is not None and not (times and all(a > b for a, b in pairwise([*times, 0]))):
+            raise ValueError(f"times={list(times)} must descend, from T to 1 or above")
+        if times is not None and steps not in (None, len(times)):
+            raise ValueError(f"steps={steps} are not the {len(times)} of times: use steps={len(times)}")
+        n = steps if times is None else len(times)
+        if n is not None and n < fewest:
+            raise ValueError(f"steps={n} must be at least {fewest}" + (", for this order" if fewest > 1 else ""))
+        self.num_steps, self.spacing = n, spacing if times is None else [*times]
 
-    def steps(self, T: int) -> list[int]:
-        """The times at which the network is evaluated, from T down. Raises ValueError for more than T steps."""
-        n = T if self.num_steps is None else self.num_steps
-        if n > T:
-            raise ValueError(f"steps={n} exceeds T={T}: a sampler takes at most T steps")
-        power = _CURVES[self.spacing]
-        return grid(1, T, n, lambda u: u**power)[::-1]
+    def steps(self, q: ForwardProcess) -> list[int]:
+        """The times at which the network is evaluated, from T down. Raises ValueError for times that q has not."""
+        n, spacing = q.T if self.num_steps is None else self.num_steps, self.spacing
+        if not isinstance(spacing, str):
+            if spacing[0] != q.T:
+                raise ValueError(f"times begin at {spacing[0]}, and must at T={q.T}: they are those of another T")
+            return spacing
+        if n > q.T:
+            raise ValueError(f"steps={n} exceeds T={q.T}: a sampler takes at most T steps")
+        return grid(1, q.T, n, _CURVES[spacing](q))[::-1]
 
-    def steps_from(self, T: int, start: int | None) -> list[int]:
+    def steps_from(self, q: ForwardProcess, start: int | None) -> list[int]:
         """The times of a chain that begins at t = `start` (None: T): `start`, and those of `steps` below it."""
-        return self.steps(T) if start is None else [start, *(t for t in self.steps(T) if t < start)]
+        return self.steps(q) if start is None else [start, *(t for t in self.steps(q) if t < start)]
 
-    def num_evaluations(self, T: int) -> int:
+    def num_evaluations(self, q: ForwardProcess) -> int:
         """How often the network is called for one sample."""
-        return len(self.steps(T))
+        return len(self.steps(q))
 
     def __call__(
         self,
@@ -82,15 +111,15 @@ class Sampler(ABC):
         With `start`, `x_T` is x_t for t = `start`. `repeat_noise` draws one noise for all examples of the batch.
         """
         x_t, before = x_T, None
-        for now, then in pairwise([*self.steps_from(p.q.T, start), 0]):
+        for now, then in pairwise([*self.steps_from(p.q, start), 0]):
             with torch.no_grad():
                 t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
                 here = self.arrive(p.q, Visit(t, x_t, p(x_t, t, s, clip=clip), before))
                 noise = torch.zeros_like(x_t)  # Algorithm 2, line 3
                 if then > 0:
                     noise = noise_like(x_t[:1] if repeat_noise else x_t, generator).expand_as(x_t)
-                x_t = self.step(p.q, here, before, s, noise)
-                before = here._replace(before=before and before._replace(before=_alone(before.before)))
+                x_t = self.step(p.q, here, here.before, s, noise)
+                before = _latest(here, 2)
             yield State(then, x_t, here.estimate.x_0)
 
     @property
@@ -99,7 +128,7 @@ class Sampler(ABC):
         return type(self).__name__
 
     def arrive(self, q: ForwardProcess, here: Visit) -> Visit:
-        """This may correct x_t by the estimate that was made there; by default it changes nothing."""
+        """This may correct x_t by the estimate that was made there, or forget what was before; by default, neither."""
         return here
 
     @property
@@ -116,61 +145,9 @@ class Sampler(ABC):
 class Ancestral(Sampler):
     """Ancestral sampling, x_s ~ p_theta(x_s | x_t); Algorithm 2."""
 
-    def __init__(self, steps: int | None = None, spacing: str = "uniform") -> None:
-        super().__init__(steps, spacing)
-
     @property
     def stochastic(self) -> bool:
         return True
 
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
         return here.estimate.step.sample(noise)
-
-
-@final
-class DDIM(Sampler):
-    """DDIM: x_s ~ q_sigma(x_s | x_t, x_0) at the x_0 estimate, sigma^2 = eta^2 beta~; Song et al. 2021, Eqs. 12, 16.
-
-    epsilon is derived from the clipped x_0, so that eta = 1 over all T steps is `Ancestral` with fixed_small. The
-    variance of p_theta plays no part.
-    """
-
-    def __init__(self, steps: int | None = 50, eta: float = 0.0, spacing: str = "uniform") -> None:
-        super().__init__(steps, spacing)
-        if not 0 <= eta <= 1:
-            raise ValueError(f"eta={eta} must lie in [0, 1]: 0 is deterministic, 1 ancestral")
-        self.eta = eta
-
-    @property
-    def label(self) -> str:
-        return f"DDIM η = {self.eta:g}"
-
-    @property
-    def stochastic(self) -> bool:
-        return self.eta > 0
-
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
-        return q.implicit_posterior(here.estimate.x_0, here.x_t, here.t, s, self.eta).sample(noise)
-
-
-@final
-class DPMSolver(Sampler):
-    """DPM-Solver++(2M): DDIM's step at an x_0 extrapolated linearly in log SNR; Lu et al. 2022, Algorithm 2.
-
-    The first and the last step are of first order. Quadratic spacing comes near the paper's, uniform in log SNR.
-    """
-
-    def __init__(self, steps: int | None = 20, spacing: str = "quadratic") -> None:
-        super().__init__(steps, spacing)
-
-    @property
-    def stochastic(self) -> bool:
-        return False
-
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
-        x_0 = here.estimate.x_0
-        if before is not None:
-            h, h_before = (q.snr(s) / q.snr(here.t)).log(), (q.snr(here.t) / q.snr(before.t)).log()
-            ratio = torch.where(h.isfinite(), h / h_before, 0)
-            x_0 = x_0 + expand(ratio / 2, x_0) * (x_0 - before.estimate.x_0)
-        return q.implicit_posterior(x_0, here.x_t, here.t, s, eta=0.0).mean

@@ -94,14 +94,14 @@ class LossSecondMoment(Timesteps):
 
 
 def grid(first: int, last: int, n: int, curve: Callable[[float], float]) -> list[int]:
-    """n distinct whole numbers from `first` to `last`, spaced like `curve`, which is convex and maps [0, 1] to [0, 1].
+    """n distinct whole numbers from `first` to `last`, spaced like `curve`, which rises from 0 to 1 on [0, 1].
 
-    Where the curve asks for the same number twice, the next one is taken; a convex curve leaves room for that.
+    Where the curve asks for the same number twice, the next one is taken, and earlier ones where there is no next.
     """
     if n == 1:
         return [last]
     values = [first]
     for i in range(1, n):
         wish = first + (last - first) * curve(i / (n - 1))
-        values.append(max(values[-1] + 1, round(wish)))
+        values.append(min(max(values[-1] + 1, round(wish)), last - (n - 1 - i)))
     return values

@@ -15,6 +15,7 @@ from torch import Tensor
 from ddpm.data.conditioning import Conditioning, OfSamples, Unconditional
 from ddpm.data.dataset import SPLITS, Dataset
 from ddpm.diffusion.guidance import Guidance, Unguided
+from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation import checks, forecast, references
@@ -83,7 +84,7 @@ class Evaluation:
         kept = folder / folders.UNFINISHED / f"{protocol['fingerprint']}-{weights[:10]}" if folder else None
         chunks = Chunks(self.settings.chunk, self.settings.seed, rank, kept)
         precision = functools.partial(autocast, rank.device, self.settings.precision)
-        forecast.announce(self._work(p.q.T), p, self.images.shape, chunks, precision, self._told())
+        forecast.announce(self._work(p.q), p, self.images.shape, chunks, precision, self._told())
         guided = self.guidance(p).to(rank.device)
         results = Results(
             {}, {}, protocol, {**about, "weights_sha256": weights}, of_samples=list(self.of_samples.values())
@@ -110,15 +111,15 @@ class Evaluation:
         examples = self.images.split(self.settings.reference_splits[0])
         return OfSamples(self.conditioning, examples, self.settings.seed)
 
-    def _work(self, T: int) -> list[forecast.Work]:
+    def _work(self, q: ForwardProcess) -> list[forecast.Work]:
         """The parts of the evaluation, with the number of evaluations of the network that each takes."""
         settings, work = self.settings, []
         if self.of_samples:
-            steps, n = self.sampler.num_evaluations(T) * self.guidance.evaluations, settings.num_samples
+            steps, n = self.sampler.num_evaluations(q) * self.guidance.evaluations, settings.num_samples
             said = f"{n:,} samples x {steps} steps = {n * steps:,} evaluations of the network"
             work.append(forecast.Work(said, "samples", n, steps))
         if self.images.kind.bound in settings.metrics:
-            each, kept_as = settings.evaluations or T, "estimate" if settings.evaluations else "bound"
+            each, kept_as = settings.evaluations or q.T, "estimate" if settings.evaluations else "bound"
             for split in settings.bound_splits:
                 n = settings.bound_count(self.images, split)
                 said = f"the bound of {n:,} {split} images x {each} = {n * each:,} evaluations of the network"

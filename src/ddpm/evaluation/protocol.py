@@ -40,7 +40,7 @@ def protocol_of(
         "weights": settings.weights,
         "sampler": {"name": type(sampler).__name__.lower(), **vars(sampler)},
         "timesteps": p.q.T,
-        "evaluations_per_sample": sampler.num_evaluations(p.q.T),
+        "evaluations_per_sample": sampler.num_evaluations(p.q),
         "num_samples": settings.num_samples,
         "features": extractor.protocol,
         "feature_metrics": _of_metrics(metrics, settings),

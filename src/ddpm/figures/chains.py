@@ -102,7 +102,7 @@ def progressive(context: FigureContext, *, count: int, t: list[int] | None) -> P
 @figure(points=True)
 def film(context: FigureContext, *, count: int, frames: int) -> Products:
     """The reverse chain as an animation."""
-    visited = [*context.sampler.steps(context.T), 0]
+    visited = [*context.sampler.steps(context.p.q), 0]
     shown = {visited[round(i * (len(visited) - 1) / (frames - 1))] for i in range(frames)}
     states = [(s.t, context.show(s.x_t)) for _, s in context.chain("film", context.shown(count)) if s.t in shown]
 

@@ -110,7 +110,7 @@ class FigureContext:
 
     def visited(self, wanted: Sequence[int]) -> list[int]:
         """The nearest t that the sampler visits, descending."""
-        there = self.sampler.steps(self.T)
+        there = self.sampler.steps(self.p.q)
         return sorted({min(there, key=lambda t, near=near: abs(t - near)) for near in wanted}, reverse=True)  # type: ignore[misc]
 
     def walk(
@@ -124,7 +124,7 @@ class FigureContext:
         repeat_noise: bool = False,
     ) -> Iterator[State]:
         """The sampler's states below x_t, while a bar moves."""
-        with Bar(title, len(self.sampler.steps_from(self.T, start))) as bar:
+        with Bar(title, len(self.sampler.steps_from(self.p.q, start))) as bar:
             yield from bar.watch(self.sampler(self.guided(told), x_t, draw, start=start, repeat_noise=repeat_noise))
 
     def decode(
@@ -160,7 +160,7 @@ class FigureContext:
         draw = self.draw(CHAIN, 0)
         x_T = self.noise(count, draw)
         yield 0, State(self.T, x_T, x_T)
-        yield from zip(self.sampler.steps(self.T), self.walk(title, x_T, draw, self.told(range(count))), strict=True)
+        yield from zip(self.sampler.steps(self.p.q), self.walk(title, x_T, draw, self.told(range(count))), strict=True)
 
     def show(self, x: Event) -> Shaped[Tensor, "n *event"]:
         """Samples as the data is, on the CPU."""
@@ -170,7 +170,7 @@ class FigureContext:
         """What was done, to which model, with which settings."""
         how = [*self.about, f"T = {self.T}"]
         if sampled:
-            how += [self.sampler.label, f"{self.sampler.num_evaluations(self.T)} steps"]
+            how += [self.sampler.label, f"{self.sampler.num_evaluations(self.p.q)} steps"]
         whole = (part.replace(" ", "\u00a0") for part in (*how, f"seed {self.seed}"))  # lines break between, not within
         return f"{what}. {'; '.join(whole)}."
 

@@ -94,7 +94,7 @@ class ImageDisplay(Display):
         """`samples` in rows, and `progressive`: x_0 estimates along the chains of the first few (Figure 6)."""
         p = p.given(told(GRID_SIDE**2))
         x_T = torch.randn((GRID_SIDE**2, *data.shape), generator=noise, device=noise.device)
-        last = sampler.num_evaluations(p.q.T) - 1
+        last = sampler.num_evaluations(p.q) - 1
         shown = {round(i * last / (STATES - 1)) for i in range(STATES)}
         estimates = []
         for k, state in enumerate(sampler(p, x_T, noise)):

@@ -56,7 +56,7 @@ def mask_of(context: FigureContext, mask: str) -> Float[Tensor, "1 h w"]:
 
 def _repainted(context: FigureContext, p: ReverseProcess, known: Event, mask: Tensor, resamplings: int) -> Event:
     draw = context.draw(INPAINTED)
-    x_T, steps = context.noise(len(known), draw), len(context.sampler.steps(context.T))
+    x_T, steps = context.noise(len(known), draw), len(context.sampler.steps(context.p.q))
     with Bar("inpaint", steps) as bar:
         *_, last = bar.watch(repaint(p, known, mask.expand(known.shape), context.sampler, x_T, draw, again=resamplings))
     return last.x_t
@@ -65,7 +65,7 @@ def _repainted(context: FigureContext, p: ReverseProcess, known: Event, mask: Te
 def _posterior(kind: Callable[[ReverseProcess, Measurement], ReverseProcess]) -> Fill:
     def filled(context: FigureContext, p: ReverseProcess, known: Event, mask: Tensor, resamplings: int) -> Event:
         draw = context.draw(INPAINTED)
-        x_T, steps = context.noise(len(known), draw), len(context.sampler.steps(context.T))
+        x_T, steps = context.noise(len(known), draw), len(context.sampler.steps(context.p.q))
         told = kind(p, Measurement(lambda x: mask * x, mask * known, STD))
         with Bar("inpaint", steps) as bar:
             *_, last = bar.watch(context.sampler(told, x_T, draw))

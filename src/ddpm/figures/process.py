@@ -33,7 +33,7 @@ def picture(
     Args:
         told: what p is told of so many points.
     """
-    visited = [*sampler.steps(p.q.T), 0]
+    visited = [*sampler.steps(p.q), 0]
     times = sorted({min(visited, key=lambda t, f=fraction: abs(t - f * p.q.T)) for fraction in FRACTIONS})  # type: ignore[misc]
     x_0 = examples.__getitems__(list(range(min(POINTS, len(examples))))).to(draw.device)
 

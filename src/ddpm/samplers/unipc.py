@@ -8,9 +8,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from ddpm.diffusion.process import Batch, ForwardProcess, Time, expand
-from ddpm.diffusion.sampler import Sampler, Visit
+from ddpm.diffusion.sampler import Sampler, Times, Visit
+from ddpm.samplers.multistep import Half, chain, half_log_snr
 
-Half = Float64[Tensor, " b"]  # half the log SNR of each example
 ORDERS, VARIANTS = (1, 2, 3), ("bh1", "bh2")
 
 
@@ -22,17 +22,22 @@ class UniPC(Sampler):
     first steps have fewer estimates to go by, and so a lower order; the last, to infinite SNR, goes to the estimate.
 
     Raises:
-        ValueError: an unknown order or variant.
+        ValueError: an unknown order or variant, or too few steps for the order.
     """
 
     def __init__(
-        self, steps: int | None = 10, order: int = 2, variant: str = "bh2", spacing: str = "quadratic"
+        self,
+        steps: int | None = 10,
+        order: int = 2,
+        variant: str = "bh2",
+        spacing: str = "quadratic",
+        times: Times | None = None,
     ) -> None:
-        super().__init__(steps, spacing)
         if order not in ORDERS:
             raise ValueError(f"order={order} is not one of {', '.join(map(str, ORDERS))}")
         if variant not in VARIANTS:
             raise ValueError(f"variant={variant!r} is not one of {', '.join(VARIANTS)}")
+        super().__init__(steps, spacing, times, fewest=order + 1)
         self.order, self.variant = order, variant
 
     @property
@@ -47,22 +52,22 @@ class UniPC(Sampler):
         """Correct x_t by the estimate at t; Algorithm 1, UniC."""
         if here.before is None:
             return here
-        earlier = _chain(here.before, self.order)
+        earlier = chain(here.before, self.order)
         return here._replace(x_t=self._moved(q, earlier, here.t, here.estimate.x_0))
 
     def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
         """Predict x_s; Algorithm 2, UniP."""
         if not bool(q.snr(s).isfinite().all()):
             return here.estimate.x_0
-        return self._moved(q, _chain(here, self.order), s)
+        return self._moved(q, chain(here, self.order), s)
 
     def _moved(self, q: ForwardProcess, earlier: list[Visit], s: Time, x_0_at_s: Batch | None = None) -> Batch:
         """x_s from estimates at earlier times, the newest first, and from the one at s itself if it is known."""
         here = earlier[0]
-        h = _half_log_snr(q, s) - _half_log_snr(q, here.t)
+        h = half_log_snr(q, s) - half_log_snr(q, here.t)
         ratios, slopes = [], []
         for visit in earlier[1:]:
-            ratio = (_half_log_snr(q, visit.t) - _half_log_snr(q, here.t)) / h
+            ratio = (half_log_snr(q, visit.t) - half_log_snr(q, here.t)) / h
             ratios.append(ratio)
             slopes.append((visit.estimate.x_0 - here.estimate.x_0) / expand(ratio, here.x_t))
         if x_0_at_s is not None:
@@ -94,15 +99,3 @@ def _weights(h: Half, scale: Half, ratios: Float64[Tensor, "b p"]) -> Float64[Te
         phi = phi / h - 1 / math.factorial(i + 1)
     solved: Tensor = torch.linalg.solve(powers, torch.stack(sides, 1)[..., None])
     return solved[..., 0]
-
-
-def _half_log_snr(q: ForwardProcess, t: Time) -> Half:
-    return q.snr(t).log() / 2
-
-
-def _chain(visit: Visit, longest: int) -> list[Visit]:
-    """A visit and those before it, at most so many."""
-    found = [visit]
-    while len(found) < longest and (before := found[-1].before) is not None:
-        found.append(before)
-    return found
