@@ -4,6 +4,7 @@
     ddpm evaluate ckpt=PATH [KEY=VALUE] ...            IS, FID and bits/dim of a checkpoint, or figures=[...]
     ddpm report FOLDER...                              runs to a table and a page
     ddpm export ckpt=PATH to=DIR                       a checkpoint for other tools
+    ddpm steps ckpt=PATH steps=N                       times for a sampler, learned for a checkpoint
     ddpm wandb-workspace [project=NAME]                a view of a W&B project: the charts of docs/charts.md
     ddpm --version
 
@@ -20,6 +21,7 @@ COMMANDS = {
     "evaluate": "ddpm.commands.evaluate",
     "report": "ddpm.commands.report",
     "export": "ddpm.commands.export",
+    "steps": "ddpm.commands.steps",
     "wandb-workspace": "ddpm.commands.wandb_workspace",
 }
 

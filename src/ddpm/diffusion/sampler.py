@@ -24,6 +24,7 @@ _CURVES: dict[str, Callable[[ForwardProcess], Callable[[float], float]]] = {
     "log_snr": lambda q: partial(_where, -q.snr(torch.arange(1, q.T + 1)).log()),
     "karras": lambda q: partial(_where, q.snr(torch.arange(1, q.T + 1)) ** (-1 / (2 * 7))),
 }
+SPACINGS = tuple(_CURVES)
 
 
 def _where(rising: Float64[Tensor, " T"], u: float) -> float:
@@ -77,8 +78,8 @@ class Sampler(ABC):
             raise ValueError(f"steps={n} must be at least {fewest}" + (", for this order" if fewest > 1 else ""))
         self.num_steps, self.spacing = n, spacing if times is None else [*times]
 
-    def steps(self, q: ForwardProcess) -> list[int]:
-        """The times at which the network is evaluated, from T down. Raises ValueError for times that q has not."""
+    def nodes(self, q: ForwardProcess) -> list[int]:
+        """The times of the grid, from T down. Raises ValueError for times that q has not."""
         n, spacing = q.T if self.num_steps is None else self.num_steps, self.spacing
         if not isinstance(spacing, str):
             if spacing[0] != q.T:
@@ -87,6 +88,10 @@ class Sampler(ABC):
         if n > q.T:
             raise ValueError(f"steps={n} exceeds T={q.T}: a sampler takes at most T steps")
         return grid(1, q.T, n, _CURVES[spacing](q))[::-1]
+
+    def steps(self, q: ForwardProcess) -> list[int]:
+        """The times at which the network is evaluated: those of the grid, unless the sampler does so more often."""
+        return self.nodes(q)
 
     def steps_from(self, q: ForwardProcess, start: int | None) -> list[int]:
         """The times of a chain that begins at t = `start` (None: T): `start`, and those of `steps` below it."""
@@ -105,10 +110,12 @@ class Sampler(ABC):
         clip: bool = True,
         start: int | None = None,
         repeat_noise: bool = False,
+        noise_of: Callable[[int, int], Batch] | None = None,
     ) -> Iterator[State]:
         """Yields the state after every step, the last at t = 0; the noise depends on the generator and shape only.
 
-        With `start`, `x_T` is x_t for t = `start`. `repeat_noise` draws one noise for all examples of the batch.
+        With `start`, `x_T` is x_t for t = `start`. `repeat_noise` draws one noise for all examples of the batch;
+        `noise_of(t, s)` gives that of a step in the generator's place.
         """
         x_t, before = x_T, None
         for now, then in pairwise([*self.steps_from(p.q, start), 0]):
@@ -116,7 +123,9 @@ class Sampler(ABC):
                 t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
                 here = self.arrive(p.q, Visit(t, x_t, p(x_t, t, s, clip=clip), before))
                 noise = torch.zeros_like(x_t)  # Algorithm 2, line 3
-                if then > 0:
+                if then > 0 and noise_of:
+                    noise = noise_of(now, then)
+                elif then > 0:
                     noise = noise_like(x_t[:1] if repeat_noise else x_t, generator).expand_as(x_t)
                 x_t = self.step(p.q, here, here.before, s, noise)
                 before = _latest(here, 2)

@@ -17,8 +17,9 @@ ORDERS = (2, 3)
 class DPMSolver(Sampler):
     """DPM-Solver++(2M) or (3M): DDIM's step at an x_0 extrapolated in half log SNR; Lu et al. 2022, Algorithm 2.
 
-    With eta = 1 it is SDE-DPM-Solver++, whose step is the ancestral chain's. The first steps have fewer estimates to go
-    by, and so a lower order; the last, to infinite SNR, goes to the estimate.
+    With eta = 1 it is SDE-DPM-Solver++, whose step is the ancestral chain's; order 3 extrapolates noise then, and needs
+    many steps. The first steps have fewer estimates to go by, and so a lower order; the last, to infinite SNR, goes to
+    the estimate.
 
     Raises:
         ValueError: an unknown order, too few steps for it, or eta is not in [0, 1].

@@ -59,7 +59,7 @@ class Heun(Sampler):
 
     def steps(self, q: ForwardProcess) -> list[int]:
         """The times of evaluations, in pairs: at the end of a step, and at the sigma from which the next one starts."""
-        first, *between = super().steps(q)
+        first, *between = self.nodes(q)
         sigma = (1 / q.alpha_bar - 1).sqrt().tolist()
         if self.S_min > sigma[-1] or self.S_max < sigma[1]:
             raise ValueError(

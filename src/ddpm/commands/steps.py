@@ -1,0 +1,150 @@
+"""Times for a sampler, learned for a checkpoint.
+
+    ddpm steps ckpt=PATH steps=N [sampler=NAME] [to=FILE] [chains=256] [fine=200] [KEY=VALUE] ...
+
+A sampler that evaluates the network N times ends elsewhere than one that does so `fine` times from the same noise. Its times
+are moved until the ends of `chains` chains are as near as they get, and tried on as many chains of other noise. FILE is what
+`sampler.times=FILE` takes; `ckpt` and KEY=VALUE are those of evaluate.py.
+"""
+
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ddpm import build, launch
+from ddpm.checkpoints import checkpoint
+from ddpm.config.errors import RequestError, request_errors
+from ddpm.config.evaluation import compose_evaluation
+from ddpm.config.grammar import path_of, quote_paths, split_keys
+from ddpm.config.saved import plain
+from ddpm.data.conditioning import OfSamples
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.sampler import SPACINGS, Sampler
+from ddpm.evaluation.protocol import digest_of_weights
+from ddpm.files import write_whole
+from ddpm.instantiate import instantiate, takes
+from ddpm.messages import say, typed
+from ddpm.progress import Bar
+from ddpm.randomness import generator
+from ddpm.samplers import times as files
+from ddpm.samplers.learned import Chains, search, tries
+
+NUMBERS = {"steps": (None, 2), "chains": (256, 2), "fine": (200, 3)}  # what they are by default, and at least
+LEARNED, HELD_OUT = 20, 21  # what a generator is for
+
+
+def steps(overrides: list[str]) -> Path:
+    """Learn times, and write them.
+
+    Returns:
+        The file.
+
+    Raises:
+        RequestError: the request is wrong; nothing was written.
+    """
+    with request_errors():  # a wrong request ends here, before anything is written
+        own, others = split_keys(overrides, ("to", *NUMBERS))
+        n, chains, fine = (_whole(key, own.get(key)) for key in NUMBERS)
+        saved = checkpoint.load(path_of("ckpt", others))
+        config = compose_evaluation(saved.config, [*others, f"sampler.steps={n}"])
+        launch.check_devices(config.trainer)
+        images = build.dataset(config)
+        p, guidance = build.trained(saved, config, images), build.guidance(config, images)
+        finest = _finest(config, p.q, n, fine)
+        told = OfSamples(build.conditioning(config), images.split("train"), config.evaluation.seed)
+        file = _new(own.get("to") or (saved.run or Path()) / f"times_{config.choices.sampler}_{n}.json")
+    rank = launch.launch(config.trainer)
+    if rank.index:
+        return file
+    condition = told(range(chains))
+    guided = guidance(p.to(rank.device)).to(rank.device).given(condition and condition.to(rank.device))
+
+    def drawn(what: int) -> Chains:
+        draw = generator(rank.device, config.evaluation.seed, what)
+        x_T = torch.randn((chains, *images.shape), generator=draw, device=rank.device)
+        return Chains(guided, x_T, draw, finest)
+
+    def of(times: Sequence[int]) -> Sampler:
+        return _sampler(config, times=[*times])
+
+    learning, held_out = drawn(LEARNED), drawn(HELD_OUT)
+    grids = {spacing: _sampler(config, spacing=spacing).nodes(p.q) for spacing in SPACINGS}
+    far = {spacing: learning.distance(of(times)) for spacing, times in grids.items()}
+    first = min(far, key=far.__getitem__)
+    with Bar("times tried", tries(len(grids[first]))) as bar:
+
+        def distance(times: Sequence[int]) -> float:
+            found = learning.distance(of(times))
+            bar.advance()
+            return found
+
+        times, nearest = search(grids[first], distance)
+    there = {name: held_out.distance(of(each)) for name, each in {**grids, "learned": times}.items()}
+    content = {
+        **files.described(times, p.q),
+        "sampler": plain(config.sampler),
+        "weights_sha256": digest_of_weights(p),
+        "distance": {
+            "from_steps": finest.num_evaluations(p.q),
+            "chains": chains,
+            "learning": {**far, "learned": nearest},
+            "held_out": there,
+        },
+    }
+    write_whole(file, json.dumps(content, indent=2) + "\n")
+    say(
+        "distance of x_0 from that of the fine chain, on noise that was not learned from: "
+        + ", ".join(f"{name} {value:.4f}" for name, value in there.items()),
+        f"times: {', '.join(map(str, times))}",
+        f"use them: {typed('evaluate')} ckpt=... sampler={config.choices.sampler} sampler.steps={n} sampler.times={file}",
+    )
+    return file
+
+
+def _whole(key: str, said: str | None) -> int:
+    default, least = NUMBERS[key]
+    if said is None and default is not None:
+        return default
+    if said is None or not said.isdecimal() or int(said) < least:
+        raise RequestError(f"{key}={said or ''} must be a whole number of at least {least}")
+    return int(said)
+
+
+def _sampler(config: DictConfig, **settings: Any) -> Sampler:
+    """The sampler of the configuration with other settings."""
+    node = OmegaConf.create({**plain(config)["sampler"], "times": None, **settings})
+    return instantiate(node, Sampler)
+
+
+def _finest(config: DictConfig, q: ForwardProcess, n: int, fine: int) -> Sampler:
+    """The sampler whose ends are to be met."""
+    if not (takes(config.sampler, "times") and takes(config.sampler, "spacing")):
+        raise RequestError(f"sampler={config.choices.sampler} takes no times")
+    finest = _sampler(config, steps=min(fine, q.T))
+    if finest.num_evaluations(q) <= n:
+        raise RequestError(f"fine={fine} must be more than steps={n}, and so must T, which is {q.T}")
+    if finest.stochastic and any(t <= s for t, s in pairwise(finest.steps(q))):
+        raise RequestError(
+            "times are learned from chains of the same noise, which is not there with churn: leave that out"
+        )
+    return finest
+
+
+def _new(file: str | Path) -> Path:
+    file = Path(file).expanduser().absolute()
+    if file.exists() or not file.parent.is_dir():
+        raise RequestError(f"to={file} must be a new file in a folder that is there: choose another")
+    return file
+
+
+def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(__doc__)
+    else:
+        steps(quote_paths(arguments))
+    return 0
