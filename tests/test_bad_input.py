@@ -1,6 +1,7 @@
 """Whatever is typed or handed over: exit code 2, one line that says what and what to do, and nothing written."""
 
 import io
+import json
 import os
 import pickle
 import random
@@ -24,6 +25,8 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse, quote_paths
 from ddpm.config.saved import compose_saved
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.schedule import cosine, linear
 from ddpm.training import resume
 
 TRAIN = {
@@ -250,6 +253,27 @@ EVALUATE = {
     "ckpt=run logger=[csv,wandbb]": "did you mean wandb",
     "ckpt=run sampler.steps=5000": "use at most",
     "ckpt=run sampler.eta=2.0": "0 is deterministic",
+    "ckpt=run sampler=unipc sampler.steps=2": "must be at least 3, for this order",
+    "ckpt=run sampler=deis sampler.steps=4": "must be at least 5, for this order",
+    "ckpt=run sampler=dpm_solver sampler.order=4": "order=4 is not one of 2, 3",
+    "ckpt=run sampler=dpm_solver_2s sampler.steps=2": "must be at least 3",
+    "ckpt=run sampler=heun sampler.steps=2": "two for a step",
+    "ckpt=run sampler=heun sampler.S_min=200": "goes from 0.01 to 157",
+    "ckpt=run sampler=heun sampler.S_max=0.001": "goes from 0.01 to 157",
+    "ckpt=run sampler=heun sampler.S_min=3 sampler.S_max=2": "the first below the second",
+    "ckpt=run sampler=heun sampler.S_churn=-1": "at least 0",
+    "ckpt=run sampler.spacing=even": "uniform, quadratic, log_snr, karras",
+    "ckpt=run sampler.times=nowhere.json": "nowhere.json",
+    "ckpt=run sampler.times=empty": "empty",
+    "ckpt=run sampler.times=text.ckpt": "no file of times",
+    "ckpt=run sampler.steps=null sampler.times=rising.json": "do not descend from T=1000",
+    "ckpt=run sampler.steps=null sampler.times=late.json": "do not descend from T=1000",
+    "ckpt=run sampler.steps=null sampler.times=long.json": "times of T=4000, and here T=1000",
+    "ckpt=run sampler.steps=null sampler.times=cosine.json": "another schedule",
+    "ckpt=run sampler.steps=null sampler.times=half.json": "no file of times",
+    "ckpt=run sampler.steps=7 sampler.times=good.json": "use steps=4",
+    "ckpt=run sampler=deis sampler.steps=null sampler.times=good.json": "steps=4 must be at least 5, for this order",
+    "ckpt=run sampler=heun sampler.steps=9 sampler.times=good.json": "use steps=7",
     "ckpt=run trainer.devices=-3": "devices=-3",
     "ckpt=run out=empty/../run": "is not empty",
     "ckpt=run -x": "unknown flag",
@@ -270,6 +294,23 @@ REPORT = {
 }
 
 
+STEPS = {
+    "ckpt=run": "steps= must be a whole number of at least 2",
+    "steps=5": "ckpt= is missing",
+    "ckpt=nowhere steps=5": "does not exist",
+    "ckpt=run steps=1": "at least 2",
+    "ckpt=run steps=few": "whole number",
+    "ckpt=run steps=2000": "use at most",
+    "ckpt=run steps=5 chains=1": "chains=1 must be",
+    "ckpt=run steps=5 fine=5": "fine=5 must be more than steps=5",
+    "ckpt=run steps=2 sampler=unipc": "must be at least 3, for this order",
+    "ckpt=run steps=5 sampler=heun sampler.S_churn=9.0": "churn",
+    "ckpt=run steps=5 to=nowhere/times.json": "a new file in a folder that is there",
+    "ckpt=run steps=5 to=text.ckpt": "a new file",
+    "ckpt=run steps=5 objective=vlb": "checkpoint's",
+}
+
+
 class Hostile:
     """Would leave a file behind if it were unpickled."""
 
@@ -287,6 +328,17 @@ def workplace(tmp_path_factory):
     Fork("train.py", "debug=smoke", "logger=csv", "max_steps=2", "out=run", cwd=cwd).wait()
     saved(cwd / "roll", "recipe=swiss_roll")
     (cwd / "empty").mkdir()
+    a = ForwardProcess(linear(1000)).alpha_bar.tolist()
+    for name, T, times, alpha_bar in (
+        ("good", 1000, [1000, 500, 100, 2], a),
+        ("rising", 1000, [1000, 100, 500], a),
+        ("late", 1000, [900, 500, 100], a),
+        ("long", 4000, [4000, 1], [*a] * 5),
+        ("cosine", 1000, [1000, 500, 2], ForwardProcess(cosine(1000)).alpha_bar.tolist()),
+        ("half", 1000, [1000, 500.5, 1], {500.5: 1.0, 1: 1.0, 1000: 1.0}),
+    ):
+        content = {"T": T, "times": times, "alpha_bar": [alpha_bar[t] for t in times]}
+        (cwd / f"{name}.json").write_text(json.dumps(content))
     (cwd / "unsorted").mkdir()
     for k in range(20):
         Image.new("L", (8, 8), k).save(cwd / "unsorted" / f"{k}.png")
@@ -335,7 +387,7 @@ def workplace(tmp_path_factory):
     ("script", "request_", "message"),
     [
         (script, *case)
-        for script, cases in (("train", TRAIN), ("evaluate", EVALUATE), ("report", REPORT))
+        for script, cases in (("train", TRAIN), ("evaluate", EVALUATE), ("report", REPORT), ("steps", STEPS))
         for case in cases.items()
     ],
 )

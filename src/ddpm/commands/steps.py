@@ -2,9 +2,9 @@
 
     ddpm steps ckpt=PATH steps=N [sampler=NAME] [to=FILE] [chains=256] [fine=200] [KEY=VALUE] ...
 
-A sampler that evaluates the network N times ends elsewhere than one that does so `fine` times from the same noise. Its times
-are moved until the ends of `chains` chains are as near as they get, and tried on as many chains of other noise. FILE is what
-`sampler.times=FILE` takes; `ckpt` and KEY=VALUE are those of evaluate.py.
+A sampler that evaluates the network N times ends elsewhere than one that does so `fine` times from the same noise. Its
+times are moved until the ends of `chains` chains are as near as they get, and tried on as many chains of other noise.
+FILE is what `sampler.times=FILE` takes; `ckpt` and KEY=VALUE are those of evaluate.py.
 """
 
 import json
@@ -101,7 +101,8 @@ def steps(overrides: list[str]) -> Path:
         "distance of x_0 from that of the fine chain, on noise that was not learned from: "
         + ", ".join(f"{name} {value:.4f}" for name, value in there.items()),
         f"times: {', '.join(map(str, times))}",
-        f"use them: {typed('evaluate')} ckpt=... sampler={config.choices.sampler} sampler.steps={n} sampler.times={file}",
+        f"use them: {typed('evaluate')} ckpt={saved.run or saved.path} sampler={config.choices.sampler} "
+        f"sampler.steps={n} sampler.times={file}",
     )
     return file
 
