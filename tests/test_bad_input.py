@@ -258,17 +258,17 @@ EVALUATE = {
     "ckpt=run sampler=dpm_solver sampler.order=4": "order=4 is not one of 2, 3",
     "ckpt=run sampler=dpm_solver_2s sampler.steps=2": "must be at least 3",
     "ckpt=run sampler=heun sampler.steps=2": "two for a step",
-    "ckpt=run sampler=heun sampler.S_min=200": "goes from 0.01 to 157",
-    "ckpt=run sampler=heun sampler.S_max=0.001": "goes from 0.01 to 157",
-    "ckpt=run sampler=heun sampler.S_min=3 sampler.S_max=2": "the first below the second",
-    "ckpt=run sampler=heun sampler.S_churn=-1": "at least 0",
+    "ckpt=run sampler=heun sampler.S_min=200.0": "leave nothing of the schedule",
+    "ckpt=run sampler=heun sampler.S_max=0.001": "leave nothing of the schedule",
+    "ckpt=run sampler=heun sampler.S_min=3.0 sampler.S_max=2.0": "the first below the second",
+    "ckpt=run sampler=heun sampler.S_churn=-1.0": "at least 0",
     "ckpt=run sampler.spacing=even": "uniform, quadratic, log_snr, karras",
     "ckpt=run sampler.times=nowhere.json": "nowhere.json",
     "ckpt=run sampler.times=empty": "empty",
     "ckpt=run sampler.times=text.ckpt": "no file of times",
-    "ckpt=run sampler.steps=null sampler.times=rising.json": "do not descend from T=1000",
-    "ckpt=run sampler.steps=null sampler.times=late.json": "do not descend from T=1000",
-    "ckpt=run sampler.steps=null sampler.times=long.json": "times of T=4000, and here T=1000",
+    "ckpt=run sampler.steps=null sampler.times=rising.json": "do not descend from T=20",
+    "ckpt=run sampler.steps=null sampler.times=late.json": "do not descend from T=20",
+    "ckpt=run sampler.steps=null sampler.times=long.json": "times of T=40, and here T=20",
     "ckpt=run sampler.steps=null sampler.times=cosine.json": "another schedule",
     "ckpt=run sampler.steps=null sampler.times=half.json": "no file of times",
     "ckpt=run sampler.steps=7 sampler.times=good.json": "use steps=4",
@@ -328,14 +328,14 @@ def workplace(tmp_path_factory):
     Fork("train.py", "debug=smoke", "logger=csv", "max_steps=2", "out=run", cwd=cwd).wait()
     saved(cwd / "roll", "recipe=swiss_roll")
     (cwd / "empty").mkdir()
-    a = ForwardProcess(linear(1000)).alpha_bar.tolist()
+    a = ForwardProcess(linear(20)).alpha_bar.tolist()
     for name, T, times, alpha_bar in (
-        ("good", 1000, [1000, 500, 100, 2], a),
-        ("rising", 1000, [1000, 100, 500], a),
-        ("late", 1000, [900, 500, 100], a),
-        ("long", 4000, [4000, 1], [*a] * 5),
-        ("cosine", 1000, [1000, 500, 2], ForwardProcess(cosine(1000)).alpha_bar.tolist()),
-        ("half", 1000, [1000, 500.5, 1], {500.5: 1.0, 1: 1.0, 1000: 1.0}),
+        ("good", 20, [20, 15, 7, 2], a),
+        ("rising", 20, [20, 7, 15], a),
+        ("late", 20, [15, 7, 2], a),
+        ("long", 40, [40, 1], [*a] * 2),
+        ("cosine", 20, [20, 15, 2], ForwardProcess(cosine(20)).alpha_bar.tolist()),
+        ("half", 20, [20, 7.5, 1], {20: 1.0, 7.5: 1.0, 1: 1.0}),
     ):
         content = {"T": T, "times": times, "alpha_bar": [alpha_bar[t] for t in times]}
         (cwd / f"{name}.json").write_text(json.dumps(content))

@@ -40,6 +40,16 @@ def test_a_group_that_there_was_not_has_the_option_that_was_the_only_one():
     assert translated(chosen)["choices"]["condition"] == "label"
 
 
+def test_a_sampler_of_before_takes_times_and_somebody_else_s_is_left_alone():
+    ours, theirs = {"_target_": "ddpm.diffusion.sampler.DDIM", "steps": 5}, {"_target_": "other.Sampler"}
+    assert translated({"sampler": ours})["sampler"] == {
+        "_target_": "ddpm.samplers.ddim.DDIM",
+        "steps": 5,
+        "times": None,
+    }
+    assert translated({"sampler": theirs})["sampler"] == theirs
+
+
 def test_what_a_target_became_is_one_of_conf_s():
     for now in TARGETS.values():
         assert any(target.startswith(now) for target in allowed_targets()), now

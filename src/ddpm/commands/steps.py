@@ -56,6 +56,7 @@ def steps(overrides: list[str]) -> Path:
         images = build.dataset(config)
         p, guidance = build.trained(saved, config, images), build.guidance(config, images)
         finest = _finest(config, p.q, n, fine)
+        grids = {spacing: _sampler(config, spacing=spacing).nodes(p.q) for spacing in SPACINGS}
         told = OfSamples(build.conditioning(config), images.split("train"), config.evaluation.seed)
         file = _new(own.get("to") or (saved.run or Path()) / f"times_{config.choices.sampler}_{n}.json")
     rank = launch.launch(config.trainer)
@@ -73,7 +74,6 @@ def steps(overrides: list[str]) -> Path:
         return _sampler(config, times=[*times])
 
     learning, held_out = drawn(LEARNED), drawn(HELD_OUT)
-    grids = {spacing: _sampler(config, spacing=spacing).nodes(p.q) for spacing in SPACINGS}
     far = {spacing: learning.distance(of(times)) for spacing, times in grids.items()}
     first = min(far, key=far.__getitem__)
     with Bar("times tried", tries(len(grids[first]))) as bar:
