@@ -21,7 +21,7 @@ KEYS = {
 }
 
 # Groups that earlier versions did not have, and the option that stands for what they did.
-GROUPS = {"condition": "none", "guidance": "none"}
+GROUPS = {"condition": "none", "guidance": "none", "ema": "exponential"}
 
 
 def translated(saved: dict[str, Any]) -> dict[str, Any]:
@@ -42,8 +42,9 @@ def translated(saved: dict[str, Any]) -> dict[str, Any]:
                 now[section].setdefault(key, value)
     if isinstance(choices := now.get("choices"), dict):
         for group, option in GROUPS.items():
-            if group not in now:
-                now[group] = OmegaConf.to_container(OmegaConf.load(file_of(group, option)))
+            if (group not in now or group not in choices) and isinstance(section := now.get(group, {}), dict):
+                known: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file_of(group, option)))  # type: ignore[assignment]
+                now[group] = {**known, **section}
                 choices.setdefault(group, option)
     return now
 
