@@ -563,7 +563,7 @@ FAULTS = [
         "config/roles.py",
         "config/test_roles.py",
         ("Role.BOUND | Role.TRAINING,  #", "Role.BOUND,  #"),
-        ('"ema": Role.TRAINING', '"ema": Role.RUN'),
+        ('"ema.decay": Role.TRAINING', '"ema.decay": Role.RUN'),
         ('"data": Role.DATA', '"data": Role.RUN'),
     ),
     *of(

@@ -134,6 +134,7 @@ def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None)
     )
     for each in (built.p.network, built.p_ema.network):
         speed_up(each, config.trainer)
+    lay_out(built.power_averages, config.trainer)
     return built
 
 
@@ -147,12 +148,17 @@ def speed_up(network: torch.nn.Module, trainer: DictConfig) -> None:
     """
     hardware.keep_freed_memory()
     hardware.narrow_attention()
-    on_gpu = hardware.device_type(trainer.accelerator) == "cuda"
-    if on_gpu if trainer.channels_last == "auto" else trainer.channels_last:
-        network.to(memory_format=torch.channels_last)
+    lay_out(network, trainer)
     if trainer.compile:
         hardware.require_compiler()
         network.compile(mode=trainer.compile, dynamic=False)
+
+
+def lay_out(network: torch.nn.Module, trainer: DictConfig) -> None:
+    """Set the memory layout of weights in place."""
+    on_gpu = hardware.device_type(trainer.accelerator) == "cuda"
+    if on_gpu if trainer.channels_last == "auto" else trainer.channels_last:
+        network.to(memory_format=torch.channels_last)
 
 
 def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -> None:

@@ -18,7 +18,7 @@ TOLERANCE = 0.05  # of the distance between the profile that is asked for and th
 class Profile(NamedTuple):
     """The weights of an average: those of step tau in proportion to tau^gamma, for tau up to t."""
 
-    t: float
+    t: int
     gamma: float
 
 
@@ -71,7 +71,7 @@ def combination(known: Sequence[Profile], wanted: Profile) -> Combination:
     return Combination(found, float(np.sqrt(max(squared, 0.0) / norm)))
 
 
-def within_reach(known: Sequence[Profile], t: float, lengths: Iterable[float]) -> list[tuple[float, float]]:
+def within_reach(known: Sequence[Profile], t: int, lengths: Iterable[float]) -> list[tuple[float, float]]:
     """The intervals of these lengths, in order, to which a combination at step t comes within `TOLERANCE`."""
     reached = {length: combination(known, Profile(t, gamma_of(length))).error <= TOLERANCE for length in lengths}
     intervals = ([*interval] for is_reached, interval in itertools.groupby(reached, reached.__getitem__) if is_reached)

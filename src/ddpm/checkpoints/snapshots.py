@@ -59,9 +59,7 @@ def average(saved: Checkpoint, lengths: Sequence[float], length: float) -> dict[
     """
     folder = saved.run and saved.run / FOLDER
     if folder is None:
-        raise ValueError(
-            f"ema={length:g}: {saved.path} does not lie in the folder of a run, where its averages are kept"
-        )
+        raise ValueError(f"ema={length:g}: {saved.path} is not in a run's folder, where such averages are kept")
     files = {step: file for step, file in _files(folder).items() if OLDEST * saved.step <= step <= NEWEST * saved.step}
     known = [Profile(step, gamma_of(each)) for step in (*files, saved.step) for each in lengths]
     found = combination(known, Profile(saved.step, gamma_of(length)))

@@ -58,9 +58,9 @@ def _with_average(base: dict[str, Any], said: str) -> dict[str, Any]:
     """
     section = section_of(base, EMA)
     exponential = [option for option in options_of(EMA) if not OmegaConf.load(file_of(EMA, option)).lengths]
-    others = {group: option for group, option in section_of(base, "choices").items() if group != EMA}
+    choices = {**section_of(base, "choices"), EMA: said}
     if said in exponential:
-        return {**base, "choices": {**others, EMA: said}, EMA: {**section, "length": None}}
+        return {**base, "choices": choices, EMA: {**section, "length": None}}
     try:
         length = float(said)
     except ValueError:
@@ -72,7 +72,7 @@ def _with_average(base: dict[str, Any], said: str) -> dict[str, Any]:
         raise RequestError(
             f"ema={said}: the run has kept its exponential average alone; train with ema=posthoc for any other"
         )
-    return {**base, "choices": others, EMA: {**section, "length": length}}
+    return {**base, "choices": choices, EMA: {**section, "length": length}}
 
 
 def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

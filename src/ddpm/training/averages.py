@@ -21,7 +21,7 @@ class PowerFunctionAverages(nn.ModuleList):
         self._gammas = [gamma_of(length) for length in lengths]
         self._averages = [list(each.parameters()) for each in self]
 
-    def update(self, weights: list[Tensor], step: int) -> None:
+    def update(self, weights: Sequence[Tensor], step: int) -> None:
         """Take in the weights after an optimizer step, the first of which is 1."""
         for gamma, averages in zip(self._gammas, self._averages, strict=True):
             get_ema_multi_avg_fn(decay_of(gamma, step))(averages, weights, None)  # type: ignore[no-untyped-call]
