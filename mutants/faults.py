@@ -553,6 +553,28 @@ FAULTS = [
         ('if problem := misfit(content["state_dict"], expected):', "if False:"),
     ),
     *of(
+        "checkpoints/power_function.py",
+        "checkpoints/test_power_function.py",
+        ("[1, 7, 16 - inverse, 12 - inverse]", "[1, 7, 16 - inverse, 12]"),
+        ("(1 - 1 / step) ** (gamma + 1)", "(1 - 1 / step) ** gamma"),
+        ("np.where(t_a < t_b, gamma_b, gamma_a)", "np.where(t_a < t_b, gamma_a, gamma_b)"),
+        ("    found = found / found.sum()\n", ""),
+    ),
+    *of(
+        "checkpoints/snapshots.py",
+        "training/test_posthoc.py",
+        ("total[name].add_(value.double(), alpha=float(coefficient))", "total[name].add_(value.double())"),
+        ("if old < OLDEST * step:", "if old < step:"),
+        ("<= step <= NEWEST * saved.step", "<= step <= 2 * saved.step"),
+        ("if found.error > TOLERANCE:", "if False:"),
+        ("len(sources), -1)", "-1, len(sources)).T"),
+    ),
+    *of(
+        "training/averages.py",
+        "training/test_posthoc.py",
+        ("decay_of(gamma, step)", "decay_of(gamma, step + 1)"),
+    ),
+    *of(
         "randomness.py",
         "test_randomness.py",
         ("np.random.SeedSequence(key)", "np.random.SeedSequence(sum(key))"),

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from numpy.polynomial.legendre import leggauss
 
+from ddpm.checkpoints import snapshots
 from ddpm.checkpoints.power_function import TOLERANCE, Profile, combination, decay_of, gamma_of, products, within_reach
+from ddpm.config.compose import compose
 
 
 def integral(f, upper):
@@ -83,6 +85,21 @@ def test_what_is_kept_is_found_again():
         found = combination(KNOWN, profile)
         np.testing.assert_allclose(found.coefficients, np.eye(len(KNOWN))[k], atol=1e-6)
         assert found.error < 1e-5
+
+
+def test_the_bound_is_as_far_as_a_length_that_is_about_7_percent_off():
+    for length in (0.02, 0.05, 0.1):
+        off = combination([Profile(500, gamma_of(1.07 * length))], Profile(500, gamma_of(length)))
+        assert off.error == pytest.approx(TOLERANCE, rel=0.1)
+
+
+@pytest.mark.parametrize("step", [100, 2800, 3750, 4097, 800_000])
+def test_what_is_kept_by_default_reaches_from_0_02_to_0_2_at_any_step(step):
+    steps = sorted({round(2 ** (k / 4)) for k in range(80)})
+    kept = [s for s in steps if snapshots.OLDEST * step <= s <= snapshots.NEWEST * step]
+    assert len(kept) in (7, 8)
+    known = [Profile(s, gamma_of(length)) for s in (*kept, step) for length in compose(["ema=posthoc"]).ema.lengths]
+    assert all(combination(known, Profile(step, gamma_of(k / 100))).error < TOLERANCE for k in range(2, 21))
 
 
 def test_the_reach_ends_where_the_error_passes_its_bound():
