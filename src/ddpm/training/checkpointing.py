@@ -97,11 +97,12 @@ class Snapshots(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, DiffusionModule)
-        due = snapshots.is_due(trainer.global_step) and not trainer.fit_loop._should_accumulate()
-        if due and len(module.power_averages):
-            module.check_now()
+        if trainer.fit_loop._should_accumulate() or not len(module.power_averages):
+            return
+        if snapshots.is_due(step := trainer.global_step):
+            module.check_now()  # on all ranks
             if trainer.is_global_zero:
-                snapshots.write(self.run, trainer.global_step, module.power_averages.state_dict())
+                snapshots.write(self.run, step, module.power_averages.state_dict())
 
 
 class PendingWork(Callback):
