@@ -137,7 +137,11 @@ FAULTS = [
         ("if end.code == 1:", "if False:"),
         ("_position(self.step, trainer.accumulate_grad_batches)", "_position(self.step, 1)"),
         ('"step": counted(step, "ready", "completed")', '"step": counted(step + 1, "ready", "completed")'),
-        ("module.check_now()\n", "\n", "on a CPU every step has been checked already"),
+        (
+            "module.check_now()\n        self.step",
+            "\n        self.step",
+            "on a CPU every step has been checked already",
+        ),
     ),
     *of(
         "training/divergence.py",
@@ -551,6 +555,17 @@ FAULTS = [
         ("results.stat().st_mtime >= self", "results.stat().st_mtime <= self"),
         ("if not value.isfinite().all():", "if not value.isfinite().any():"),
         ('if problem := misfit(content["state_dict"], expected):', "if False:"),
+    ),
+    *of(
+        "edm.py",
+        "test_edm.py",
+        ("return x_t / self._spread(q, x_t, t)", "return x_t"),
+        ("x_0 - self.sigma_data * q.signal(t, x_0) * noise", "x_0 + self.sigma_data * q.signal(t, x_0) * noise"),
+        ("self.sigma_data**2 * q.signal(t, x_t) / spread**2 * x_t", "q.signal(t, x_t) / spread**2 * x_t"),
+        ("self.P_mean + self.P_std * z", "self.P_mean + z"),
+        ("(log_sigma[1:] + log_sigma[:-1]) / 2", "log_sigma[1:]"),
+        ("self.P_std * z) + 1", "self.P_std * z)"),
+        ("p.q.snr(t) + self.sigma_data**-2", "p.q.snr(t) + self.sigma_data**2"),
     ),
     *of(
         "checkpoints/power_function.py",

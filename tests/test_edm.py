@@ -171,7 +171,5 @@ def test_the_options_are_built_on_the_schedule_that_is_chosen():
 
 @pytest.mark.parametrize("objective", [["objective=vlb"], ["objective=hybrid", "variance=learned_range"]])
 def test_the_bound_is_not_trained_at_a_density_of_noise_levels(objective):
-    with pytest.raises(
-        RefusedError, match=r"use timesteps=loss_second_moment or timesteps=uniform, or objective=simple"
-    ):
+    with pytest.raises(RefusedError, match=r"use timesteps=loss_second_moment or timesteps=uniform, or "):
         compose(["timesteps=lognormal", *objective])
