@@ -648,7 +648,7 @@ FAULTS = [
     *of(
         "diffusion/reverse.py",
         "diffusion/test_reverse.py diffusion/test_process.py diffusion/test_sampler.py",
-        ("self.network(x_t, t - 1)", "self.network(x_t, t)"),
+        ("self.network(scaled, t - 1)", "self.network(scaled, t)"),
         ("            x_0 = x_0.clamp(-1, 1)\n", "            pass\n"),
         ("x_0 = x_0.clamp(-1, 1)", "x_0 = x_0.clamp(0, 1)"),
     ),
