@@ -99,7 +99,10 @@ def test_what_is_kept_by_default_reaches_from_0_02_to_0_2_at_any_step(step):
     kept = [s for s in steps if snapshots.OLDEST * step <= s <= snapshots.NEWEST * step]
     assert len(kept) in (7, 8)
     known = [Profile(s, gamma_of(length)) for s in (*kept, step) for length in compose(["ema=posthoc"]).ema.lengths]
-    assert all(combination(known, Profile(step, gamma_of(k / 100))).error < TOLERANCE for k in range(2, 21))
+    for k in range(2, 21):
+        found = combination(known, Profile(step, gamma_of(k / 100)))
+        assert found.error < TOLERANCE
+        assert np.linalg.norm(found.coefficients[:-3]) < 1  # of the snapshots, whose rounding is not magnified
 
 
 def test_the_reach_ends_where_the_error_passes_its_bound():
