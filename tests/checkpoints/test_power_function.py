@@ -1,21 +1,21 @@
 """Power-function averages: their profiles, by quadrature and step by step, and how one is made of others."""
 
-import itertools
-
 import numpy as np
 import pytest
 from numpy.polynomial.legendre import leggauss
+from omegaconf import OmegaConf
 
 from ddpm.checkpoints import snapshots
 from ddpm.checkpoints.power_function import TOLERANCE, Profile, combination, decay_of, gamma_of, products, within_reach
-from ddpm.config.compose import compose
+from ddpm.config.groups import file_of
 
 
 def integral(f, upper):
     """Of f from 0 to `upper`, by Gauss and Legendre on pieces that shrink towards 0, where powers are rough."""
     x, w = leggauss(20)
     ends = upper * np.array([0, *2.0 ** (np.arange(-240, 1) / 8)])
-    return sum((b - a) / 2 * (w @ f((a + b) / 2 + (b - a) / 2 * x)) for a, b in itertools.pairwise(ends))
+    middle, half = (ends[1:] + ends[:-1])[:, None] / 2, np.diff(ends)[:, None] / 2
+    return float((f(middle + half * x) @ w * half[:, 0]).sum())
 
 
 def density(profile):
@@ -99,7 +99,8 @@ def test_what_is_kept_by_default_reaches_from_0_02_to_0_2_at_any_step(step):
     steps = sorted({round(2 ** (k / 4)) for k in range(80)})
     kept = [s for s in steps if snapshots.OLDEST * step <= s <= snapshots.NEWEST * step]
     assert len(kept) in (7, 8)
-    known = [Profile(s, gamma_of(length)) for s in (*kept, step) for length in compose(["ema=posthoc"]).ema.lengths]
+    lengths = OmegaConf.load(file_of("ema", "posthoc")).lengths
+    known = [Profile(s, gamma_of(length)) for s in (*kept, step) for length in lengths]
     for k in range(2, 21):
         found = combination(known, Profile(step, gamma_of(k / 100)))
         assert found.error < TOLERANCE
