@@ -120,6 +120,12 @@ TRAIN = {
     "optimizer=null": "optimizer",
     "ema.decay=1": "[0, 1)",
     "ema.decay=-0.1": "[0, 1)",
+    "ema=0.05": "options: exponential, posthoc",
+    "ema.lengths=0.05": "a list of different numbers",
+    "ema.lengths=[0.05,0.05]": "a list of different numbers",
+    "ema.lengths=[0.05,0.3]": "from 0.005 to 0.288",
+    "ema.lengths=[wide]": "from 0.005 to 0.288",
+    "resume=run ema=posthoc": "was exponential",
     "every.log=0": "at least 1",
     "every.checkpoint=never": "whole number",
     "trainer.accumulate=65": "use 65 at least",
@@ -208,6 +214,7 @@ TRAIN = {
     "-m seed=1,2 logger=[wandb,tensorbord]": "did you mean tensorboard",
 }
 EVALUATE = {
+    "ckpt=run ema=0.05": "its exponential average alone; train with ema=posthoc",
     "": "ckpt= is missing",
     "ckpt=": "ckpt= is missing",
     "ckpt=nowhere": "does not exist",

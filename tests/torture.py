@@ -40,8 +40,9 @@ def assert_same(a, b, path=""):
 def assert_same_run(folder, whole):
     assert_same(content(folder), content(whole))
     assert metrics(folder) == metrics(whole)
-    pictures = [{path.name: path.read_bytes() for path in (run / "samples").iterdir()} for run in (folder, whole)]
-    assert pictures[0] == pictures[1]
+    for kind in ("samples", "averages"):
+        files = [{path.name: path.read_bytes() for path in (run / kind).glob("*")} for run in (folder, whole)]
+        assert files[0] == files[1], kind
 
 
 def until(happened, process, timeout=60, every=0.001):

@@ -1,13 +1,14 @@
 """Objects are built from a configuration here, the only place where networks, mathematics and data meet."""
 
 import functools
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from omegaconf import DictConfig
 
 from ddpm import hardware
-from ddpm.checkpoints import checkpoint, converters
+from ddpm.checkpoints import checkpoint, converters, snapshots
 from ddpm.checkpoints.checkpoint import Checkpoint, misfit
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.saved import plain
@@ -125,6 +126,7 @@ def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None)
         instantiate(config.timesteps, Timesteps),
         OptimizerSettings(**config.optimizer),
         ema_decay=config.ema.decay,
+        lengths=config.ema.lengths,
         batch_size=config.loader.batch_size,
         seed=config.seed,
         horizontal_flip=images.horizontal_flip,
@@ -134,6 +136,7 @@ def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None)
     )
     for each in (built.p.network, built.p_ema.network):
         speed_up(each, config.trainer)
+    lay_out(built.power_averages, config.trainer)
     return built
 
 
@@ -147,12 +150,17 @@ def speed_up(network: torch.nn.Module, trainer: DictConfig) -> None:
     """
     hardware.keep_freed_memory()
     hardware.narrow_attention()
-    on_gpu = hardware.device_type(trainer.accelerator) == "cuda"
-    if on_gpu if trainer.channels_last == "auto" else trainer.channels_last:
-        network.to(memory_format=torch.channels_last)
+    lay_out(network, trainer)
     if trainer.compile:
         hardware.require_compiler()
         network.compile(mode=trainer.compile, dynamic=False)
+
+
+def lay_out(network: torch.nn.Module, trainer: DictConfig) -> None:
+    """Set the memory layout of weights in place."""
+    on_gpu = hardware.device_type(trainer.accelerator) == "cuda"
+    if on_gpu if trainer.channels_last == "auto" else trainer.channels_last:
+        network.to(memory_format=torch.channels_last)
 
 
 def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -> None:
@@ -176,14 +184,26 @@ def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -
 def trained(saved: Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:
     """The reverse process with the checkpoint's averaged weights, ready to be evaluated.
 
+    Where the configuration asks for an average of another length (`ema.length`), the run's snapshots make it.
+
     Raises:
-        ValueError: the weights are not this network's.
+        ValueError: the weights are not this network's, or no such average can be made.
     """
+    length = config.ema.get("length")
+    if length != (saved.config.get("ema") or {}).get("length"):
+        saved = _with_average(saved, config)
     weights = _fitting(saved, config, images, "does not hold the weights of its configuration")
     p = reverse_process(config, images)
     p.network.load_state_dict(weights)
     speed_up(p.network, config.trainer)
     return p.requires_grad_(False).eval()
+
+
+def _with_average(saved: Checkpoint, config: DictConfig) -> Checkpoint:
+    """The checkpoint with weights of the length that the configuration asks for in place of its own."""
+    if config.ema.length is None:
+        raise ValueError(f"{saved.path} holds one average of the weights, of ema={saved.config['ema']['length']}")
+    return replace(saved, weights=snapshots.average(saved, config.ema.lengths, config.ema.length))
 
 
 def _fitting(saved: Checkpoint, config: DictConfig, images: Dataset, else_it: str) -> dict[str, torch.Tensor]:
@@ -278,7 +298,7 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
         chunk=asked.chunk,
         precision=asked.precision,
         seed=asked.seed,
-        **({"weights": f"as in the file ({config.foreign})"} if config.get("foreign") else {}),
+        weights=_weights_in_words(config),
     )
     metrics = sample_metrics(config)
     told, led = conditioning(config), guidance(config, images)
@@ -289,6 +309,14 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
             raise
         extractor = Missing(str(config.features.get("name") or config.choices.get("features")))
     return Evaluation(images, sampler(config), extractor, metrics, settings, told, led)
+
+
+def _weights_in_words(config: DictConfig) -> str:
+    """Which weights are measured, as the protocol says it."""
+    if config.get("foreign"):
+        return f"as in the file ({config.foreign})"
+    length = config.ema.get("length")
+    return f"power-function average, sigma_rel {length}" if length else "exponential moving average"
 
 
 def figures(config: DictConfig, images: Dataset, saved: Checkpoint, p: ReverseProcess) -> FigureSet:

@@ -29,7 +29,7 @@ def test_targets_and_keys_move_and_the_argument_stays():
 
 
 def test_a_group_that_there_was_not_has_the_option_that_was_the_only_one():
-    saved = {"choices": {"data": "digits"}, "data": {}}
+    saved = {"choices": {"data": "digits"}, "data": {}, "ema": {"decay": 0.99}}  # the recipe's
     now = translated(saved)
     assert now["choices"] == {"data": "digits", **GROUPS}
     for group, option in GROUPS.items():

@@ -40,8 +40,8 @@ def test_a_key_that_nobody_listed_counts_as_part_of_the_model():
     ("key", "fixed"),
     [
         ("network.channels", True), ("prediction", True), ("objective.weight", True), ("optimizer.lr", True),
-        ("ema.decay", True), ("data.size", True), ("loader.batch_size", True), ("seed", True), ("recipe", True),
-        ("trainer.precision", True), ("evaluation.bits_per_dim.decoder", True), ("condition", True),
+        ("ema.decay", True), ("ema.lengths", True), ("data.size", True), ("loader.batch_size", True), ("seed", True),
+        ("recipe", True), ("trainer.precision", True), ("evaluation.bits_per_dim.decoder", True), ("condition", True),
         ("condition.drop", True),
         ("max_steps", False), ("trainer.devices", False), ("data.path", False), ("loader.num_workers", False),
         ("sampler.steps", False), ("features", False), ("evaluation.seed", False), ("evaluation.metrics", False),
@@ -55,7 +55,8 @@ def test_what_resuming_may_change(key, fixed):
 @pytest.mark.parametrize(
     ("key", "taken"),
     [
-        ("sampler.steps", True), ("features.weights", True), ("evaluation.kid.subsets", True), ("ckpt", True),
+        ("sampler.steps", True), ("ema", True), ("ema.decay", False), ("ema.lengths", False),
+        ("features.weights", True), ("evaluation.kid.subsets", True), ("ckpt", True),
         ("evaluation.bits_per_dim.decoder", True), ("trainer.devices", True), ("data.path", True), ("figures", True),
         ("seed", False), ("max_steps", False), ("schedule.T", False), ("loader.batch_size", False), ("resume", False),
         ("every.log", False), ("recipe", False), ("data.size", False), ("condition", False), ("condition.drop", False),
@@ -84,6 +85,7 @@ def matters(key, metric):
         ("evaluation.num_samples", True, False),
         ("evaluation.bits_per_dim.evaluations", False, True), ("evaluation.split", False, True),
         ("evaluation.precision", True, True), ("evaluation.kid.subsets", False, False),
+        ("ema.decay", True, True), ("ema.lengths", False, False), ("ema.length", True, True),
         ("evaluation.seed", False, False), ("seed", False, False), ("trainer.precision", False, False),
         ("data.path", False, False), ("features.weights", False, False), ("evaluation.metrics", False, False),
         ("name", False, False),

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.schedule import cosine, linear
+from ddpm.edm import Preconditioned
 
-PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]
+PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity(), Preconditioned(0.5)]
 PROCESSES = [ForwardProcess(schedule(1000)) for schedule in (linear, cosine)]
 literal = reference.Process(reference.linear(1000))
 predictions = pytest.mark.parametrize("prediction", PREDICTIONS, ids=lambda p: type(p).__name__)
@@ -49,6 +50,7 @@ def test_targets_are_the_literal_transcriptions(t, seed):
         Mu: literal.mu_tilde(literal.diffuse(x, t, z), x, t),
         X0: x,
         Velocity: a**0.5 * z - (1 - a) ** 0.5 * x,
+        Preconditioned: ((1 - a) ** 0.5 * x - 0.25 * a**0.5 * z) / (0.5 * (0.25 * a + 1 - a) ** 0.5),
     }
     for prediction in PREDICTIONS:
         got = prediction.target(q, x_0, noise, time).item()
@@ -72,7 +74,9 @@ def test_mu_keeps_its_raw_mean_when_its_x_0_is_clipped():
     assert not torch.allclose(q.posterior(clipped, x_t, t, s).mean[0], output[0])
 
 
-@pytest.mark.parametrize("prediction", [Epsilon(), X0(), Velocity()], ids=lambda p: type(p).__name__)
+@pytest.mark.parametrize(
+    "prediction", [Epsilon(), X0(), Velocity(), Preconditioned(0.5)], ids=lambda p: type(p).__name__
+)
 def test_the_others_take_their_mean_from_the_clipped_x_0(prediction):
     q, x_t, output = PROCESSES[0], torch.full((1, 3), 3.0), torch.full((1, 3), -4.0)
     t = torch.tensor([500])

@@ -67,6 +67,8 @@ FIGURE_AT_LEAST = {
 }
 SPACES = ("pixels", "features")
 
+SHORTEST, LONGEST = 0.005, 0.288  # average of weights; the mean over all steps has 12^-1/2
+
 POSITIVE = ("optimizer.lr", "optimizer.grad_clip")
 
 
@@ -95,6 +97,8 @@ def wrong_value(config: DictConfig) -> str | None:
     decay = OmegaConf.select(config, "ema.decay")
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         return f"ema.decay={decay} must be a number in [0, 1)"
+    if problem := _wrong_average(config.ema):
+        return problem
     for key in ("name", *(["data.name"] if "name" in config.data else [])):
         name = OmegaConf.select(config, key)
         if not isinstance(name, str) or not name.isprintable() or not name.strip() or ".." in name.split("/"):
@@ -125,6 +129,17 @@ def wrong_value(config: DictConfig) -> str | None:
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: use at most {T}, or null for all"
     return _wrong_figure(config) if "figures" in config else None
+
+
+def _wrong_average(ema: DictConfig) -> str | None:
+    """A length of a power-function average outside its range."""
+    if not isinstance(lengths := ema.get("lengths"), ListConfig) or len({*lengths}) < len(lengths):
+        return f"ema.lengths={lengths} must be a list of different numbers"
+    measured = [] if ema.get("length") is None else [ema.length]
+    for said, values in ((f"ema.lengths={lengths}", lengths), (f"ema={ema.get('length')}", measured)):
+        if not all(type(length) in (int, float) and SHORTEST <= length <= LONGEST for length in values):
+            return f"{said}: the length (sigma_rel) of an average must be a number from {SHORTEST} to {LONGEST}"
+    return None
 
 
 def _wrong_network(network: DictConfig) -> str | None:

@@ -13,14 +13,15 @@ from ddpm.config.roles import describes_the_model, evaluation_keys, open_to_eval
 from ddpm.config.saved import compose_saved, section_of
 from ddpm.messages import say
 
-DEBUG = "debug"
+DEBUG, EMA = "debug", "ema"
 
 
 def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     """A checkpoint's configuration under overrides that leave the model what it is.
 
-    A chosen group replaces the checkpoint's; `debug=smoke` takes only what that file says of the evaluation. Overrides
-    also complete what another codebase's file says of its model.
+    A chosen group replaces the checkpoint's; `debug=smoke` takes only what that file says of the evaluation, and
+    `ema=NUMBER` an average of the weights of this length (`ema.length`). Overrides also complete what another
+    codebase's file says of its model.
 
     Raises:
         RequestError: an override that would change the model, or one that `compose` would refuse.
@@ -34,7 +35,7 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
                 f"{key} is the checkpoint's and cannot change after training; "
                 f"an evaluation takes {', '.join([*evaluation_keys(), DEBUG])}"
             )
-    chosen, overrides = split_keys(overrides, (DEBUG,))
+    chosen, overrides = split_keys(overrides, (DEBUG, EMA))
     if DEBUG in chosen:
         require_option(DEBUG, chosen[DEBUG])
         smaller = OmegaConf.load(file_of(DEBUG, chosen[DEBUG]))
@@ -44,7 +45,34 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
     figures = {name: OmegaConf.to_container(OmegaConf.load(file_of("figure", name))) for name in options_of("figure")}
     own["figure"] |= figures
     base = {**base, "ckpt": None, **{key: own[key] for key in ("keep", "figures", "figure")}}
+    if EMA in chosen:
+        base = _with_average(base, chosen[EMA])
     return compose_saved(base, overrides)
+
+
+def _with_average(base: dict[str, Any], said: str) -> dict[str, Any]:
+    """The configuration with the length of the average that `ema=` asks for: a number, or the exponential average.
+
+    Raises:
+        RequestError: it is neither, or the run has kept nothing that it could be made of.
+    """
+    section = section_of(base, EMA)
+    exponential = [option for option in options_of(EMA) if not OmegaConf.load(file_of(EMA, option)).lengths]
+    choices = {**section_of(base, "choices"), EMA: said}
+    if said in exponential:
+        return {**base, "choices": choices, EMA: {**section, "length": None}}
+    try:
+        length = float(said)
+    except ValueError:
+        raise RequestError(
+            f"ema={said} must be a number, the length (sigma_rel) of a power-function average of the weights, or "
+            f"{' or '.join(exponential)}"
+        ) from None
+    if not section.get("lengths"):
+        raise RequestError(
+            f"ema={said}: the run has kept its exponential average alone; train with ema=posthoc for any other"
+        )
+    return {**base, "choices": choices, EMA: {**section, "length": length}}
 
 
 def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
@@ -75,7 +103,7 @@ def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[d
             f"the file ({layout}) does not say whose images it makes: add recipe=NAME, one of "
             f"{', '.join(options_of('recipe'))}"
         )
-    whole = [*said, *(override for override in rest if override.partition("=")[0] != DEBUG)]
+    whole = [*said, *(override for override in rest if override.partition("=")[0] not in (DEBUG, EMA))]
     try:
         config = compose(whole, "evaluate")
     except RefusedError:  # a learned variance does not go with the recipe's objective, which only training needs

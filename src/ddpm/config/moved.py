@@ -26,7 +26,7 @@ KEYS = {
 SETTINGS = {"sampler": {"times": None}}
 
 # Groups that earlier versions did not have, and the option that stands for what they did.
-GROUPS = {"condition": "none", "guidance": "none"}
+GROUPS = {"condition": "none", "guidance": "none", "ema": "exponential"}
 
 
 def translated(saved: dict[str, Any]) -> dict[str, Any]:
@@ -50,8 +50,9 @@ def translated(saved: dict[str, Any]) -> dict[str, Any]:
             now[section] = {**there, **{key: value for key, value in settings.items() if key not in there}}
     if isinstance(choices := now.get("choices"), dict):
         for group, option in GROUPS.items():
-            if group not in now:
-                now[group] = OmegaConf.to_container(OmegaConf.load(file_of(group, option)))
+            if (group not in now or group not in choices) and isinstance(section := now.get(group, {}), dict):
+                known: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file_of(group, option)))  # type: ignore[assignment]
+                now[group] = {**known, **section}
                 choices.setdefault(group, option)
     return now
 

@@ -51,7 +51,10 @@ ROLES = {
     "weighting": Role.TRAINING,
     "timesteps": Role.TRAINING,
     "optimizer": Role.TRAINING,
-    "ema": Role.TRAINING,
+    "ema": Role.TRAINING | Role.MEASURING,  # which averages are kept, and which is measured
+    "ema.decay": Role.TRAINING,
+    "ema.lengths": Role.TRAINING | Role.RUN,  # they change nothing else
+    "ema.length": Role.MEASURING,
     "max_steps": Role.LENGTH,
     "init": Role.TRAINING | Role.WHERE,
     "seed": Role.DRAWS,

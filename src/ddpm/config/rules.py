@@ -39,6 +39,12 @@ def _reasons(config: DictConfig) -> Iterator[str]:
             f"{chosen['weighting']} is a weight of the squared error, which {chosen['objective']} does not take: use "
             f"{_fitting('weighting', 'uniform', bool)}, or objective=simple"
         )
+    if _states(config.timesteps, "unbiased") is False and _states(config.objective, "trains_variance"):
+        yield (
+            f"{chosen['timesteps']} draws t by a density of its own, and {chosen['objective']} holds the bound, which "
+            f"would be another sum: use {_fitting('timesteps', 'unbiased', bool)}, or "
+            f"{_fitting('objective', 'trains_variance', _not)}"
+        )
     takes, has = _states(config.network, "event_ndim"), _states(config.data, "event_ndim")
     if takes is not None and has is not None and takes != has:
         yield (

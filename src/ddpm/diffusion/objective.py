@@ -44,9 +44,13 @@ class MinSNR(Weighting):
         self.gamma = gamma
 
     def __call__(self, p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]:
-        one = p.q.alpha_bar.new_ones(len(t), 1)
-        x_0_per_output = p.prediction.x_0(p.q, one, 0 * one, t).squeeze(1)  # x_0 is linear in output and x_t
-        return p.q.snr(t).clamp(max=self.gamma) * x_0_per_output.square()
+        return p.q.snr(t).clamp(max=self.gamma) * x_0_error_per_error(p, t)
+
+
+def x_0_error_per_error(p: ReverseProcess, t: Time) -> Float64[Tensor, " b"]:
+    """The squared error of x_0 that a squared error of 1 in the space of the prediction makes; x_0 is linear in it."""
+    one = p.q.alpha_bar.new_ones(len(t), 1)
+    return p.prediction.x_0(p.q, one, 0 * one, t).squeeze(1).square()
 
 
 class Objective(ABC):
@@ -74,8 +78,7 @@ class Simple(Objective):
         self.weighting = weighting or Unweighted()
 
     def __call__(self, p: ReverseProcess, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
-        estimate: Estimate = p(p.q.diffuse(x_0, t, noise), t)
-        error = _squared_error(p, estimate, x_0, t, noise)
+        error = _squared_error(p, p(p.q.diffuse(x_0, t, noise), t), x_0, t, noise)
         return expand(self.weighting(p, t), error) * error
 
 

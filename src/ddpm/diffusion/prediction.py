@@ -13,6 +13,10 @@ class Prediction(ABC):
 
     symbol: ClassVar[str] = "the output"  # what figures call the target
 
+    def network_input(self, q: ForwardProcess, x_t: Batch, t: Time) -> Batch:
+        """What the network is given of x_t: x_t itself, unless a prediction scales it."""
+        return x_t
+
     @abstractmethod
     def target(self, q: ForwardProcess, x_0: Batch, noise: Batch, t: Time) -> Batch:
         """What the network is to put out at x_t = q.diffuse(x_0, t, noise)."""

@@ -1,6 +1,6 @@
 """The learned reverse process p_theta: a network whose output a prediction and a variance turn into a Gaussian."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -60,10 +60,9 @@ class ReverseProcess(nn.Module):
         `clip` cuts the x_0 estimate to [-1, 1]: for sampling and evaluation, not for training.
         """
         s = t - 1 if s is None else s
-        raw: Tensor | None = None
-        output: Tensor = self.network(x_t, t - 1).to(x_t.dtype)  # under autocast the output is narrower
-        if self.variance.learned:
-            output, raw = torch.split(output, x_t.shape[1], dim=1)
+        scaled = self.prediction.network_input(self.q, x_t, t)
+        out: Tensor = self.network(scaled, t - 1).to(x_t.dtype)  # under autocast the output is narrower
+        output, raw = torch.split(out, x_t.shape[1], dim=1) if self.variance.learned else (out, None)
         x_0 = self.prediction.x_0(self.q, output, x_t, t)
         if clip:
             x_0 = x_0.clamp(-1, 1)
@@ -79,5 +78,4 @@ class Given(nn.Module):
         self.network, self.condition = network, condition
 
     def forward(self, x_t: Batch, t: Time) -> Tensor:
-        out: Tensor = self.network(x_t, t, self.condition)
-        return out
+        return cast(Tensor, self.network(x_t, t, self.condition))

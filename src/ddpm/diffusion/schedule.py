@@ -29,8 +29,7 @@ def quadratic(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool 
 
 def constant(T: int, beta_T: float = 0.02, rescale: bool = False) -> Betas:
     """beta_t = beta_T for every t; Ho et al. 2020, appendix B."""
-    _, last = _endpoints(T, beta_T, beta_T, rescale)
-    return torch.full((T,), last, dtype=torch.float64)
+    return torch.full((T,), _endpoints(T, beta_T, beta_T, rescale)[1], dtype=torch.float64)
 
 
 def warmup10(T: int, beta_1: float = 1e-4, beta_T: float = 0.02, rescale: bool = False) -> Betas:

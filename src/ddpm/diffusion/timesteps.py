@@ -13,14 +13,15 @@ class Timesteps(nn.Module, ABC):
     """A distribution of t in 1..T whose weights make (weight * loss).mean() an unbiased estimate under uniform t."""
 
     adaptive: ClassVar[bool]  # whether `update` does anything
+    unbiased: ClassVar[bool] = True  # False: weights are 1, and the estimate is that under its own distribution
 
     @abstractmethod
     def sample(self, n: int, generator: torch.Generator) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
         """n draws of t and their weights, on the generator's device."""
 
-    @abstractmethod
     def update(self, t: Int64[Tensor, " m"], loss: Float[Tensor, " m"]) -> None:
         """Learn from the unweighted losses of one step: those of all processes, in the same order in each of them."""
+        assert not self.adaptive
 
 
 @final
@@ -36,9 +37,6 @@ class Uniform(Timesteps):
     def sample(self, n: int, generator: torch.Generator) -> tuple[Int64[Tensor, " n"], Float[Tensor, " n"]]:
         t = torch.randint(1, self.T + 1, (n,), generator=generator, device=generator.device)
         return t, torch.ones(n, device=t.device)
-
-    def update(self, t: Int64[Tensor, " m"], loss: Float[Tensor, " m"]) -> None:
-        pass
 
 
 @final

@@ -47,8 +47,7 @@ class FixedSmall(Variance):
     learned = False
 
     def log_var(self, q: ForwardProcess, raw: Batch | None, x_t: Batch, t: Time, s: Time) -> Coefficient:
-        low, _ = _range(q, t, s)
-        return expand(low, x_t)
+        return expand(_range(q, t, s)[0], x_t)
 
 
 @final

@@ -19,7 +19,7 @@ class EvaluationSettings:
         bound_images: how many images of `bound_split` the bound is measured on; None for all.
         evaluations: of the network for the bound of one image; None for one at each t.
         chunk: images that are computed together.
-        weights: which of a run's two sets of weights is measured, in words for the protocol.
+        weights: which of a run's sets of weights is measured, in words for the protocol.
     """
 
     metrics: Sequence[str]
@@ -32,7 +32,7 @@ class EvaluationSettings:
     chunk: int
     precision: str
     seed: int
-    weights: str = "exponential moving average"
+    weights: str
 
     @property
     def reference_splits(self) -> list[Split]:

@@ -11,7 +11,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ddpm.checkpoints import checkpoint
+from ddpm.checkpoints import checkpoint, snapshots
 from ddpm.data.dataset import DataError
 from ddpm.data.module import DataModule
 from ddpm.launch import sharing
@@ -84,6 +84,25 @@ class Checkpointing(Callback):
         self.step, self.pending = content["global_step"], bool(content.get("pending"))
         # Lightning's own record depends on the hook that saved it and on the number of micro-batches.
         content["loops"] = {"fit_loop": _position(self.step, trainer.accumulate_grad_batches)}
+
+
+class Snapshots(Callback):
+    """Writes snapshots of the power-function averages into the run's folder, if the run keeps such averages.
+
+    This callback must come before `Signals`: a run that is stopped after a step does not come back to it.
+    """
+
+    def __init__(self, run: Path) -> None:
+        self.run = run
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        assert isinstance(module, DiffusionModule)
+        if trainer.fit_loop._should_accumulate() or not len(module.power_averages):
+            return
+        if snapshots.is_due(step := trainer.global_step):
+            module.check_now()  # on all ranks
+            if trainer.is_global_zero:
+                snapshots.write(self.run, step, module.power_averages.state_dict())
 
 
 class PendingWork(Callback):

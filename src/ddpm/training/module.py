@@ -26,6 +26,7 @@ from ddpm.diffusion.timesteps import Timesteps
 from ddpm.loggers.by_t import BINS, means_by_t
 from ddpm.loggers.loggers import log_by_t
 from ddpm.randomness import generator, seed_dropout
+from ddpm.training.averages import PowerFunctionAverages
 from ddpm.training.divergence import Step, raise_diverged
 
 VALIDATION_TIMESTEPS = 16
@@ -69,6 +70,7 @@ class DiffusionModule(L.LightningModule):
     dropout and the order of float additions.
 
     Args:
+        lengths: of the power-function averages that are kept besides; `ddpm.training.averages`.
         batch_size: of the global batch, of which a training step sees the part that is `data.order.part_of`'s.
     """
 
@@ -80,6 +82,7 @@ class DiffusionModule(L.LightningModule):
         optimizer: OptimizerSettings,
         *,
         ema_decay: float,
+        lengths: Sequence[float] = (),
         batch_size: int,
         seed: int,
         horizontal_flip: bool,
@@ -91,6 +94,7 @@ class DiffusionModule(L.LightningModule):
         self.p, self.objective, self.timesteps = p, objective, timesteps
         self.p_ema = p.over(copy.deepcopy(p.network).requires_grad_(False).eval())
         self._average = get_ema_multi_avg_fn(ema_decay)  # type: ignore[no-untyped-call]
+        self.power_averages = PowerFunctionAverages(p.network, lengths)
         # Lists: a walk through all modules takes a small network a good part of its step.
         self._weights, self._averages = list(p.parameters()), list(self.p_ema.parameters())
         self.optimizer_settings, self.batch_size = optimizer, batch_size
@@ -163,6 +167,7 @@ class DiffusionModule(L.LightningModule):
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         self._average(self._averages, self._weights, None)
+        self.power_averages.update(self._weights, self.global_step + 1)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.batch_ended = time.perf_counter()

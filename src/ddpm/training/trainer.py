@@ -68,6 +68,7 @@ def trainer_of(
         callbacks=[
             callbacks.Throughput(every.log),
             callbacks.TrainingBar(),
+            checkpointing.Snapshots(folder),
             signals,
             pictures,
             saving,
