@@ -11,6 +11,7 @@ from ddpm.config.errors import request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of
 from ddpm.config.saved import plain
+from ddpm.config.which import with_chosen
 from ddpm.messages import say
 from ddpm.report import published
 from ddpm.runs import folders
@@ -39,6 +40,7 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
         from ddpm.checkpoints import checkpoint
         from ddpm.loggers import loggers
 
+        overrides = with_chosen(overrides)
         saved = checkpoint.load(path_of("ckpt", overrides))
         config = compose_evaluation(saved.config, overrides)
         loggers.check(config)
