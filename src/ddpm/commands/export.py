@@ -3,7 +3,7 @@
     ddpm export ckpt=PATH to=DIR [format=diffusers|safetensors] [push=hf://OWNER/NAME [private=true]] [KEY=VALUE] ...
 
 `ckpt` is whatever evaluate.py takes, `which=best` included, with the same settings for what a foreign file leaves open;
-DIR is new or empty. `diffusers` makes a folder for DDPMPipeline.from_pretrained; `safetensors` the averaged weights with
+DIR is new or empty. `diffusers` makes a folder for DDPMPipeline.from_pretrained; `safetensors` the averaged weights and
 their configuration in one file, which `ckpt=` reads. Both come with a model card that holds the last evaluation of this
 checkpoint. `push` sends the folder to the Hugging Face Hub, as a commit to a model that is there or to a new one.
 """

@@ -60,6 +60,8 @@ def _read(folder: Path) -> Run:
     _read_curves(run)
     if not cell:
         run.status, run.reason = _end(run)
+    if run.finished:
+        run.reason = run.reason or run.stopped_early
     return run
 
 
@@ -108,6 +110,6 @@ def _end(run: Run) -> tuple[str, str]:
     """Status and reason of a run that has no sweep record, as far as its files say."""
     step = max((steps[-1] for steps, _ in run.history.values() if steps), default=0)
     due = reading.finite(run.config.get("max_steps"))
-    if run.metrics or (due is not None and step >= due):
+    if run.metrics or run.stopped_early or (due is not None and step >= due):
         return "finished", ""
     return "unfinished", f"step {step:,.0f} of {due:,.0f}" if due is not None else ""

@@ -24,8 +24,7 @@ from ddpm.messages import warn
 from ddpm.progress import Bar
 from ddpm.randomness import generator
 from ddpm.training.module import DiffusionModule
-
-TOLERABLE_WAIT = 0.2  # of the time of a step
+from ddpm.training.monitor import TOLERABLE_WAIT
 
 
 class TrainingBar(ProgressBar):

@@ -5,13 +5,21 @@ from collections.abc import Callable
 import lightning as L
 
 from ddpm.data.module import DataModule
+from ddpm.messages import warn
 from ddpm.training.module import DiffusionModule
-from ddpm.training.monitor import seen_name
+from ddpm.training.monitor import Curve, bound_name, how_learned_by_heart, learned_by_heart, seen_name
 from ddpm.training.validation import AfterValidation
+
+REMEDY = (
+    "the best weights so far are those of checkpoints/best.ckpt; more images, network.dropout or data.horizontal_flip "
+    "help, stop.patience=2 would end the run, and figures=[nearest_neighbours] shows whether samples are copies"
+)
 
 
 class Memorisation(AfterValidation):
-    """Logs the bound of training images by the averaged weights, as validations estimate it of held-out ones.
+    """Logs the bound of training images as validations estimate that of held-out ones, and warns once if they part.
+
+    It judges by the validations since the run started or went on; `ddpm diagnose` judges by all of them.
 
     Args:
         between: called before each batch; it may end the run by raising.
@@ -19,10 +27,18 @@ class Memorisation(AfterValidation):
 
     def __init__(self, between: Callable[[L.Trainer], None]) -> None:
         self.between = between
+        self._held_out: Curve = ([], [])
+        self._seen: Curve = ([], [])
+        self._warned = False
 
     def after_validation(self, trainer: L.Trainer, module: DiffusionModule, step: int) -> None:
-        data = getattr(trainer, "datamodule", None)
+        data, T = getattr(trainer, "datamodule", None), module.p.q.T
         assert isinstance(data, DataModule)
         module.estimate(module.seen, data.seen_dataloader(), lambda: self.between(trainer))
-        found = module.seen.compute(module.sum_over_processes)
-        module.log_validated({seen_name(module.p.q.T): found.bits_per_dim}, step)
+        module.log_validated({seen_name(T): module.seen.compute(module.sum_over_processes).bits_per_dim}, step)
+        for curve, name in ((self._held_out, bound_name(T)), (self._seen, seen_name(T))):
+            curve[0].append(step)
+            curve[1].append(module.validated[name])
+        if not self._warned and (found := learned_by_heart(self._held_out, self._seen)):
+            self._warned = True
+            warn(f"{how_learned_by_heart(self._held_out, self._seen, *found)}; {REMEDY}")

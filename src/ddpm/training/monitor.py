@@ -1,11 +1,12 @@
-"""The best value of a monitored metric so far, and for how long there has been no better one. Without torch.
+"""What validations say of when to stop: the best of a metric, and whether training images are learned by heart.
 
-Both are functions of the logged values alone, so that a run that goes on and a report on it come to the same.
+Both are functions of the logged values alone, so that a run that goes on and a report on it come to the same. Without
+torch.
 """
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any
 
 from ddpm.config.errors import RequestError
@@ -15,6 +16,11 @@ from ddpm.metrics import registry
 BOUND = "bound"  # `best.metric` of the held-out bound; any other is a quantity of a metric of samples
 TIMESTEPS = 16  # of the T, at which validations estimate the bound of an example
 PREFIX = "validation/"
+TOLERABLE_WAIT = 0.2  # for data, of the time of a step
+INITIAL = 0.02  # a share of the initial weights in their average that can be forgotten
+SCATTER = 0.02  # of the range of both bounds: what lies within is not called a rise or a fall
+
+Curve = tuple[list[float], list[float]]  # steps, and the values there
 
 
 @dataclass
@@ -25,6 +31,8 @@ class Monitor:
         metric: its name, as logged.
         higher: whether a higher value is better.
         min_delta: an improvement is larger than this, where patience is concerned.
+        settled: patience counts the values after this step, when the average has forgotten the initial weights; before
+            that the bound may rise for a while.
         step: of the newest value; -1 before the first.
         best: the best value, and `best_step` its step.
         reference: the value on which the next must improve by `min_delta`.
@@ -34,6 +42,7 @@ class Monitor:
     metric: str
     higher: bool = False
     min_delta: float = 0.0
+    settled: int = 0
     step: int = -1
     best: float | None = None
     best_step: int = -1
@@ -47,7 +56,7 @@ class Monitor:
         self.step = step
         if self._improves(value, self.reference, self.min_delta):
             self.reference, self.waited = value, 0
-        else:
+        elif step > self.settled:
             self.waited += 1
         if not self._improves(value, self.best, 0.0):
             return False
@@ -87,7 +96,7 @@ class Monitor:
             return
         kept = of_state(state)
         if (kept.metric, kept.higher) == (self.metric, self.higher):
-            self.__dict__ |= kept.state | {"min_delta": self.min_delta}
+            self.__dict__ |= kept.state | {"min_delta": self.min_delta, "settled": self.settled}
 
 
 def of_state(state: Any) -> Monitor:
@@ -96,7 +105,8 @@ def of_state(state: Any) -> Monitor:
     Raises:
         ValueError: it is not a monitor's state.
     """
-    kinds = {"metric": str, "higher": bool, "min_delta": float, "step": int, "best_step": int, "waited": int}
+    kinds = {field.name: type(field.default) for field in fields(Monitor) if field.default not in (MISSING, None)}
+    kinds["metric"] = str
     optional = ("best", "reference")
     if (
         not isinstance(state, Mapping)
@@ -115,8 +125,9 @@ def of_config(config: Mapping[str, Any]) -> Monitor:
         RequestError: what it is to follow is not measured, or has no better and worse.
     """
     metric, delta = config["best"]["metric"], float(config["stop"]["min_delta"])
+    settled = steps_to_settle(config["ema"]["decay"])
     if metric == BOUND:
-        return Monitor(bound_name(config["schedule"]["T"]), min_delta=delta)
+        return Monitor(bound_name(config["schedule"]["T"]), min_delta=delta, settled=settled)
     measured = {quantity: name for name, each in registry.metrics().items() for quantity in each.quantities}
     if metric not in measured:
         known = [BOUND, *measured]
@@ -129,7 +140,12 @@ def of_config(config: Mapping[str, Any]) -> Monitor:
     if better is None:
         raise RequestError(f"best.metric={metric} has no better and worse: choose another")
     name = samples_name(metric, config["validation"]["num_samples"])
-    return Monitor(name, higher=better == "higher", min_delta=delta)
+    return Monitor(name, higher=better == "higher", min_delta=delta, settled=settled)
+
+
+def steps_to_settle(decay: float) -> int:
+    """Steps after which the initial weights are less than `INITIAL` of the average: decay^steps < `INITIAL`."""
+    return math.ceil(math.log(INITIAL) / math.log(decay)) if decay else 0
 
 
 def bound_name(T: int) -> str:
@@ -145,3 +161,35 @@ def seen_name(T: int) -> str:
 def samples_name(quantity: str, n: int) -> str:
     """What a quantity of n samples is logged as."""
     return f"{PREFIX}{quantity}_{n}_samples"
+
+
+def learned_by_heart(held_out: Curve, seen: Curve) -> tuple[int, int] | None:
+    """The places in the curves between which training images are learned by heart: the best validation, and the last.
+
+    The images and their noise are the same at every validation, so that the bounds scatter little: `SCATTER` of the
+    range that they have gone through. By more than that, at the last validation and at the one before, the bound of
+    held-out images lies above the smallest, and that of training images below what it was there.
+
+    Args:
+        held_out: the bound of held-out images at each validation.
+        seen: that of training images at the same steps.
+    """
+    test, train = held_out[1], seen[1]
+    if held_out[0] != seen[0] or len(test) < 3:
+        return None
+    best = min(range(len(test)), key=test.__getitem__)
+    margin = SCATTER * (max(*test, *train) - min(*test, *train))
+    last_two = range(len(test) - 2, len(test))
+    if all(k > best and test[k] - test[best] > margin and train[best] - train[k] > margin for k in last_two):
+        return best, len(test) - 1
+    return None
+
+
+def how_learned_by_heart(held_out: Curve, seen: Curve, best: int, last: int) -> str:
+    """That training images are learned by heart between these places, in words."""
+    (steps, test), (_, train) = held_out, seen
+    return (
+        f"training images are learned by heart: from step {steps[best]:,.0f} to {steps[last]:,.0f} the bound of "
+        f"held-out images rose from {test[best]:.3f} to {test[last]:.3f} bits/dim, and that of training images fell "
+        f"from {train[best]:.3f} to {train[last]:.3f}"
+    )
