@@ -50,7 +50,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         saved, monitor = checkpoint.newest(run) if run else None, of_config(plain(config))
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
-            monitor.resume(saved.monitor)
+            monitor.resume(saved.monitor, saved.path)
             finished = resume.finished(config, saved.step, monitor)
             if finished and not saved.pending and (saved.evaluated or not config.evaluate_after):
                 say(f"{config.out} is finished: {finished}")

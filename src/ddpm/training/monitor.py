@@ -86,20 +86,23 @@ class Monitor:
         """What a checkpoint keeps of it."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
-    def resume(self, state: Any) -> None:
+    def resume(self, state: Any, source: Any = "the checkpoint") -> None:
         """Go on from what a checkpoint kept, if that is of the same metric; an earlier version's kept nothing.
+
+        Args:
+            source: the checkpoint, for messages.
 
         Raises:
             ValueError: it is not a monitor's state.
         """
         if state is None:
             return
-        kept = of_state(state)
+        kept = of_state(state, source)
         if (kept.metric, kept.higher) == (self.metric, self.higher):
             self.__dict__ |= kept.state | {"min_delta": self.min_delta, "settled": self.settled}
 
 
-def of_state(state: Any) -> Monitor:
+def of_state(state: Any, source: Any) -> Monitor:
     """The monitor whose `state` a checkpoint kept.
 
     Raises:
@@ -114,7 +117,7 @@ def of_state(state: Any) -> Monitor:
         or not all(type(state[key]) is kind for key, kind in kinds.items())
         or not all(state[key] is None or type(state[key]) is float for key in optional)
     ):
-        raise ValueError("what it says of the best validation is of the wrong kind")
+        raise ValueError(f"{source} is refused: what it says of the best validation is of the wrong kind")
     return Monitor(**state)
 
 
