@@ -13,7 +13,7 @@ def chosen(*words):
 
 @pytest.mark.parametrize("key", ["ckpt", "init", "resume"])
 def test_the_best_checkpoint_takes_the_place_of_the_run_folder(workspace, key):
-    folder = workspace / "it's ${mine}"
+    folder = workspace / "it's mine"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints" / "best.ckpt").touch()
     assert chosen(f"{key}={folder}", "which=best", "seed=1") == {key: str(folder / "checkpoints/best.ckpt"), "seed": 1}

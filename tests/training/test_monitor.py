@@ -31,7 +31,7 @@ def test_or_the_highest_where_higher_is_better():
 
 
 def test_what_is_not_finite_is_no_improvement():
-    follows, best = seen([math.nan, 5.0, math.nan, -math.inf, 4.0])
+    _, best = seen([math.nan, 5.0, math.nan, -math.inf, 4.0])
     assert best == [20, 50]
     assert seen([math.nan, math.nan])[0].waited == 2
 
@@ -60,7 +60,7 @@ def test_a_step_that_was_seen_is_not_counted_twice():
 
 def test_it_goes_on_from_its_state_as_if_it_had_seen_all():
     values = [5.0, 4.0, 4.5, 4.2, 3.0, 3.5]
-    whole, best = seen(values, min_delta=0.1, settled=10)
+    whole, _ = seen(values, min_delta=0.1, settled=10)
     for cut in range(len(values) + 1):
         first, _ = seen(values[:cut], min_delta=0.1, settled=10)
         second = Monitor("validation/x", min_delta=0.1, settled=10)
@@ -86,7 +86,9 @@ def test_a_state_that_is_none_is_refused(change):
 
 
 def test_what_is_followed_is_what_the_configuration_says(workspace):
-    asked = plain(compose(["every.metrics=700", "validation.metrics=[fid,precision_recall]", "schedule.T=9"]))
+    asked = plain(
+        compose(["every.metrics=700", "validation.metrics=[fid,precision_recall]", "schedule.T=9", "sampler.steps=5"])
+    )
     assert monitor.of_config(asked) == Monitor("validation/bits_per_dim_9_timesteps", settled=390)
     for metric, higher in (("fid", False), ("recall", True)):
         asked["best"]["metric"] = metric
@@ -99,7 +101,7 @@ def test_what_is_followed_is_what_the_configuration_says(workspace):
         with pytest.raises(RequestError, match=problem):
             monitor.of_config(asked)
     asked["best"]["metric"], asked["every"]["metrics"] = "fid", None
-    with pytest.raises(RequestError, match="only with every.metrics=STEPS"):
+    with pytest.raises(RequestError, match=r"only with every\.metrics=STEPS"):
         monitor.of_config(asked)
 
 

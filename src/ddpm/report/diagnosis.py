@@ -8,8 +8,8 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
+from ddpm.report import reading
 from ddpm.report.run import Curve, Run
 from ddpm.training.monitor import (
     INITIAL,
@@ -78,7 +78,7 @@ def no_warmup(run: Run) -> Finding | None:
     return Finding(
         "no warm-up",
         f"optimizer.warmup=0, and the loss rose to {value:.3g} at step {step:,.0f}, from {_untrained(run):.3g}",
-        "Let the learning rate rise over some hundred steps: optimizer.warmup=500",
+        "Let the learning rate rise over some hundred steps: optimizer.warmup=500; if that is not enough, lower it",
     )
 
 
@@ -86,6 +86,8 @@ def learning_rate_too_high(run: Run) -> Finding | None:
     """The loss rose above that of the untrained network and came down slowly, or rises at the end."""
     lr, spike, tenths = _setting(run, "optimizer", "lr"), _spike(run), _tenths(_curve(run, LOSS))
     fact = ""
+    if no_warmup(run):  # which may be all that is wrong
+        return None
     if spike and _stuck(run):
         step, value = spike
         later = _early(_curve(run, LOSS))
@@ -206,8 +208,8 @@ RULES: tuple[Rule, ...] = (
 
 
 def _setting(run: Run, section: str, key: str) -> float | None:
-    value: Any = (run.config.get(section) or {}).get(key)
-    return value if isinstance(value, int | float) else None
+    settings = run.config.get(section)
+    return reading.finite(settings.get(key)) if isinstance(settings, dict) else None
 
 
 def _curve(run: Run, name: str) -> Curve:
