@@ -2,16 +2,18 @@
 
 import csv
 import math
+import sys
 
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
-from sklearn.datasets import load_digits
+from commands import ROOT
 
 from ddpm.__main__ import main
-from ddpm.commands.train import train
 from ddpm.report import collect, diagnosis
+
+sys.path.append(str(ROOT / "benchmarks"))
+import planted_faults as planted
 
 BOUND, SEEN = "validation/bits_per_dim_16_timesteps", "validation/train_bits_per_dim_16_timesteps"
 SETTINGS = {
@@ -160,27 +162,9 @@ def test_a_run_that_stopped_early_says_so(workspace, capsys):
     )
 
 
-PLANTED = {
-    "nothing": ["max_steps=1000"],
-    "learning rate too high": ["optimizer.lr=0.3"],
-    "learning rate too low": ["optimizer.lr=3e-5"],
-    "too few steps": ["max_steps=400", "every.validation=100"],
-    "average too long": ["ema.decay=0.9999"],
-    "memorising": [
-        *("data=folder", "data.path=few", "data.size=[8,8]", "data.channels=1", "data.horizontal_flip=false"),
-        *("loader.batch_size=40", "optimizer.anneal=false", "max_steps=900"),
-    ],
-}
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PLANTED)
+@pytest.mark.parametrize("name", planted.PLANTED)
 def test_a_planted_fault_is_found(workspace, name):
-    for split, first, n in (("train", 0, 40), ("test", 1500, 100)):
-        (workspace / "few" / split).mkdir(parents=True)
-        for k, digit in enumerate(load_digits().images[first : first + n]):
-            Image.fromarray((digit * 15.9375).round().astype(np.uint8)).save(workspace / "few" / split / f"{k:03d}.png")
-    small = ["network.channels=16", "max_steps=600", "every={log: 10, validation: 100, samples: 9999}"]
-    train([*small, *PLANTED[name], "logger=csv", "out=run"])
-    found, text = said(workspace / "run")
-    assert found == ([] if name == "nothing" else [name]), text
+    planted.write_few(workspace / "few")
+    found = diagnosis.findings(planted.planted(name, workspace / "run"))
+    assert [each.name for each in found] == ([] if name == "nothing" else [name])

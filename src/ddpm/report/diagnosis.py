@@ -84,19 +84,19 @@ def no_warmup(run: Run) -> Finding | None:
 
 def learning_rate_too_high(run: Run) -> Finding | None:
     """The loss rose above that of the untrained network and came down slowly, or rises at the end."""
-    lr, spike, tenths = _setting(run, "optimizer", "lr"), _spike(run), _tenths(_curve(run, LOSS))
+    lr, spike, losses = _setting(run, "optimizer", "lr"), _spike(run), tenths(_curve(run, LOSS))
     fact = ""
     if no_warmup(run):  # which may be all that is wrong
         return None
     if spike and _stuck(run):
         step, value = spike
-        later = _early(_curve(run, LOSS))
+        later = early(_curve(run, LOSS))
         fact = (
             f"the loss rose from {_untrained(run):.3g} to {value:.3g} at step {step:,.0f}, "
             f"and was {later:.3g} between a tenth and three tenths of the run"
         )
-    elif tenths and tenths[-1] > RISE * min(tenths):
-        fact = f"the loss rises: it was {min(tenths):.3g} over a tenth of the run, and is {tenths[-1]:.3g} at the end"
+    elif losses and losses[-1] > RISE * min(losses):
+        fact = f"the loss rises: it was {min(losses):.3g} over a tenth of the run, and is {losses[-1]:.3g} at the end"
     if not fact:
         return None
     advice = f"Try a tenth of optimizer.lr={lr}" + (", a longer optimizer.warmup" if spike else "")
@@ -105,7 +105,7 @@ def learning_rate_too_high(run: Run) -> Finding | None:
 
 def learning_rate_too_low(run: Run) -> Finding | None:
     """The loss comes down evenly and slowly, and the gradient is as steep as in the beginning."""
-    loss, norm = _tenths(_curve(run, LOSS)), _tenths(_curve(run, GRADIENT))
+    loss, norm = tenths(_curve(run, LOSS)), tenths(_curve(run, GRADIENT))
     warm = _curve(run, LOSS)[0][-1] > 3 * (_setting(run, "optimizer", "warmup") or 0)
     if not (loss and norm and warm) or _spike(run) or not _stuck(run):
         return None
@@ -123,7 +123,7 @@ def too_few_steps(run: Run) -> Finding | None:
     """The bound of held-out images still falls fast, and not for a learning rate that is wrong."""
     if any(rule(run) for rule in (no_warmup, learning_rate_too_high, learning_rate_too_low)):
         return None
-    steps, bound = _bounds(run)[0]
+    steps, bound = bounds(run)[0]
     half = max((k for k, step in enumerate(steps) if step <= steps[-1] / 2), default=None)
     if half is None or not run.finished or min(bound) <= 0:  # of a density, of which a share means nothing
         return None
@@ -140,7 +140,7 @@ def too_few_steps(run: Run) -> Finding | None:
 
 def memorising(run: Run) -> Finding | None:
     """The bound of held-out images rises, and that of training images falls."""
-    held_out, seen = _bounds(run)
+    held_out, seen = bounds(run)
     if not (found := learned_by_heart(held_out, seen)):
         return None
     return Finding(
@@ -166,7 +166,7 @@ def average_too_long(run: Run) -> Finding | None:
 
 def average_got_worse(run: Run) -> Finding | None:
     """The averaged weights describe all images worse than they did before."""
-    held_out, seen = _bounds(run)
+    held_out, seen = bounds(run)
     settled = steps_to_settle(_setting(run, "ema", "decay") or 0.0)
     for steps, bound in (held_out, seen):
         after = [value for step, value in zip(steps, bound, strict=True) if step > settled]
@@ -216,7 +216,7 @@ def _curve(run: Run, name: str) -> Curve:
     return run.history.get(name, ([], []))
 
 
-def _bounds(run: Run) -> tuple[Curve, Curve]:
+def bounds(run: Run) -> tuple[Curve, Curve]:
     """The bounds of held-out and of training images at the steps of validations."""
     T = int(_setting(run, "schedule", "T") or 0)
     return _curve(run, bound_name(T)), _curve(run, seen_name(T))
@@ -235,15 +235,15 @@ def _spike(run: Run) -> tuple[float, float] | None:
 
 
 def _stuck(run: Run) -> bool:
-    return _early(_curve(run, LOSS)) > STUCK * _untrained(run)
+    return early(_curve(run, LOSS)) > STUCK * _untrained(run)
 
 
-def _early(curve: Curve) -> float:
+def early(curve: Curve) -> float:
     """The median between a tenth and three tenths of the run: after the warm-up, where a healthy loss has fallen."""
     return statistics.median(curve[1][len(curve[1]) // 10 : 3 * len(curve[1]) // 10])
 
 
-def _tenths(curve: Curve) -> list[float]:
+def tenths(curve: Curve) -> list[float]:
     """The medians over tenths of a curve, if it is long enough."""
     values = curve[1]
     if len(values) < FEWEST:
