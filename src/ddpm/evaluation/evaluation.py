@@ -113,16 +113,8 @@ class Evaluation:
         samples = Samples(guided, self.sampler, self.images.shape, chunks, precision, self._told())
         references, n = self._references(self.extractor.to(rank.device), chunks), self.settings.num_samples
 
-        def sampled(chunk: Chunk) -> Tensor:
-            between()
-            return samples.of(chunk)
-
         wanted = list(self.of_samples.values())
-        found = self._measure("", n, wanted, references, sampled, _labels(samples), chunks)
-        all_chunks = -(-n // chunks.size)
-        if len(chunks.of(n)) < -(-all_chunks // rank.world_size):
-            between()
-        return found
+        return self._measure("", n, wanted, references, samples.of, samples.labels, chunks, between)
 
     def protocol(self, p: ReverseProcess) -> dict[str, Any]:
         """Everything that the numbers depend on but the weights."""
@@ -163,7 +155,7 @@ class Evaluation:
             return images
 
         wanted = list(self.of_samples.values())
-        results.metrics |= self._measure("samples", n, wanted, references, sampled, _labels(samples), chunks)
+        results.metrics |= self._measure("samples", n, wanted, references, sampled, samples.labels, chunks)
         results.samples = lambda: samples.finished(n)
         if chunks.rank.index == 0:
             results.pictures["samples"] = drawing.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
@@ -218,13 +210,17 @@ class Evaluation:
         images_of: Callable[[Chunk], UInt8[Tensor, "k c h w"]],
         labels_of: Callable[[Chunk], Tensor | None],
         chunks: Chunks,
+        between: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
         """The wanted metrics of n images from one pass of the extractor; without a title, no progress is shown."""
         metrics = MetricsOfImages(wanted, references, self.extractor.width, chunks.rank.device)
         mine = chunks.of(n)
         shown = bool(title) and chunks.rank.index == 0
         with Bar(title, sum(len(chunk.indices) for chunk in mine), enabled=shown) as bar:
-            for chunk in mine:
+            for chunk in [*mine, *[None] * (chunks.rounds(n) - len(mine))]:
+                between()
+                if chunk is None:  # others have one more, and all must have come as far before `compute`
+                    continue
                 seen = self.extractor(images_of(chunk))
                 metrics.update(seen._replace(labels=labels_of(chunk)), chunk.indices)
                 bar.advance(len(chunk.indices))
@@ -267,13 +263,3 @@ class Evaluation:
             if settings.evaluations:
                 caption += f", outlined by a tenth of {settings.evaluations} evaluations of the network for each"
             results.pictures["rate_distortion"] = drawing.drawn(drawing.rates(rate, rmse, caption))
-
-
-def _labels(samples: Samples) -> Callable[[Chunk], Tensor | None]:
-    """The classes that the samples of a chunk are told."""
-
-    def labels(chunk: Chunk) -> Tensor | None:
-        told = samples.told(chunk.indices.tolist())
-        return told.labels if told else None
-
-    return labels
