@@ -98,8 +98,7 @@ FAULTS = [
         ("quarter = (t - 1) * 4 // self.p.q.T", "quarter = t * 4 // self.p.q.T"),
         ("self.log_now(metrics, self.global_step + 1)", "self.log_now(metrics)"),
         ('self.trainer.optimizers[0].param_groups[0]["lr"]', "self.optimizer_settings.lr"),
-        ("= EstimatedBound(self.p_ema, seed), ", "= EstimatedBound(self.p, seed), "),
-        (", EstimatedBound(self.p_ema, seed)", ", EstimatedBound(self.p, seed)"),
+        ("EstimatedBound(self.p_ema, seed)", "EstimatedBound(self.p, seed)"),
         ("math.isfinite(float(step.gradient_norm))", "True"),
         ("torch.empty_like(weights).copy_(moment)", "torch.zeros_like(weights)"),
         ('checkpoint["data"] = data.dataset.fingerprint', 'checkpoint["data"] = data.dataset.name'),
@@ -142,7 +141,7 @@ FAULTS = [
         f"training/test_module.py {TWO_RANKS}",
         ("draw = generator(values.device, self.seed, chunk)", "draw = generator(values.device, self.seed, 0)"),
         ("scale = x_0[0].numel() * math.log(2)", "scale = x_0[0].numel()"),
-        ("sum_over_processes([float(bits), count,", "sum_over_processes([float(bits) / max(count, 1), 1,"),
+        ("own = [bits, sum(len(part) for part, _ in seen), *", "own = [bits / max(len(seen), 1), 100, *"),
         ("seen, self._seen = self._seen, []", "seen = self._seen"),
     ),
     *of(

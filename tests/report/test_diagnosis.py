@@ -136,6 +136,12 @@ def test_a_run_that_is_not_finished_is_not_told_to_be_longer(workspace):
     assert said(folder)[0] == []
 
 
+def test_the_average_of_a_run_that_goes_on_has_time_to_forget(workspace):
+    fault = {"ema": {"decay": 0.999}}
+    assert said(written(workspace / "short", **fault))[0] == ["average too long"]
+    assert said(written(workspace / "long", **fault, max_steps=5000))[0] == []
+
+
 def test_too_little_to_judge_by_is_said(workspace, capsys):
     written(workspace / "run", steps=STEPS[:19])
     main(["diagnose", "run"])
@@ -164,7 +170,8 @@ def test_a_run_that_stopped_early_says_so(workspace, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", planted.PLANTED)
-def test_a_planted_fault_is_found(workspace, name):
+def test_a_planted_fault_is_found(workspace, name, capsys):
     planted.write_few(workspace / "few")
     found = diagnosis.findings(planted.planted(name, workspace / "run"))
     assert [each.name for each in found] == ([] if name == "nothing" else [name])
+    assert ("learned by heart" in capsys.readouterr().err) == (name == "memorising")

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from ddpm.report import reading
 from ddpm.report.run import Curve, Run
@@ -153,14 +154,16 @@ def memorising(run: Run) -> Finding | None:
 
 def average_too_long(run: Run) -> Finding | None:
     """The averaged weights hold the initial ones still."""
-    decay, steps = _setting(run, "ema", "decay"), _curve(run, LOSS)[0]
-    if decay is None or not 0 < decay < 1 or decay ** steps[-1] < INITIAL:
+    decay, length = _setting(run, "ema", "decay"), _curve(run, LOSS)[0][-1]
+    if not run.finished:
+        length = max(length, _setting(run, "max_steps") or 0)
+    if decay is None or not 0 < decay < 1 or decay**length < INITIAL:
         return None
     return Finding(
         "average too long",
-        f"with ema.decay={decay} the average is to {decay ** steps[-1]:.0%} made of the initial weights after "
-        f"{steps[-1]:,.0f} steps",
-        f"Train for {steps_to_settle(decay):,} steps at least, or lower it: ema.decay={_fitting(steps[-1])}",
+        f"with ema.decay={decay} the average is to {decay**length:.0%} made of the initial weights after "
+        f"{length:,.0f} steps",
+        f"Train for {steps_to_settle(decay):,} steps at least, or lower it: ema.decay={_fitting(length)}",
     )
 
 
@@ -207,9 +210,11 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _setting(run: Run, section: str, key: str) -> float | None:
-    settings = run.config.get(section)
-    return reading.finite(settings.get(key)) if isinstance(settings, dict) else None
+def _setting(run: Run, *keys: str) -> float | None:
+    found: Any = run.config
+    for key in keys:
+        found = found.get(key) if isinstance(found, dict) else None
+    return reading.finite(found)
 
 
 def _curve(run: Run, name: str) -> Curve:

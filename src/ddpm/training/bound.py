@@ -1,10 +1,12 @@
 """The bound that validations estimate: of the averaged weights, over chunks of examples on all processes."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
+import lightning as L
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
 from ddpm.data.conditioning import Batch
@@ -46,11 +48,26 @@ class EstimatedBound:
         by_t = means_by_t(found.t.cpu(), (found.shares / scale).cpu(), self.p.q.T)
         self._seen.append((found.nats / scale, by_t))
 
-    def compute(self, sum_over_processes: Callable[[Sequence[float]], list[float]]) -> Mean:
+    @torch.no_grad()
+    def over(
+        self, batches: Iterable[tuple[int, Batch]], trainer: L.Trainer, between: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take in all of these chunks outside of the Trainer's loop, in the precision of its validations.
+
+        Args:
+            between: called before each chunk; it may end the run by raising.
+        """
+        with trainer.precision_plugin.val_step_context():
+            for batch in batches:
+                between()
+                self.update(*move_data_to_device(batch, trainer.strategy.root_device))
+
+    def compute(self, trainer: L.Trainer) -> Mean:
         """The mean over the examples of all processes, each of which must ask; then there are none."""
         seen, self._seen = self._seen, []
-        bits = torch.cat([part for part, _ in seen]).double().sum() if seen else 0.0
+        bits = float(torch.cat([part for part, _ in seen]).double().sum()) if seen else 0.0
         by_t = torch.tensor([[0.0] * min(BINS, self.p.q.T), *(part for _, part in seen)], dtype=torch.float64).sum(0)
-        count = sum(len(part) for part, _ in seen)
-        total, everyone, *terms = sum_over_processes([float(bits), count, *by_t.tolist()])
-        return Mean(total / everyone, [term / everyone for term in terms])
+        own = [bits, sum(len(part) for part, _ in seen), *by_t.tolist()]
+        sums = torch.tensor(own, dtype=torch.float64, device=trainer.strategy.root_device)
+        total, count, *terms = trainer.strategy.reduce(sums, reduce_op="sum").tolist()
+        return Mean(total / count, [term / count for term in terms])

@@ -6,6 +6,7 @@ import lightning as L
 
 from ddpm.data.module import DataModule
 from ddpm.messages import warn
+from ddpm.training.bound import EstimatedBound
 from ddpm.training.module import DiffusionModule
 from ddpm.training.monitor import Curve, bound_name, how_learned_by_heart, learned_by_heart, seen_name
 from ddpm.training.validation import AfterValidation
@@ -34,10 +35,11 @@ class Memorisation(AfterValidation):
     def after_validation(self, trainer: L.Trainer, module: DiffusionModule, step: int) -> None:
         data, T = getattr(trainer, "datamodule", None), module.p.q.T
         assert isinstance(data, DataModule)
-        module.estimate(module.seen, data.seen_dataloader(), lambda: self.between(trainer))
-        module.log_validated({seen_name(T): module.seen.compute(module.sum_over_processes).bits_per_dim}, step)
+        bound = EstimatedBound(module.p_ema, module.seed)
+        bound.over(data.seen_dataloader(), trainer, lambda: self.between(trainer))
+        module.log_validated({seen_name(T): bound.compute(trainer).bits_per_dim}, step)
         for curve, name in ((self._held_out, bound_name(T)), (self._seen, seen_name(T))):
-            curve[0].append(step)
+            curve[0].append(float(step))
             curve[1].append(module.validated[name])
         if not self._warned and (found := learned_by_heart(self._held_out, self._seen)):
             self._warned = True

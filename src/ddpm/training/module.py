@@ -3,14 +3,13 @@
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -98,7 +97,7 @@ class DiffusionModule(L.LightningModule):
         self.batch_ended = 0.0  # when the callbacks were done with the last one
         self._seen: list[dict[str, Tensor]] = []  # of this step's micro-batches: as in `Step.parts`
         self._unchecked: Taken | None = None
-        self.held_out, self.seen = EstimatedBound(self.p_ema, seed), EstimatedBound(self.p_ema, seed)
+        self.held_out = EstimatedBound(self.p_ema, seed)
         self.validated: dict[str, float] = {}  # what the newest validation has found
 
     @property
@@ -237,25 +236,11 @@ class DiffusionModule(L.LightningModule):
 
     def validate(self, batches: Iterable[tuple[int, Batch]], step: int) -> None:
         """Validate outside of the Trainer's loop, for a step whose validation a signal prevented."""
-        self.estimate(self.held_out, batches)
+        self.held_out.over(batches, self.trainer)
         self._log_validation(step)
 
-    @torch.no_grad()
-    def estimate(
-        self, bound: EstimatedBound, batches: Iterable[tuple[int, Batch]], between: Callable[[], None] = lambda: None
-    ) -> None:
-        """Give the examples of these batches to the estimate of a bound, in the precision of a validation.
-
-        Args:
-            between: called before each batch; it may end the run by raising.
-        """
-        with self.trainer.precision_plugin.val_step_context():
-            for batch in batches:
-                between()
-                bound.update(*move_data_to_device(batch, self.device))
-
     def _log_validation(self, step: int) -> None:
-        found = self.held_out.compute(self.sum_over_processes)
+        found = self.held_out.compute(self.trainer)
         self.validated = {}
         self.log_validated({bound_name(self.p.q.T): found.bits_per_dim}, step)
         log_by_t(self.trainer.loggers, "validation/terms_by_t", found.by_t, self.p.q.T, step)
@@ -264,12 +249,6 @@ class DiffusionModule(L.LightningModule):
         """Log metrics of the newest validation, "validation/NAME"."""
         self.validated |= metrics
         self.log_now(metrics, step)
-
-    def sum_over_processes(self, own: Sequence[float]) -> list[float]:
-        """The sums of numbers that each process has, on all of them."""
-        sums = torch.tensor(own, dtype=torch.float64, device=self.device)
-        total: list[float] = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
-        return total
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
 
