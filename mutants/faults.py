@@ -167,6 +167,7 @@ FAULTS = [
         ("trainer.should_stop = True", "pass"),
         ('content["monitor"] = self.monitor.state', 'content["monitor"] = None'),
         ("            self.checkpointing.save(trainer)\n", ""),
+        ("self._name(trainer, Path(str(trainer.ckpt_path)))", "pass"),
         ("        self._keep(trainer)  # the same, where there was nothing left to train", "        pass"),
     ),
     *of(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
 from conftest import SMALL_RUN
 from omegaconf import OmegaConf
 
@@ -35,6 +36,22 @@ def test_a_checkpoint_is_written_when_due_or_best_and_after_the_validation_of_it
     assert checkpoint.load(workspace / "run/checkpoints/best.ckpt").step == best[-1]
     previous = checkpoint.load(workspace / "run/checkpoints/previous.ckpt")
     assert (previous.step, checkpoint.load(workspace / "run").step) == (6, 7)
+
+
+def test_the_best_checkpoint_is_found_again_and_gone_on_from(workspace, capsys):
+    train([*SMALL_RUN, "max_steps=3", "logger=csv", "out=run"])
+    best = workspace / "run/checkpoints/best.ckpt"
+    best.unlink()  # as if the run had been killed when last.ckpt was written, and best.ckpt was not yet
+    train(["resume=run", "max_steps=5"])
+    assert (checkpoint.load(best).step, checkpoint.load("run").step) == (3, 5)
+    assert best.read_bytes() != (workspace / "run/checkpoints/last.ckpt").read_bytes()
+    capsys.readouterr()
+    train(["resume=run", "which=best", "max_steps=4"])
+    assert "going on from step 3" in capsys.readouterr().out
+    assert (checkpoint.load(best).step, checkpoint.load("run").step) == (3, 4)
+    torch.save({**torch.load(best, weights_only=True), "monitor": [3]}, best)
+    with pytest.raises(RequestError, match="wrong kind"):
+        train(["resume=run", "which=best"])
 
 
 def bounds(run):

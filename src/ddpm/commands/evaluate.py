@@ -52,7 +52,10 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
             folder = folders.figures_folder(saved.run, saved.name, config.out)
         else:
             evaluation = build.evaluation(config, images)
-            folder = folders.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
+            # The last checkpoint's are kept when another of the run's is measured by the same protocol.
+            of = "" if saved.path.name == checkpoint.LAST else f"-{saved.name}"
+            name = f"{evaluation.protocol(p)['fingerprint']}{of}"
+            folder = folders.evaluation_folder(saved.run, saved.name, config.out, name)
     rank = launch.launch(config.trainer)
     if config.figures:
         if rank.index == 0:
