@@ -53,7 +53,7 @@ def draw(axes: Axes, run: Path, panel: str, label: str) -> None:
     if panel == "quarters":
         names = {f"train/loss_quarter_{k}": f"quarter {k}" for k in range(1, 5)}
     elif panel == "validation":
-        names = {name: label for name in rows[0] if name.startswith("validation/")}
+        names = {name: label for name in rows[0] if name.startswith("validation/bits_per_dim")}
     for name, of in names.items():
         steps, values = column(rows, name)
         if panel not in SMOOTHED:

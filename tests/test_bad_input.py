@@ -128,6 +128,27 @@ TRAIN = {
     "resume=run ema=posthoc": "was exponential",
     "every.log=0": "at least 1",
     "every.checkpoint=never": "whole number",
+    "every.metrics=0": "at least 1",
+    "every.metrics=500": "a multiple of every.validation=700",
+    "every.metrics=700 validation.metrics=[fdi]": "validation.metrics: fdi unknown",
+    "every.metrics=700 validation.metrics=[]": "validation.metrics is empty",
+    "every.metrics=700 validation.metrics=[fid,bits_per_dim]": "leave it out",
+    "every.metrics=700 validation.num_samples=9 validation.metrics=[inception_score]": "validation.num_samples=9: ",
+    "every.metrics=700 features=inception": "features.weights",
+    "recipe=swiss_roll every.metrics=500": "validation.metrics: fid measures images",
+    "best.metric=fid": "only with every.metrics=STEPS",
+    "best.metric=bund": "did you mean bound",
+    "stop.patience=0": "at least 1",
+    "stop.patience=soon": "whole number",
+    "stop.min_delta=-1": "at least 0",
+    "stop.min_delta=.nan": "at least 0",
+    "stop=3": "settings of its own",
+    "which=best": "of the run folder that ckpt=, init=, resume= names",
+    "resume=auto out=run which=best": "leave which=best away",
+    "resume=run which=best": "run has no checkpoints/best.ckpt",
+    "resume=run which=first": "last or best",
+    "init=run which=best": "run has no checkpoints/best.ckpt",
+    "resume=monitored max_steps=2": "monitored/checkpoints/last.ckpt is refused: what it says of the best validation",
     "trainer.accumulate=65": "use 65 at least",
     "trainer.devices=8 loader.batch_size=7": "7 is too few for 8 processes",
     "trainer.num_nodes=3 trainer.devices=2 loader.batch_size=5": "5 is too few for 6 processes",
@@ -220,6 +241,11 @@ EVALUATE = {
     "ckpt=nowhere": "does not exist",
     "ckpt=.": "not a run folder",
     "ckpt=empty": "not a run folder",
+    "ckpt=run which=best": "run has no checkpoints/best.ckpt",
+    "ckpt=run which=": "last or best",
+    "ckpt=empty which=best": "ckpt=empty is none",
+    "ckpt=half.ckpt which=best": "ckpt=half.ckpt is none",
+    "ckpt=nowhere which=last": "does not exist",
     "ckpt=text.ckpt": "not a checkpoint",
     "ckpt=half.ckpt": "cut short",
     "ckpt=code.ckpt": "refused",
@@ -316,6 +342,7 @@ STEPS = {
     "ckpt=run steps=5 to=text.ckpt": "a new file",
     "ckpt=run steps=5 objective=vlb": "checkpoint's",
 }
+DIAGNOSE = {key: value for key, value in REPORT.items() if "out=" not in key and "to=" not in key}
 
 
 class Hostile:
@@ -356,6 +383,8 @@ def workplace(tmp_path_factory):
     ours = torch.load(last, weights_only=True)
     torch.save({**ours, "state_dict": Hostile(open, str(cwd / "was here"), "w")}, cwd / "code.ckpt")
     (cwd / "legacy.ckpt").write_bytes(pickle.dumps(Hostile(os.mkdir, str(cwd / "was here"))))
+    shutil.copytree(cwd / "run", cwd / "monitored")
+    torch.save({**ours, "monitor": {"best": "4"}}, cwd / "monitored/checkpoints/last.ckpt")
     torch.save([ours], cwd / "list.ckpt")
     torch.save({**ours, "state_dict": [1]}, cwd / "kinds.ckpt")
     torch.save({**ours, "state_dict": {"p_ema.network.w": torch.zeros(1).expand(10**13)}}, cwd / "vast.ckpt")
@@ -394,7 +423,13 @@ def workplace(tmp_path_factory):
     ("script", "request_", "message"),
     [
         (script, *case)
-        for script, cases in (("train", TRAIN), ("evaluate", EVALUATE), ("report", REPORT), ("steps", STEPS))
+        for script, cases in (
+            ("train", TRAIN),
+            ("evaluate", EVALUATE),
+            ("report", REPORT),
+            ("diagnose", DIAGNOSE),
+            ("steps", STEPS),
+        )
         for case in cases.items()
     ],
 )

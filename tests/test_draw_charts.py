@@ -46,7 +46,7 @@ def test_a_column_and_its_average_over_steps(run_folder, script):
 def test_validation_and_quarters_are_found_by_name(run_folder, script):
     axes, columns = drawn(script, run_folder, "validation")
     (line,) = axes.get_lines()
-    ((steps, values),) = (column for name, column in columns.items() if name.startswith("validation/"))
+    ((steps, values),) = (column for name, column in columns.items() if name.startswith("validation/bits_per_dim"))
     assert (line.get_xdata().tolist(), line.get_ydata().tolist()) == (steps, values)
     axes, columns = drawn(script, run_folder, "quarters")
     curves = axes.get_lines()[::2]

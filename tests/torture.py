@@ -18,9 +18,10 @@ def metrics(folder):
         }
 
 
-def content(folder):
-    loaded = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
-    return {key: loaded[key] for key in ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "pending")}
+def content(folder, name="last.ckpt"):
+    loaded = torch.load(folder / "checkpoints" / name, weights_only=True)
+    kept = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "pending", "monitor")
+    return {key: loaded[key] for key in kept if key in loaded}
 
 
 def assert_same(a, b, path=""):
@@ -38,7 +39,8 @@ def assert_same(a, b, path=""):
 
 
 def assert_same_run(folder, whole):
-    assert_same(content(folder), content(whole))
+    for name in ("last.ckpt", "best.ckpt"):
+        assert_same(content(folder, name), content(whole, name))
     assert metrics(folder) == metrics(whole)
     for kind in ("samples", "averages"):
         files = [{path.name: path.read_bytes() for path in (run / kind).glob("*")} for run in (folder, whole)]

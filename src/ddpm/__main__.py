@@ -3,6 +3,7 @@
     ddpm train [-m] [GROUP=OPTION] [KEY=VALUE] ...     a run; with -m, a sweep: one run for each combination
     ddpm evaluate ckpt=PATH [KEY=VALUE] ...            IS, FID and bits/dim of a checkpoint, or figures=[...]
     ddpm report FOLDER...                              runs to a table and a page
+    ddpm diagnose FOLDER...                            what looks wrong with runs, in sentences
     ddpm export ckpt=PATH to=DIR                       a checkpoint for other tools
     ddpm steps ckpt=PATH steps=N                       times for a sampler, learned for a checkpoint
     ddpm wandb-workspace [project=NAME]                a view of a W&B project: the charts of docs/charts.md
@@ -20,6 +21,7 @@ COMMANDS = {
     "train": "ddpm.commands.train",
     "evaluate": "ddpm.commands.evaluate",
     "report": "ddpm.commands.report",
+    "diagnose": "ddpm.commands.diagnose",
     "export": "ddpm.commands.export",
     "steps": "ddpm.commands.steps",
     "wandb-workspace": "ddpm.commands.wandb_workspace",

@@ -286,8 +286,29 @@ def sample_metrics(config: DictConfig) -> dict[str, SampleMetric]:
 
 def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
     """The evaluation that the configuration asks for; whatever is wrong with the request fails here."""
+    return _evaluation(config, images, _evaluation_settings(config))
+
+
+def sample_metrics_in_training(config: DictConfig, images: Dataset) -> Evaluation | None:
+    """What of a few samples is measured while a run trains, if that is asked for; a wrong request fails here.
+
+    Raises:
+        ValueError: it cannot be measured.
+    """
+    if not config.every.metrics:
+        return None
+    asked, few = _evaluation_settings(config), config.validation
+    metrics = [str(name) for name in few.metrics]
+    if images.kind.bound in metrics:
+        raise ValueError(f"validation.metrics: {images.kind.bound} is of every validation: leave it out")
+    split = asked.reference_splits[0]
+    settings = replace(asked, metrics=metrics, num_samples=few.num_samples, fid_split=split, section="validation")
+    return _evaluation(config, images, settings)
+
+
+def _evaluation_settings(config: DictConfig) -> EvaluationSettings:
     asked, evaluations = config.evaluation, config.evaluation.bits_per_dim.evaluations
-    settings = EvaluationSettings(
+    return EvaluationSettings(
         metrics=list(asked.metrics),
         num_samples=asked.num_samples,
         fid_split=asked.fid_split,
@@ -300,6 +321,9 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
         seed=asked.seed,
         weights=_weights_in_words(config),
     )
+
+
+def _evaluation(config: DictConfig, images: Dataset, settings: EvaluationSettings) -> Evaluation:
     metrics = sample_metrics(config)
     told, led = conditioning(config), guidance(config, images)
     try:

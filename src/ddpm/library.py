@@ -21,8 +21,9 @@ from ddpm.commands import evaluate as evaluation
 from ddpm.commands import train as training
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
-from ddpm.config.grammar import quote, quote_paths
+from ddpm.config.grammar import path_of, quote, quote_paths
 from ddpm.config.saved import read_config
+from ddpm.config.which import with_chosen
 from ddpm.data import given
 from ddpm.data.dataset import Dataset
 from ddpm.data.pixels import to_uint8, to_unit
@@ -164,8 +165,9 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
         FileNotFoundError, ImportError, ValueError, ddpm.config.errors.RequestError: what is wrong with the checkpoint
             or the overrides, in one line.
     """
-    saved = checkpoint.load(os.fspath(ckpt))
-    config = compose_evaluation(saved.config, quote_paths(overrides))
+    words = with_chosen(quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides]))
+    saved = checkpoint.load(path_of("ckpt", words))
+    config = compose_evaluation(saved.config, words)
     images = build.dataset(config)
     p = build.trained(saved, config, images)
     p.event_shape = images.shape

@@ -45,6 +45,7 @@ def test_a_key_that_nobody_listed_counts_as_part_of_the_model():
         ("condition.drop", True),
         ("max_steps", False), ("trainer.devices", False), ("data.path", False), ("loader.num_workers", False),
         ("sampler.steps", False), ("features", False), ("evaluation.seed", False), ("evaluation.metrics", False),
+        ("stop.patience", False), ("best.metric", False), ("every.metrics", False), ("validation.metrics", False),
         ("every.samples", False), ("logger", False), ("name", False), ("evaluate_after", False),
     ],
 )  # fmt: skip
@@ -98,6 +99,7 @@ def test_what_keeps_a_number_from_being_compared(key, fid, bound):
 @pytest.mark.parametrize(
     ("key", "apart"),
     [("prediction", True), ("max_steps", True), ("sampler.steps", True), ("trainer.devices", True),
+     ("stop.patience", True), ("best.metric", False), ("validation.num_samples", False),
      ("seed", False), ("evaluation.seed", False), ("out", False), ("name", False), ("every.log", False),
      ("logger", False)],
 )  # fmt: skip

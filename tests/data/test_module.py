@@ -77,6 +77,15 @@ def test_the_first_examples_are_validated_or_all(validated, expected):
         assert sorted(k for part in parts for _, batch in part for k in numbers(batch)) == list(range(expected))
 
 
+@pytest.mark.parametrize(("validated", "expected"), [(None, 11), (5, 5)])
+def test_as_many_training_examples_are_beside_them(validated, expected, monkeypatch):
+    for most in (1000, 3):
+        monkeypatch.setattr("ddpm.data.module.MOST_SEEN", most)
+        parts = [placed(ready(Numbered(), chunk=4, validated=validated), rank, 2) for rank in range(2)]
+        found = sorted((k, n) for part in parts for k, batch in part.seen_dataloader() for n in numbers(batch))
+        assert found == [(number // 4, number) for number in range(min(expected, most))]
+
+
 @pytest.mark.parametrize("world_size", [2, 3, 4, 8])
 def test_processes_validate_the_same_number_of_chunks_some_of_them_empty(world_size, pictures):
     folder = Folder(4, str(pictures), channels=1, held_out=0.275, array_gib=0.0, root=str(pictures.parent / "root"))

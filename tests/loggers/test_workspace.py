@@ -17,6 +17,7 @@ from ddpm.config import command
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.metrics import registry
+from ddpm.training.monitor import samples_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,10 +58,12 @@ def test_every_number_that_a_run_logs_is_on_a_panel(saved, trained_run, capsys):
         logged = set(next(csv.reader(file)))
     drawn = json.dumps(by_section["training"])
     assert set(re.findall(r'"(train/\w+)"', drawn)) == {name for name in logged if name.startswith("train/")}
-    [pattern] = {panel["config"]["metricRegex"] for panel in by_section["validation"]}
+    bits, of_samples = [panel["config"]["metricRegex"] for panel in by_section["validation"]]
     validated = [name for name in logged if name.startswith("validation/")]
-    assert validated
-    assert all(re.fullmatch(pattern, name) for name in validated)
+    assert len(validated) == 2  # of held-out and of training images
+    assert all(re.fullmatch(bits, name) for name in validated)
+    few = samples_name("fid", 500)
+    assert [bool(re.fullmatch(pattern, few)) for pattern in (bits, of_samples)] == [False, True]
     assert "trainer/global_step" in drawn
 
 

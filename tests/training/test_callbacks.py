@@ -12,6 +12,9 @@ from ddpm.data.conditioning import Batch
 from ddpm.data.dataset import InMemory
 from ddpm.data.module import DataModule
 from ddpm.training import callbacks
+from ddpm.training.bound import EstimatedBound, Mean
+from ddpm.training.memorisation import Memorisation
+from ddpm.training.monitor import bound_name
 
 
 class Trainer(L.Trainer):
@@ -139,3 +142,23 @@ def test_pictures_are_of_the_averaged_weights_from_the_same_noise_at_every_step_
     assert between == [trainer] * 3
     for p, by, noise in drawn.values():
         assert (p, by, noise) == (module.p_ema, sampler, drawn[3][2])
+
+
+def test_who_learns_training_images_by_heart_is_warned_once(monkeypatch, capsys):
+    config = compose(["debug=smoke"])
+    images = build.dataset(config)
+    module, trainer, said = build.module(config, images), Trainer(), []
+    trainer.datamodule, name = build.data_module(config, images), bound_name(config.schedule.T)
+    monkeypatch.setattr(module, "log_now", lambda metrics, step: None)
+    monkeypatch.setattr(EstimatedBound, "over", lambda self, batches, trainer, between: said.append(self.p))
+    training = iter([8.0, 5.0, 4.5, 4.0, 3.5])
+    monkeypatch.setattr(EstimatedBound, "compute", lambda self, trainer: Mean(next(training), []))
+    watches, warned = Memorisation(lambda trainer: None), []
+    for step, held_out in enumerate([8.0, 6.0, 6.5, 7.0, 7.5]):
+        module.validated = {name: held_out}
+        watches.after_validation(trainer, module, step)
+        warned.append(capsys.readouterr().err)
+    assert [bool(each) for each in warned] == [False, False, False, True, False]
+    assert "by heart: from step 1 to 3 the bound of held-out images rose from 6.000 to 7.000 bits/dim" in warned[3]
+    assert "fell from 5.000 to 4.000; the best weights so far" in warned[3]
+    assert said == [module.p_ema] * 5

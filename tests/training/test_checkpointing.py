@@ -1,11 +1,13 @@
 """When a checkpoint is written, and what may differ where a run goes on from one. Without a process of its own."""
 
 import csv
+import math
 import signal
 from pathlib import Path
 
 import lightning as L
 import pytest
+import torch
 from conftest import SMALL_RUN
 from omegaconf import OmegaConf
 
@@ -17,23 +19,46 @@ from ddpm.training import resume
 from ddpm.training.checkpointing import Checkpointing, Signals
 
 
-def test_a_checkpoint_is_written_when_due_and_after_the_validation_of_its_step(workspace, monkeypatch):
+def test_a_checkpoint_is_written_when_due_or_best_and_after_the_validation_of_its_step(workspace, monkeypatch):
     written, write = [], checkpoint.write
 
     def watched(content, file):
-        with (workspace / "run/metrics.csv").open() as rows:
-            validated = [
-                int(row["step"]) for row in csv.DictReader(rows) if row.get("validation/bits_per_dim_16_timesteps")
-            ]
-        written.append((content["global_step"], content["pending"], validated))
+        written.append((content["global_step"], content["pending"], list(bounds(workspace / "run"))))
         write(content, file)
 
     monkeypatch.setattr(checkpoint, "write", watched)
     every = "every={log: 1, validation: 2, samples: 100, checkpoint: 3}"
     train([*SMALL_RUN, every, "max_steps=7", "logger=csv", "out=run"])
-    assert written == [(3, False, [2]), (6, False, [2, 4, 6]), (7, False, [2, 4, 6])]
+    found = bounds(workspace / "run")
+    best = [step for step, bound in found.items() if bound < min([math.inf, *(found[k] for k in found if k < step)])]
+    assert 0 < len(best) < 3
+    assert written == [(step, False, [k for k in (2, 4, 6) if k <= step]) for step in sorted({3, 6, 7, *best})]
+    assert checkpoint.load(workspace / "run/checkpoints/best.ckpt").step == best[-1]
     previous = checkpoint.load(workspace / "run/checkpoints/previous.ckpt")
     assert (previous.step, checkpoint.load(workspace / "run").step) == (6, 7)
+
+
+def test_the_best_checkpoint_is_found_again_and_gone_on_from(workspace, capsys):
+    train([*SMALL_RUN, "max_steps=3", "logger=csv", "out=run"])
+    best = workspace / "run/checkpoints/best.ckpt"
+    best.unlink()  # as if the run had been killed when last.ckpt was written, and best.ckpt was not yet
+    train(["resume=run", "max_steps=5"])
+    assert (checkpoint.load(best).step, checkpoint.load("run").step) == (3, 5)
+    assert best.read_bytes() != (workspace / "run/checkpoints/last.ckpt").read_bytes()
+    capsys.readouterr()
+    train(["resume=run", "which=best", "max_steps=4"])
+    assert "going on from step 3" in capsys.readouterr().out
+    assert (checkpoint.load(best).step, checkpoint.load("run").step) == (3, 4)
+    torch.save({**torch.load(best, weights_only=True), "monitor": [3]}, best)
+    with pytest.raises(RequestError, match="wrong kind"):
+        train(["resume=run", "which=best"])
+
+
+def bounds(run):
+    """The validations in metrics.csv: held-out bound by step."""
+    with (run / "metrics.csv").open() as rows:
+        name = "validation/bits_per_dim_16_timesteps"
+        return {int(row["step"]): float(row[name]) for row in csv.DictReader(rows) if row.get(name)}
 
 
 def test_a_second_ctrl_c_is_not_noted_but_raised(capsys):

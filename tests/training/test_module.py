@@ -222,11 +222,14 @@ def test_training_is_the_loop_written_out(
         here = {name: value for name, value in found[step].items() if name in row or "quarter" in name}
         assert here == pytest.approx({name: float(value) for name, value in row.items()}, rel=1e-4)
 
-    validated = {step: value for step, row in found.items() for name, value in row.items() if "bits_per_dim" in name}
-    assert validated.keys() == {4}
-    for step, bits in validated.items():
-        assert bits == pytest.approx(bound_of(config, network, averages[step], examples[1], test_labels), rel=1e-5)
-        assert bits != pytest.approx(bound_of(config, network, raw[step], examples[1], test_labels), rel=1e-3)
+    for k, name in ((1, f"bits_per_dim_{T}_timesteps"), (0, f"train_bits_per_dim_{T}_timesteps")):
+        validated = {step: row[f"validation/{name}"] for step, row in found.items() if f"validation/{name}" in row}
+        assert validated.keys() == {4}
+        told = (train_labels, test_labels)[k]
+        for step, bits in validated.items():
+            assert bits == pytest.approx(bound_of(config, network, averages[step], examples[k], told), rel=1e-5)
+            assert bits != pytest.approx(bound_of(config, network, raw[step], examples[k], told), rel=1e-3)
+    assert checkpoint.load(workspace / "run/checkpoints/best.ckpt").step == 4
 
 
 class WithLabels(torch.nn.Module):
@@ -252,7 +255,7 @@ def bound_of(config, network, weights, images, labels):
             told = measured if labels is None else WithLabels(measured, labels.split(CHUNK)[k])
             p = ReverseProcess(told, q, *axes, IMAGES.decoder("tanh"))
             nats += estimate_bound(p, x, draws(SEED, k), num_timesteps=T).nats.tolist()
-    assert len(nats) == SIZES["test"]
+    assert len(nats) == len(images)
     return float(np.mean(nats)) / (images[0].numel() * math.log(2))
 
 

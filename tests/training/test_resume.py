@@ -14,8 +14,9 @@ import torch
 from commands import Fork, Ranks
 from PIL import Image
 from safetensors.torch import load_file
-from torture import assert_same_run, content, metrics, reached, until
+from torture import assert_same, assert_same_run, content, metrics, reached, until
 
+from ddpm.commands.evaluate import evaluate
 from ddpm.runs import folders
 
 SETTINGS = [
@@ -91,9 +92,10 @@ def test_two_processes_killed_twelve_times_are_the_same_run(workplace):
     assert killed_again_and_again(workplace, whole, "parallel_killed", 12, seed=4, start=Two, settings=parallel) >= 10
 
 
-def test_two_processes_and_micro_batches(workplace):
+def test_two_processes_and_micro_batches(workplace, monkeypatch):
     """Killed and stopped in the middle of an epoch, on two processes that accumulate; it goes on with the same bits."""
-    parallel = [*SETTINGS, "trainer.accumulate=2", "max_steps=12"]
+    few = ["every.metrics=10", "validation.num_samples=20", "evaluation.chunk=8", "features=digits"]  # of 3 chunks
+    parallel = [*SETTINGS, *few, "trainer.accumulate=2", "max_steps=12"]
     Two(*parallel, "out=parallel", cwd=workplace).wait()
     job = Two(*parallel, "out=stopped", cwd=workplace)
     until(reached(workplace / "stopped", 5), job)
@@ -105,6 +107,40 @@ def test_two_processes_and_micro_batches(workplace):
     assert "goes on with" in job.forks[0].wait(143) + job.forks[1].wait(0)
     Two("resume=stopped", "trainer.accumulate=2", cwd=workplace).wait()
     assert_same_run(workplace / "stopped", workplace / "parallel")
+    monkeypatch.chdir(workplace)
+    found = content(workplace / "parallel", "best.ckpt")
+    assert found["monitor"]["best_step"] == found["global_step"]
+    measured = ["evaluation.metrics=[fid]", "evaluation.num_samples=20", "evaluation.chunk=8", "trainer=auto"]
+    shutil.copytree("parallel", "measured")
+    (workplace / "measured/checkpoints/last.ckpt").unlink()
+    fid = evaluate(["ckpt=measured", "which=best", *measured]).metrics["fid"]["value"]
+    logged = metrics(workplace / "parallel")[10]["validation/fid_20_samples"]
+    assert float(logged) == pytest.approx(fid, rel=1e-4)  # of one process, by evaluate.py
+
+
+def test_a_run_that_ends_early_is_the_same_however_it_came_there(workplace):
+    """Killed, ended by its patience, and prolonged by a longer one, it is the run that had the longer one at once."""
+    early = [
+        *SETTINGS,
+        "stop.min_delta=100",
+        "ema.decay=0",
+        "every={log: 1, validation: 2, samples: 10, checkpoint: 3}",
+    ]
+    printed = Fork.train(*early, "stop.patience=3", "out=patient", cwd=workplace).wait()
+    assert "stopped early at step 8: validation/bits_per_dim_16_timesteps has not improved by more than 100" in printed
+    process = Fork.train(*early, "stop.patience=2", "out=early", cwd=workplace)
+    until(reached(workplace / "early", 4), process)
+    process.send(signal.SIGKILL)
+    process.wait(-signal.SIGKILL)
+    assert "stopped early at step 6" in Fork.train("resume=early", cwd=workplace).wait()
+    assert (workplace / "early" / "samples" / "step_0000006.png").exists()  # of the last weights
+    before = metrics(workplace / "early")
+    assert "early is finished: stopped early at step 6" in Fork.train("resume=early", cwd=workplace).wait()
+    assert metrics(workplace / "early") == before
+    Fork.train("resume=early", "stop.patience=3", cwd=workplace).wait()
+    for name in ("last.ckpt", "best.ckpt"):
+        assert_same(content(workplace / "early", name), content(workplace / "patient", name))
+    assert metrics(workplace / "early") == metrics(workplace / "patient")
 
 
 @pytest.mark.slow

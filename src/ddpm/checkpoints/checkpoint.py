@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm.checkpoints import converters, hub, safe_reading
 from ddpm.config import trust
 from ddpm.config.errors import first_line
-from ddpm.files import whole_file
+from ddpm.files import sync_folder, whole_file
 from ddpm.messages import printable, warn
 
 EMA_PREFIX = "p_ema.network."
@@ -33,6 +33,7 @@ class Checkpoint:
     step: int
     pending: bool = False  # a signal came before the validation and pictures of this step
     data: str | None = None  # the fingerprint of what it was trained on
+    monitor: Any = None  # `training.monitor.Monitor.state`; None of an earlier version's
 
     @property
     def run(self) -> Path | None:
@@ -109,7 +110,8 @@ def load(path: str | Path) -> Checkpoint:
     _check(weights, file)
     data = content.get("data")
     config = trust.of_file(saved, file)
-    return Checkpoint(file, config, weights, step, bool(content.get("pending")), None if data is None else str(data))
+    data = None if data is None else str(data)
+    return Checkpoint(file, config, weights, step, bool(content.get("pending")), data, content.get("monitor"))
 
 
 def newest(run: Path) -> Checkpoint | None:
@@ -165,6 +167,20 @@ def write(content: dict[str, Any], file: Path) -> None:
             previous = file.with_name(PREVIOUS)
             previous.unlink(missing_ok=True)
             os.link(file, previous)  # a move would leave a moment without a last.ckpt
+
+
+def link(file: Path, name: Path) -> None:
+    """Give a file another name beside it, at once; what had that name loses it.
+
+    Raises:
+        OSError: it cannot be.
+    """
+    temporary = name.with_name(f".{name.name}.part")
+    temporary.unlink(missing_ok=True)
+    os.link(file, temporary)
+    temporary.replace(name)
+    temporary.unlink(missing_ok=True)  # where both are the same file already, nothing was moved
+    sync_folder(name.parent)
 
 
 def check_training(content: Mapping[str, Any], expected: Mapping[str, Tensor], shapes: Sequence[torch.Size]) -> None:

@@ -11,6 +11,7 @@ from ddpm.config.errors import request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of
 from ddpm.config.saved import plain
+from ddpm.config.which import with_chosen
 from ddpm.messages import say
 from ddpm.report import published
 from ddpm.runs import folders
@@ -39,6 +40,7 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
         from ddpm.checkpoints import checkpoint
         from ddpm.loggers import loggers
 
+        overrides = with_chosen(overrides)
         saved = checkpoint.load(path_of("ckpt", overrides))
         config = compose_evaluation(saved.config, overrides)
         loggers.check(config)
@@ -50,7 +52,10 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
             folder = folders.figures_folder(saved.run, saved.name, config.out)
         else:
             evaluation = build.evaluation(config, images)
-            folder = folders.evaluation_folder(saved.run, saved.name, config.out, evaluation.protocol(p)["fingerprint"])
+            # The last checkpoint's are kept when another of the run's is measured by the same protocol.
+            of = "" if saved.path.name == checkpoint.LAST else f"-{saved.name}"
+            name = f"{evaluation.protocol(p)['fingerprint']}{of}"
+            folder = folders.evaluation_folder(saved.run, saved.name, config.out, name)
     rank = launch.launch(config.trainer)
     if config.figures:
         if rank.index == 0:

@@ -2,10 +2,10 @@
 
     ddpm export ckpt=PATH to=DIR [format=diffusers|safetensors] [push=hf://OWNER/NAME [private=true]] [KEY=VALUE] ...
 
-`ckpt` is whatever evaluate.py takes, with the same settings for what a foreign file leaves open; DIR is new or empty.
-`diffusers` makes a folder for DDPMPipeline.from_pretrained; `safetensors` the averaged weights with their configuration
-in one file, which `ckpt=` reads. Both come with a model card that holds the last evaluation of this checkpoint. `push`
-sends the folder to the Hugging Face Hub, as a commit to a model that is there or to a new one.
+`ckpt` is whatever evaluate.py takes, `which=best` included, with the same settings for what a foreign file leaves open;
+DIR is new or empty. `diffusers` makes a folder for DDPMPipeline.from_pretrained; `safetensors` the averaged weights and
+their configuration in one file, which `ckpt=` reads. Both come with a model card that holds the last evaluation of this
+checkpoint. `push` sends the folder to the Hugging Face Hub, as a commit to a model that is there or to a new one.
 """
 
 from pathlib import Path
@@ -16,6 +16,7 @@ from ddpm.checkpoints import export as formats
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of, quote_paths, split_keys
+from ddpm.config.which import with_chosen
 from ddpm.messages import say
 from ddpm.processes import RunFailedError
 from ddpm.runs import folders
@@ -34,6 +35,7 @@ def export(overrides: list[str]) -> None:
             raise RequestError("to= is missing: to=DIR, a folder that is new or empty")
         if private not in (None, "True", "False"):
             raise RequestError(f"private={private} must be true or false")
+        others = with_chosen(others)
         saved = checkpoint.load(path_of("ckpt", others))
         config = compose_evaluation(saved.config, others)
         images = build.dataset(config)

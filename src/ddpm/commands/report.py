@@ -45,17 +45,23 @@ def request(arguments: list[str]) -> tuple[list[Path], Path | None]:
     Raises:
         RequestError: there is no folder, one does not exist, or a flag is unknown.
     """
-    where: list[Path] = []
-    out = None
-    for argument in arguments:
-        if argument.startswith("out="):
-            out = Path(argument.removeprefix("out=") or ".").expanduser().absolute()
-        elif argument.startswith("-"):
-            raise RequestError(f"unknown flag {argument}: ddpm report takes FOLDER... [out=DIR]")
-        elif not Path(argument).expanduser().is_dir():
-            raise RequestError(f"{argument} is not a folder: ddpm report takes FOLDER... [out=DIR]")
-        else:
-            where.append(Path(argument).expanduser())
+    said = [argument.removeprefix("out=") for argument in arguments if argument.startswith("out=")]
+    out = Path(said[-1] or ".").expanduser().absolute() if said else None
+    return folders_of([each for each in arguments if not each.startswith("out=")], "report", " [out=DIR]"), out
+
+
+def folders_of(arguments: list[str], command: str, more: str = "") -> list[Path]:
+    """The folders that a command's arguments name.
+
+    Raises:
+        RequestError: there is none, one does not exist, or a flag is unknown.
+    """
+    usage = f"ddpm {command} takes FOLDER...{more}"
+    if flag := next((argument for argument in arguments if argument.startswith("-")), ""):
+        raise RequestError(f"unknown flag {flag}: {usage}")
+    where = [Path(argument).expanduser() for argument in arguments]
+    if missing := next((folder for folder in where if not folder.is_dir()), None):
+        raise RequestError(f"{missing} is not a folder: {usage}")
     if not where:
-        raise RequestError("which runs? ddpm report FOLDER..., a sweep's, a run's, or one that holds such")
-    return where, out
+        raise RequestError(f"which runs? ddpm {command} FOLDER..., a sweep's, a run's, or one that holds such")
+    return where

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from ddpm.config import command
 from ddpm.config.errors import request_errors
 from ddpm.config.saved import plain, sign
+from ddpm.config.which import with_chosen
 from ddpm.messages import say, typed
 from ddpm.report import published
 from ddpm.runs import folders
 from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
 from ddpm.training import resume
+from ddpm.training.monitor import of_config
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -35,7 +37,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         RequestError: the request is wrong; nothing was written.
     """
     with request_errors():  # a wrong request ends here, before anything is written
-        config, run = resume.compose_resumable(overrides, _config_of)
+        config, run = resume.compose_resumable(with_chosen(overrides), _config_of)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
         from ddpm.loggers import loggers
@@ -45,11 +47,13 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         launch.resolve_precision(config)
         processes = launch.check_devices(config.trainer)
         images = build.dataset(config, images)
-        saved = checkpoint.newest(run) if run else None
+        saved, monitor = checkpoint.newest(run) if run else None, of_config(plain(config))
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
-            if saved.step == config.max_steps and not saved.pending and (saved.evaluated or not config.evaluate_after):
-                say(f"{config.out} is finished: {saved.step:,} steps; more with max_steps=")
+            monitor.resume(saved.monitor, saved.path)
+            finished = resume.finished(config, saved.step, monitor)
+            if finished and not saved.pending and (saved.evaluated or not config.evaluate_after):
+                say(f"{config.out} is finished: {finished}")
                 return Path(config.out)
         start = checkpoint.load(config.init) if config.init and not saved else None
         sign(config)
@@ -59,13 +63,14 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         if saved:
             build.check_resumed(saved, module, images)
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
+        few = build.sample_metrics_in_training(config, images)
         folder = folders.start(config, again=run is not None)
     say(f"run folder: {folder}", build.summary(module, config))
     if start:
         say(f"begins with the weights of {start.path}" + f", step {start.step:,}" * bool(start.step))
     if run:
         say(f"going on from step {saved.step:,}" if saved else "no checkpoint yet: from the beginning")
-    trainer = trainer_of(config, folder, data, sampler, guidance, saved, callbacks)
+    trainer = trainer_of(config, folder, data, sampler, guidance, monitor, few, saved, callbacks)
     with loggers.closing(trainer.loggers):
         fit(trainer, module, data, saved.path if saved else None)
         if evaluation:

@@ -28,6 +28,9 @@ AT_LEAST = {
     "every.validation": 1,
     "every.samples": 1,
     "every.checkpoint": 1,
+    "every.metrics": 1,
+    "validation.num_samples": 2,
+    "stop.patience": 1,
     "evaluation.num_samples": 2,
     "evaluation.bits_per_dim.images": 2,
     "evaluation.bits_per_dim.evaluations": 6,
@@ -45,13 +48,15 @@ AT_MOST = {
 MOST_DEVICES, MOST_LEVELS = 65_536, 12
 # What holds settings of its own.
 SECTIONS = ("data", "condition", "network", "schedule", "sampler", "guidance", "loader", "optimizer", "ema", "every",
-            "trainer", "evaluation", "evaluation.bits_per_dim")  # fmt: skip
+            "validation", "best", "stop", "trainer", "evaluation", "evaluation.bits_per_dim")  # fmt: skip
 OPTIONAL = (
     "sampler.steps",
     "condition.classes",
     "condition.factor",
     "evaluation.bits_per_dim.images",
     "evaluation.bits_per_dim.evaluations",
+    "every.metrics",
+    "stop.patience",
 )
 
 # The same for the settings of a figure, by their names.
@@ -105,6 +110,14 @@ def wrong_value(config: DictConfig) -> str | None:
             return f"{key}={name!r} must be a text that can name a folder"
         if name.startswith("/"):
             return f"{key}={name!r} must not begin with /"
+    delta = config.stop.min_delta
+    if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 <= delta < math.inf:
+        return f"stop.min_delta={delta} must be a number of at least 0"
+    if (metrics_every := config.every.metrics) and metrics_every % config.every.validation:
+        return (
+            f"every.metrics={metrics_every} must be a multiple of every.validation={config.every.validation}: "
+            "validations measure them"
+        )
     for key in ("evaluation.fid_split", "evaluation.split"):
         if (split := OmegaConf.select(config, key)) not in ("train", "test", "both"):
             return f"{key}={split} must be train, test or both"

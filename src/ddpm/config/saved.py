@@ -19,6 +19,7 @@ from ddpm.config.trust import NOT_FOLLOWED
 from ddpm.messages import warn
 
 LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
+NEW = ("every", "validation", "best", "stop")  # sections of which the first versions lacked settings
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -56,7 +57,7 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
         section_of(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(group_names())
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]
-    base = with_metrics(base)
+    base = completed(base)
     # Where a saved configuration is older than a setting, the setting has its default.
     node |= {key: without_interpolation(value) for key, value in base.items()}
     node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
@@ -73,11 +74,15 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     return config
 
 
-def with_metrics(base: dict[str, Any]) -> dict[str, Any]:
-    """The same, with every metric of conf/metric/ in its `evaluation` section: the run may be older than the metric."""
+def completed(base: dict[str, Any]) -> dict[str, Any]:
+    """The same, with defaults of what the run may be older than: settings of `NEW`, and every metric of conf/metric/ in
+    its `evaluation` section.
+    """
     section = base.get("evaluation")
     if not isinstance(section, dict):
         return base
+    train: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]
+    base = {**base, **{name: {**train[name], **own} for name in NEW if isinstance(own := base.get(name, {}), dict)}}
     known = {name: OmegaConf.to_container(OmegaConf.load(file_of("metric", name))) for name in options_of("metric")}
     own = {name: section[name] for name in known if isinstance(section.get(name), dict)}
     filled = {name: {**default, **own.get(name, {})} for name, default in known.items()}  # type: ignore[dict-item]

@@ -18,6 +18,8 @@ from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident
 from ddpm.data.dataset import Dataset as ImagesOrPoints
 from ddpm.data.order import Order, check_parts
 
+MOST_SEEN = 1000  # training examples whose bound is beside the validation's: enough to see where it goes
+
 
 class Batches(Dataset[Batch]):
     """Examples of a split with what the network is told of them, a batch at a time."""
@@ -137,11 +139,17 @@ class DataModule(LightningDataModule):
         All processes get as many, the last of them empty where there are too few: Lightning leaves out a validation
         without batches, and the other processes would wait for its end.
         """
+        return self._in_chunks(self.test, self.validated or len(self.test))
+
+    def seen_dataloader(self) -> Loader:
+        """The same of the first training examples, as many as are validated, and at most `MOST_SEEN`."""
+        return self._in_chunks(self.train, min(self.validated or len(self.test), len(self.test), MOST_SEEN))
+
+    def _in_chunks(self, examples: Examples, count: int) -> Loader:
         rank, world_size = self._place()
-        count = min(len(self.test), self.validated or len(self.test))
-        chunks = InChunks(self.test, count, self.chunk, self.conditioning)
+        chunks = InChunks(examples, min(count, len(examples)), self.chunk, self.conditioning)
         each = math.ceil(len(chunks) / world_size)
-        return self._loader(self.test, chunks, batch_size=None, sampler=range(rank, each * world_size, world_size))
+        return self._loader(examples, chunks, batch_size=None, sampler=range(rank, each * world_size, world_size))
 
     @property
     def advice(self) -> str:

@@ -34,7 +34,7 @@ def check(
     wanted = {name: metric for name, metric in metrics.items() if name in settings.metrics}
     if wanted:
         _check_features(images, extractor, wanted, settings)
-        _check_labels(images, extractor, wanted, conditioning)
+        _check_labels(images, extractor, wanted, settings.section, conditioning)
     check_precision(settings.precision)
     if settings.evaluations is not None:
         budget.split_budget(settings.evaluations)
@@ -44,14 +44,14 @@ def _check_names(images: Dataset, metrics: Mapping[str, SampleMetric], settings:
     wanted, kind = set(settings.metrics), images.kind
     known = (*metrics, *(each.bound for each in KINDS))
     if unknown := sorted(wanted - {*known}):
-        raise ValueError(f"evaluation.metrics: {', '.join(unknown)} unknown; known are {', '.join(known)}")
+        raise ValueError(f"{settings.section}.metrics: {', '.join(unknown)} unknown; known are {', '.join(known)}")
     fitting = [*(metrics if kind.has_features else ()), kind.bound]
     if not wanted:
-        raise ValueError(f"evaluation.metrics is empty: choose from {', '.join(fitting)}")
+        raise ValueError(f"{settings.section}.metrics is empty: choose from {', '.join(fitting)}")
     if wrong := sorted(wanted - set(fitting)):
         there = " or ".join(other.name for other in KINDS if other is not kind)
         raise ValueError(
-            f"evaluation.metrics: {', '.join(wrong)} measures {there}, and {images.name} is {kind.name}: "
+            f"{settings.section}.metrics: {', '.join(wrong)} measures {there}, and {images.name} is {kind.name}: "
             f"choose from {', '.join(fitting)}"
         )
 
@@ -63,28 +63,32 @@ def _check_features(
     for name, metric in wanted.items():
         if metric.needs_logits and not extractor.has_logits:
             raise ValueError(
-                f"features={extractor.name} has no classes, so no {name}: leave it out of evaluation.metrics"
+                f"features={extractor.name} has no classes, so no {name}: leave it out of {settings.section}.metrics"
             )
     for name, metric in wanted.items():
         needs = f"{name} needs {metric.fewest} or more" + (f"; or {metric.remedy}" if metric.remedy else "")
         if settings.num_samples < metric.fewest:
-            raise ValueError(f"evaluation.num_samples={settings.num_samples}: {needs}")
+            raise ValueError(f"{settings.section}.num_samples={settings.num_samples}: {needs}")
         for split in settings.reference_splits if metric.needs_reference else []:
             if (n := len(images.split(split))) < metric.fewest:
                 raise ValueError(f"evaluation.fid_split={split} has {n} images: {needs}")
 
 
 def _check_labels(
-    images: Dataset, extractor: FeatureExtractor, wanted: Mapping[str, SampleMetric], conditioning: Conditioning
+    images: Dataset,
+    extractor: FeatureExtractor,
+    wanted: Mapping[str, SampleMetric],
+    section: str,
+    conditioning: Conditioning,
 ) -> None:
     for name, metric in ((name, metric) for name, metric in wanted.items() if metric.needs_labels):
         if not conditioning.classes:
             raise ValueError(
-                f"evaluation.metrics: {name} needs samples that were told a class, and this network knows none: "
+                f"{section}.metrics: {name} needs samples that were told a class, and this network knows none: "
                 "leave it out, or train with condition=label"
             )
         if metric.needs_logits and extractor.classifies != images.name:
             raise ValueError(
-                f"evaluation.metrics: {name} needs a classifier of {images.name}'s classes, and "
+                f"{section}.metrics: {name} needs a classifier of {images.name}'s classes, and "
                 f"features={extractor.name} is none: leave it out"
             )

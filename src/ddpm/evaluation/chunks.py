@@ -40,6 +40,10 @@ class Chunks:
         mine = range(self.rank.index, -(-n // self.size), self.rank.world_size)
         return [Chunk(k, torch.arange(k * self.size, min(n, (k + 1) * self.size))) for k in mine]
 
+    def rounds(self, n: int) -> int:
+        """The most chunks of 0..n-1 that a process has."""
+        return -(-n // (self.size * self.rank.world_size))
+
     def generator(self, what: int, k: int) -> torch.Generator:
         return generator(self.rank.device, self.seed, what, k)
 

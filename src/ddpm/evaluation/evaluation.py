@@ -101,6 +101,22 @@ class Evaluation:
             self._measure_bound(p, chunks, precision, results)
         return results
 
+    def measure_samples(self, p: ReverseProcess, rank: Rank, between: Callable[[], None]) -> dict[str, Any]:
+        """The metrics of samples alone, of a process that goes on being trained: nothing is kept, shown or laid out.
+
+        Args:
+            p: in evaluation mode, on the rank's device.
+            between: called before each chunk, as often on every process; it may end the run by raising.
+        """
+        chunks = Chunks(self.settings.chunk, self.settings.seed, rank)
+        precision = functools.partial(autocast, rank.device, self.settings.precision)
+        guided = self.guidance(p).to(rank.device)
+        samples = Samples(guided, self.sampler, self.images.shape, chunks, precision, self._told())
+        references, n = self._references(self.extractor.to(rank.device), chunks), self.settings.num_samples
+
+        wanted = list(self.of_samples.values())
+        return self._measure("", n, wanted, references, samples.of, samples.labels, chunks, between)
+
     def protocol(self, p: ReverseProcess) -> dict[str, Any]:
         """Everything that the numbers depend on but the weights."""
         made_by = (self.sampler, self.extractor, self.metrics, self.settings, self.conditioning, self.guidance)
@@ -139,12 +155,8 @@ class Evaluation:
                 first.append(images.cpu())
             return images
 
-        def labels(chunk: Chunk) -> Tensor | None:
-            told = samples.told(chunk.indices.tolist())
-            return told.labels if told else None
-
         wanted = list(self.of_samples.values())
-        results.metrics |= self._measure("samples", n, wanted, references, sampled, labels, chunks)
+        results.metrics |= self._measure("samples", n, wanted, references, sampled, samples.labels, chunks)
         results.samples = lambda: samples.finished(n)
         if chunks.rank.index == 0:
             results.pictures["samples"] = drawing.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
@@ -199,12 +211,17 @@ class Evaluation:
         images_of: Callable[[Chunk], UInt8[Tensor, "k c h w"]],
         labels_of: Callable[[Chunk], Tensor | None],
         chunks: Chunks,
+        between: Callable[[], None] = lambda: None,
     ) -> dict[str, Any]:
-        """The wanted metrics of n images from one pass of the extractor."""
+        """The wanted metrics of n images from one pass of the extractor; without a title, no progress is shown."""
         metrics = MetricsOfImages(wanted, references, self.extractor.width, chunks.rank.device)
         mine = chunks.of(n)
-        with Bar(title, sum(len(chunk.indices) for chunk in mine), enabled=chunks.rank.index == 0) as bar:
-            for chunk in mine:
+        shown = bool(title) and chunks.rank.index == 0
+        with Bar(title, sum(len(chunk.indices) for chunk in mine), enabled=shown) as bar:
+            for chunk in [*mine, *[None] * (chunks.rounds(n) - len(mine))]:
+                between()
+                if chunk is None:  # others have one more, and all must have come as far before `compute`
+                    continue
                 seen = self.extractor(images_of(chunk))
                 metrics.update(seen._replace(labels=labels_of(chunk)), chunk.indices)
                 bar.advance(len(chunk.indices))

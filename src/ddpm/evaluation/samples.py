@@ -51,6 +51,11 @@ class Samples:
 
         return self.chunks.once("samples", chunk.k, draw)
 
+    def labels(self, chunk: Chunk) -> Tensor | None:
+        """The classes that p is told of the samples of a chunk, if it is told classes."""
+        told = self.told(chunk.indices.tolist())
+        return told.labels if told else None
+
     def finished(self, n: int) -> Iterator[UInt8[Tensor, "n c h w"]]:
         """All n samples in order, as the processes have kept them."""
         return self.chunks.finished("samples", n)

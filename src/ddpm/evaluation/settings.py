@@ -20,6 +20,7 @@ class EvaluationSettings:
         evaluations: of the network for the bound of one image; None for one at each t.
         chunk: images that are computed together.
         weights: which of a run's sets of weights is measured, in words for the protocol.
+        section: of the configuration that says so, for messages.
     """
 
     metrics: Sequence[str]
@@ -33,6 +34,7 @@ class EvaluationSettings:
     precision: str
     seed: int
     weights: str
+    section: str = "evaluation"
 
     @property
     def reference_splits(self) -> list[Split]:

@@ -23,7 +23,8 @@ TRAINING: tuple[tuple[str, list[str], dict[str, Any]], ...] = (
     ("images per second", ["train/images_per_second"], {}),
     ("share of time waiting for data", ["train/data_wait"], {"range_y": (0, 1)}),
 )
-BITS = "validation/bits_per_dim_.*"  # by how many timesteps, its name says
+# Of held-out images and of training images; by how many timesteps, the name says. And metrics of so many samples.
+BITS, OF_SAMPLES = "validation/(train_)?bits_per_dim_.*", "validation/.*_samples"
 TERMS = ("validation/terms_by_t", "evaluation/terms_by_t")  # histograms over t
 PICTURES = {
     "while training": ["samples", "progressive"],
@@ -71,7 +72,10 @@ def workspace(entity: str, project: str, name: str = NAME) -> Any:
         columns=[wr.ParallelCoordinatesPlotColumn(key, title, log=log or None) for key, title, log in columns],
     )
     training = [wr.LinePlot(title=title, x=STEP, y=keys, **how) for title, keys, how in TRAINING]
-    validation = wr.LinePlot(title="bits/dim of held-out images", x=STEP, metric_regex=BITS)
+    validation = [
+        wr.LinePlot(title="bits/dim of held-out and of training images", x=STEP, metric_regex=BITS),
+        wr.LinePlot(title="a few samples of the averaged weights", x=STEP, metric_regex=OF_SAMPLES),
+    ]
     terms = [wr.LinePlot(title=key, x=STEP, y=[key]) for key in TERMS]
     pictures = [wr.MediaBrowser(title=title, media_keys=keys) for title, keys in PICTURES.items()]
     bars = [wr.BarPlot(title=registry.of(each).title, metrics=[metric]) for each, metric in numbers.items()]
@@ -80,7 +84,7 @@ def workspace(entity: str, project: str, name: str = NAME) -> Any:
         project=project,
         name=name,
         sections=[
-            ws.Section(name="validation", panels=[validation], is_open=True),
+            ws.Section(name="validation", panels=validation, is_open=True),
             ws.Section(name="samples", panels=pictures, is_open=True),
             ws.Section(name="training", panels=training, is_open=True),
             ws.Section(name="terms of the bound by t", panels=terms),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ddpm.config.moved import translated
-from ddpm.config.saved import read_config, with_metrics
+from ddpm.config.saved import completed, read_config
 from ddpm.messages import printable
 from ddpm.report import published, reading
 from ddpm.report.run import Run, overrides, text
@@ -53,13 +53,15 @@ def _read(folder: Path) -> Run:
     run.problems += [problem] if problem else []
     if reading.bounded(run, folder / "config.yaml") is not None:
         try:
-            run.config = with_metrics(translated(read_config(folder)))
+            run.config = completed(translated(read_config(folder)))
         except ValueError as error:
             run.problems.append(printable(str(error).replace(f"{folder}/", "")))
     _read_results(run)
     _read_curves(run)
     if not cell:
         run.status, run.reason = _end(run)
+    if run.finished:
+        run.reason = run.reason or run.stopped_early
     return run
 
 
@@ -89,7 +91,7 @@ def _read_results(run: Run) -> None:
             if "value" in parts and "value" not in run.metrics[printable(name)]:
                 run.problems.append(printable(f"{name} is {parts['value']}"))
         if not run.config and isinstance(own := content.get("config"), dict):  # an evaluation of a sweep
-            run.config = with_metrics(translated(own))
+            run.config = completed(translated(own))
         run.protocol = {printable(key): text(value) for key, value in published.flat(content["protocol"]).items()}
         for entry in content.get("published", []):
             run.verdicts[printable(entry["metric"])] = printable(entry["verdict"])
@@ -108,6 +110,6 @@ def _end(run: Run) -> tuple[str, str]:
     """Status and reason of a run that has no sweep record, as far as its files say."""
     step = max((steps[-1] for steps, _ in run.history.values() if steps), default=0)
     due = reading.finite(run.config.get("max_steps"))
-    if run.metrics or (due is not None and step >= due):
+    if run.metrics or run.stopped_early or (due is not None and step >= due):
         return "finished", ""
     return "unfinished", f"step {step:,.0f} of {due:,.0f}" if due is not None else ""

@@ -12,12 +12,12 @@ from typing import Any, Literal
 
 from ddpm.report.run import Curve, Run
 from ddpm.report.table import Line
+from ddpm.training.monitor import PREFIX
 
 COLOURS = 6  # in the page's palette; further configurations use them again, dashed
 DASHES = ((), (5.0, 2.0), (1.5, 1.5), (7.0, 2.0, 1.5, 2.0))
 POINTS = 200  # that are drawn of a curve, at most
 WINDOWS = 40  # a smoothed point is the mean over 1 / WINDOWS of its curve
-VALIDATION = "validation/"
 WIDE = 8.0  # ratio of the highest to the lowest value from which an axis is logarithmic
 INK = "#010203"  # placeholder for the page's colour of text
 
@@ -45,9 +45,9 @@ def plots(lines: Sequence[Line]) -> list[Plot]:
         *(
             _plot(
                 "Validation",
-                f"{name.removeprefix(VALIDATION).replace('_', ' ')}: an estimate of the bound on held-out images.",
+                f"{name.removeprefix(PREFIX).replace('_', ' ')}: {_what(name)}.",
                 _curves(lines, lambda run, name=name: run.history.get(name, ([], []))),  # type: ignore[misc]
-                ("step", "bits/dim"),
+                ("step", "bits/dim" if "bits_per_dim" in name else "value"),
                 log="y if wide",
             )
             for name in validations
@@ -95,7 +95,14 @@ def dashes(i: int) -> tuple[float, ...]:
 
 
 def _of_validation(name: str) -> bool:
-    return name.startswith(VALIDATION)
+    return name.startswith(PREFIX)
+
+
+def _what(name: str) -> str:
+    """What a validation has measured, of the averaged weights."""
+    if name.startswith(f"{PREFIX}train_"):
+        return "the same estimate on training images"
+    return "an estimate of the bound on held-out images" if "bits_per_dim" in name else "by so many samples"
 
 
 def _curves(lines: Sequence[Line], curve: Callable[[Run], Curve]) -> Iterator[tuple[int, int, Curve]]:

@@ -11,6 +11,7 @@ from ddpm.config.grammar import parse
 from ddpm.config.roles import PRESETS
 from ddpm.messages import printable
 from ddpm.report import published
+from ddpm.training.monitor import of_config
 
 Curve = tuple[list[float], list[float]]  # x and y, of equal length
 
@@ -47,6 +48,18 @@ class Run:
         """The option that was chosen for each group."""
         chosen = self.config.get("choices")
         return {str(group): text(option) for group, option in chosen.items()} if isinstance(chosen, dict) else {}
+
+    @cached_property
+    def stopped_early(self) -> str:
+        """Why `stop.patience` ended the run, by its validations; "" if it did not."""
+        try:
+            monitor, patience = of_config(self.config), self.config["stop"]["patience"]
+            for step, value in zip(*self.history.get(monitor.metric, ([], [])), strict=True):
+                monitor.see(int(step), value)
+            ended = monitor.at_end(patience) and monitor.step < self.config["max_steps"]
+        except (RequestError, LookupError, TypeError, ValueError, AttributeError):
+            return ""
+        return printable(monitor.why(patience)) if ended else ""
 
     @cached_property
     def settings(self) -> dict[str, str]:

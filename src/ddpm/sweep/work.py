@@ -13,6 +13,7 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import as_typed, parse, path_of, quote
+from ddpm.config.which import with_chosen
 from ddpm.runs import records
 
 # Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
@@ -37,7 +38,7 @@ class Training:
         Raises:
             RequestError: an override is wrong, or the combination cannot work (RefusedError).
         """
-        return compose(self._with_defaults(overrides))
+        return compose(with_chosen(self._with_defaults(overrides)))
 
     def words(self, cell: records.Cell) -> list[str]:
         """The command line of a cell's process, as `python -m` takes it."""
@@ -77,6 +78,7 @@ class Evaluation:
         Raises:
             RequestError: an override is wrong, or the combination cannot work (RefusedError).
         """
+        overrides = with_chosen(overrides)
         return compose_evaluation(_saved(path_of("ckpt", overrides)), overrides)
 
     def words(self, cell: records.Cell) -> list[str]:

@@ -24,8 +24,7 @@ from ddpm.messages import warn
 from ddpm.progress import Bar
 from ddpm.randomness import generator
 from ddpm.training.module import DiffusionModule
-
-TOLERABLE_WAIT = 0.2  # of the time of a step
+from ddpm.training.monitor import TOLERABLE_WAIT
 
 
 class TrainingBar(ProgressBar):
@@ -144,11 +143,21 @@ class Pictures(Callback):
         if not trainer.fit_loop._should_accumulate():
             self.draw(trainer, module, trainer.global_step)
 
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.draw_last(trainer, module, trainer.global_step)
+
     def draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
         """The pictures of this step, if they are due."""
+        if step % self.every == 0 or step == trainer.max_steps:
+            self._draw(trainer, module, step)
+
+    def draw_last(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
+        """The pictures of this step, if the run ends with it early and they were not due."""
+        if trainer.should_stop and step % self.every and step != trainer.max_steps:
+            self._draw(trainer, module, step)
+
+    def _draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
         assert isinstance(module, DiffusionModule)
-        if step % self.every and step != trainer.max_steps:
-            return
         noise = generator(module.device, self.seed)
 
         def told(count: int) -> Condition | None:

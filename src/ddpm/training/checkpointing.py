@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,6 +20,7 @@ from ddpm.messages import typed
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
 from ddpm.training.callbacks import Pictures
 from ddpm.training.module import DiffusionModule
+from ddpm.training.validation import AfterValidation
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
@@ -108,8 +110,10 @@ class Snapshots(Callback):
 class PendingWork(Callback):
     """Draws the pictures and validates before training goes on from a checkpoint whose step has had neither."""
 
-    def __init__(self, checkpointing: Checkpointing, pictures: Pictures) -> None:
-        self.checkpointing, self.pictures = checkpointing, pictures
+    def __init__(
+        self, checkpointing: Checkpointing, pictures: Pictures, after_validation: Sequence[AfterValidation]
+    ) -> None:
+        self.checkpointing, self.pictures, self.after_validation = checkpointing, pictures, after_validation
 
     def on_fit_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if not self.checkpointing.pending:
@@ -120,6 +124,9 @@ class PendingWork(Callback):
         self.pictures.draw(trainer, module, step)
         if step % self.checkpointing.validation_every == 0:
             module.validate(data.val_dataloader(), step)
+            for each in self.after_validation:
+                each.after_validation(trainer, module, step)
+            self.pictures.draw_last(trainer, module, step)
 
 
 class Signals(Callback):

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import lightning as L
 import torch
-from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
@@ -19,17 +18,15 @@ from ddpm.data.conditioning import Batch
 from ddpm.data.module import DataModule
 from ddpm.data.order import part_of
 from ddpm.data.pixels import flip, unit
-from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps
-from ddpm.loggers.by_t import BINS, means_by_t
 from ddpm.loggers.loggers import log_by_t
 from ddpm.randomness import generator, seed_dropout
 from ddpm.training.averages import PowerFunctionAverages
+from ddpm.training.bound import EstimatedBound
 from ddpm.training.divergence import Step, raise_diverged
-
-VALIDATION_TIMESTEPS = 16
+from ddpm.training.monitor import bound_name
 
 
 class Taken(NamedTuple):
@@ -104,7 +101,8 @@ class DiffusionModule(L.LightningModule):
         self.batch_ended = 0.0  # when the callbacks were done with the last one
         self._seen: list[dict[str, Tensor]] = []  # of this step's micro-batches: as in `Step.parts`
         self._unchecked: Taken | None = None
-        self._validation: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
+        self.held_out = EstimatedBound(self.p_ema, seed)
+        self.validated: dict[str, float] = {}  # what the newest validation has found
 
     @property
     def shapes(self) -> list[torch.Size]:
@@ -236,38 +234,26 @@ class DiffusionModule(L.LightningModule):
     # --- validation --------------------------------------------------------------------------------------------------
 
     def validation_step(self, batch: tuple[int, Batch], batch_idx: int) -> None:
-        chunk, (values, condition) = batch
-        if not len(values):
-            return  # other processes have a chunk more
-        x_0 = unit(values)
-        draw = generator(self.device, self.seed, chunk)
-        steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
-        found = estimate_bound(self.p_ema.given(condition), x_0, draw, num_timesteps=steps)
-        scale = x_0[0].numel() * math.log(2)
-        by_t = means_by_t(found.t.cpu(), (found.shares / scale).cpu(), self.p.q.T)
-        self._validation.append((found.nats / scale, by_t))
+        self.held_out.update(*batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_validation(self.global_step)
 
-    @torch.no_grad()
     def validate(self, batches: Iterable[tuple[int, Batch]], step: int) -> None:
         """Validate outside of the Trainer's loop, for a step whose validation a signal prevented."""
-        with self.trainer.precision_plugin.val_step_context():
-            for index, batch in enumerate(batches):
-                self.validation_step(move_data_to_device(batch, self.device), index)
+        self.held_out.over(batches, self.trainer)
         self._log_validation(step)
 
     def _log_validation(self, step: int) -> None:
-        seen, self._validation = self._validation, []
-        bits = torch.cat([part for part, _ in seen]) if seen else torch.zeros(0, device=self.device)
-        by_t = torch.tensor([[0.0] * min(BINS, self.p.q.T), *(part for _, part in seen)], dtype=torch.float64).sum(0)
-        own = [float(bits.double().sum()), len(bits), *by_t.tolist()]
-        sums = torch.tensor(own, dtype=torch.float64, device=self.device)
-        total, count, *terms = self.trainer.strategy.reduce(sums, reduce_op="sum").tolist()
-        steps = min(VALIDATION_TIMESTEPS, self.p.q.T)
-        self.log_now({f"validation/bits_per_dim_{steps}_timesteps": total / count}, step)
-        log_by_t(self.trainer.loggers, "validation/terms_by_t", [term / count for term in terms], self.p.q.T, step)
+        found = self.held_out.compute(self.trainer)
+        self.validated = {}
+        self.log_validated({bound_name(self.p.q.T): found.bits_per_dim}, step)
+        log_by_t(self.trainer.loggers, "validation/terms_by_t", found.by_t, self.p.q.T, step)
+
+    def log_validated(self, metrics: dict[str, float], step: int) -> None:
+        """Log metrics of the newest validation, "validation/NAME"."""
+        self.validated |= metrics
+        self.log_now(metrics, step)
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
 

@@ -13,9 +13,10 @@ from ddpm.config.grammar import parse
 from ddpm.config.groups import group_names
 from ddpm.config.initial import compose_run
 from ddpm.config.roles import PRESETS, fixed_by_the_run
-from ddpm.config.saved import compose_saved, keep_settled, read_config, with_metrics
+from ddpm.config.saved import completed, compose_saved, keep_settled, read_config
 from ddpm.messages import say
 from ddpm.runs import folders, records
+from ddpm.training.monitor import Monitor
 
 
 def compose_resumable(
@@ -86,7 +87,7 @@ def saved_config(folder: Path) -> dict[str, Any]:
         RequestError: it is not a configuration.
     """
     with request_errors():
-        return with_metrics(trust.of_file(read_config(folder), folder))
+        return completed(trust.of_file(read_config(folder), folder))
 
 
 def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) -> list[str]:
@@ -112,6 +113,15 @@ def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) 
             "rate to 0 at max_steps, so the run would be neither the shorter nor the longer one; start a new run"
         )
     return [line for line in allowed if not line.startswith(("out=", "resume=", "not_followed="))]
+
+
+def finished(config: DictConfig, step: int, monitor: Monitor) -> str:
+    """Why a run at this step has nothing left to train, and what would change that; "" if it has."""
+    if step == config.max_steps:
+        return f"{step:,} steps; more with max_steps="
+    if monitor.at_end(config.stop.patience):
+        return f"{monitor.why(config.stop.patience)}; more with stop.patience="
+    return ""
 
 
 def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any, Any]]:

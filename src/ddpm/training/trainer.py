@@ -13,12 +13,17 @@ from ddpm.config.saved import plain
 from ddpm.data.module import DataModule
 from ddpm.diffusion.guidance import Guidance
 from ddpm.diffusion.sampler import Sampler
+from ddpm.evaluation.evaluation import Evaluation
 from ddpm.figures.display import display_of
 from ddpm.instantiate import instantiate
 from ddpm.launch import placement, quieten
 from ddpm.loggers import loggers
 from ddpm.processes import end_with_launcher
 from ddpm.training import callbacks, checkpointing
+from ddpm.training.best import Best
+from ddpm.training.memorisation import Memorisation
+from ddpm.training.monitor import Monitor
+from ddpm.training.sample_metrics import SampleMetrics
 
 
 def trainer_of(
@@ -27,6 +32,8 @@ def trainer_of(
     data: DataModule,
     drawn_by: Sampler,
     guidance: Guidance,
+    monitor: Monitor,
+    sample_metrics: Evaluation | None = None,
     saved: Checkpoint | None = None,
     more: Sequence[Callback] = (),
 ) -> L.Trainer:
@@ -35,6 +42,8 @@ def trainer_of(
     Args:
         drawn_by: the sampler that draws the pictures during training.
         guidance: of these pictures' samples.
+        monitor: of validations: by it the best checkpoint is chosen, and the run may end.
+        sample_metrics: what of a few samples is measured every `every.metrics` steps.
         saved: the checkpoint from which the run goes on, if it does.
         more: callbacks beside those of every run and of the configuration.
     """
@@ -57,6 +66,11 @@ def trainer_of(
         guidance=guidance,
         between=signals.check,
     )
+    after_validation = [
+        Memorisation(signals.check),
+        *([SampleMetrics(sample_metrics, every.metrics, signals.check)] if sample_metrics else []),
+        Best(saving, monitor, config.stop.patience),
+    ]
     return L.Trainer(
         **where,
         precision=settings.precision,
@@ -71,8 +85,9 @@ def trainer_of(
             checkpointing.Snapshots(folder),
             signals,
             pictures,
+            *after_validation,
             saving,
-            checkpointing.PendingWork(saving, pictures),
+            checkpointing.PendingWork(saving, pictures, after_validation),
             *(instantiate(each, Callback) for each in (config.get("callbacks") or {}).values()),
             *more,
         ],

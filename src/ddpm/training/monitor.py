@@ -1,0 +1,198 @@
+"""What validations say of when to stop: the best of a metric, and whether training images are learned by heart.
+
+Both are functions of the logged values alone, so that a run that goes on and a report on it come to the same. Without
+torch.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+from ddpm.config.errors import RequestError
+from ddpm.config.grammar import nearest
+from ddpm.metrics import registry
+
+BOUND = "bound"  # `best.metric` of the held-out bound; any other is a quantity of a metric of samples
+TIMESTEPS = 16  # of the T, at which validations estimate the bound of an example
+PREFIX = "validation/"
+TOLERABLE_WAIT = 0.2  # for data, of the time of a step
+INITIAL = 0.02  # a share of the initial weights in their average that can be forgotten
+SCATTER = 0.02  # of the range of both bounds: what lies within is not called a rise or a fall
+
+Curve = tuple[list[float], list[float]]  # steps, and the values there
+
+
+@dataclass
+class Monitor:
+    """Follows a metric over the validations of a run.
+
+    Attributes:
+        metric: its name, as logged.
+        higher: whether a higher value is better.
+        min_delta: an improvement is larger than this, where patience is concerned.
+        settled: patience counts the values after this step, when the average has forgotten the initial weights; before
+            that the bound may rise for a while.
+        step: of the newest value; -1 before the first.
+        best: the best value, and `best_step` its step.
+        reference: the value on which the next must improve by `min_delta`.
+        waited: values since then.
+    """
+
+    metric: str
+    higher: bool = False
+    min_delta: float = 0.0
+    settled: int = 0
+    step: int = -1
+    best: float | None = None
+    best_step: int = -1
+    reference: float | None = None
+    waited: int = 0
+
+    def see(self, step: int, value: float) -> bool:
+        """Take in the value of a step, unless it was taken in before. Whether it is the best so far."""
+        if step <= self.step:
+            return False
+        self.step = step
+        if self._improves(value, self.reference, self.min_delta):
+            self.reference, self.waited = value, 0
+        elif step > self.settled:
+            self.waited += 1
+        if not self._improves(value, self.best, 0.0):
+            return False
+        self.best, self.best_step = value, step
+        return True
+
+    def _improves(self, value: float, on: float | None, by: float) -> bool:
+        if not math.isfinite(value) or on is None:
+            return math.isfinite(value)
+        return (value - on if self.higher else on - value) > by
+
+    def at_end(self, patience: int | None) -> bool:
+        """Whether there have been `patience` values without an improvement; None is patience without end."""
+        return patience is not None and self.waited >= patience
+
+    def why(self, patience: int) -> str:
+        """Why the run ended, in one line."""
+        by = f" by more than {self.min_delta:g}" if self.min_delta else ""
+        last = f"; the best was {self.best:.6g} at step {self.best_step:,}" if self.best is not None else ""
+        return (
+            f"stopped early at step {self.step:,}: {self.metric} has not improved{by} in {self.waited} validations "
+            f"(stop.patience={patience}){last}"
+        )
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of it."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def resume(self, state: Any, source: Any = "the checkpoint") -> None:
+        """Go on from what a checkpoint kept, if that is of the same metric; an earlier version's kept nothing.
+
+        Args:
+            source: the checkpoint, for messages.
+
+        Raises:
+            ValueError: it is not a monitor's state.
+        """
+        if state is None:
+            return
+        kept = of_state(state, source)
+        if (kept.metric, kept.higher) == (self.metric, self.higher):
+            self.__dict__ |= kept.state | {"min_delta": self.min_delta, "settled": self.settled}
+
+
+def of_state(state: Any, source: Any) -> Monitor:
+    """The monitor whose `state` a checkpoint kept.
+
+    Raises:
+        ValueError: it is not a monitor's state.
+    """
+    kinds = {field.name: type(field.default) for field in fields(Monitor) if field.default not in (MISSING, None)}
+    kinds["metric"] = str
+    optional = ("best", "reference")
+    if (
+        not isinstance(state, Mapping)
+        or state.keys() != {*kinds, *optional}
+        or not all(type(state[key]) is kind for key, kind in kinds.items())
+        or not all(state[key] is None or type(state[key]) is float for key in optional)
+    ):
+        raise ValueError(f"{source} is refused: what it says of the best validation is of the wrong kind")
+    return Monitor(**state)
+
+
+def of_config(config: Mapping[str, Any]) -> Monitor:
+    """The monitor that a configuration asks for, before the first validation.
+
+    Raises:
+        RequestError: what it is to follow is not measured, or has no better and worse.
+    """
+    metric, delta = config["best"]["metric"], float(config["stop"]["min_delta"])
+    settled = steps_to_settle(config["ema"]["decay"])
+    if metric == BOUND:
+        return Monitor(bound_name(config["schedule"]["T"]), min_delta=delta, settled=settled)
+    measured = {quantity: name for name, each in registry.metrics().items() for quantity in each.quantities}
+    if metric not in measured:
+        known = [BOUND, *measured]
+        raise RequestError(f"best.metric={metric} is not one of {', '.join(known)}{nearest(str(metric), known)}")
+    if not config["every"]["metrics"]:
+        raise RequestError(f"best.metric={metric} is measured only with every.metrics=STEPS: add it")
+    if measured[metric] not in config["validation"]["metrics"]:
+        raise RequestError(f"best.metric={metric} is not measured: add {measured[metric]} to validation.metrics")
+    better = registry.of(metric).better
+    if better is None:
+        raise RequestError(f"best.metric={metric} has no better and worse: choose another")
+    name = samples_name(metric, config["validation"]["num_samples"])
+    return Monitor(name, higher=better == "higher", min_delta=delta, settled=settled)
+
+
+def steps_to_settle(decay: float) -> int:
+    """Steps after which the initial weights are less than `INITIAL` of the average: decay^steps < `INITIAL`."""
+    return math.ceil(math.log(INITIAL) / math.log(decay)) if decay else 0
+
+
+def bound_name(T: int) -> str:
+    """What the bound of held-out images is logged as."""
+    return f"{PREFIX}bits_per_dim_{min(TIMESTEPS, T)}_timesteps"
+
+
+def seen_name(T: int) -> str:
+    """What the bound of training images is logged as."""
+    return f"{PREFIX}train_bits_per_dim_{min(TIMESTEPS, T)}_timesteps"
+
+
+def samples_name(quantity: str, n: int) -> str:
+    """What a quantity of n samples is logged as."""
+    return f"{PREFIX}{quantity}_{n}_samples"
+
+
+def learned_by_heart(held_out: Curve, seen: Curve) -> tuple[int, int] | None:
+    """The places in the curves between which training images are learned by heart: the best validation, and the last.
+
+    The images and their noise are the same at every validation, so that the bounds scatter little: `SCATTER` of the
+    range that they have gone through. By more than that, at the last validation and at the one before, the bound of
+    held-out images lies above the smallest, and that of training images below what it was there.
+
+    Args:
+        held_out: the bound of held-out images at each validation.
+        seen: that of training images at the same steps.
+    """
+    test, train = held_out[1], seen[1]
+    if held_out[0] != seen[0] or len(test) < 3:
+        return None
+    best = min(range(len(test)), key=test.__getitem__)
+    margin = SCATTER * (max(*test, *train) - min(*test, *train))
+    last_two = range(len(test) - 2, len(test))
+    if all(k > best and test[k] - test[best] > margin and train[best] - train[k] > margin for k in last_two):
+        return best, len(test) - 1
+    return None
+
+
+def how_learned_by_heart(held_out: Curve, seen: Curve, best: int, last: int) -> str:
+    """That training images are learned by heart between these places, in words."""
+    (steps, test), (_, train) = held_out, seen
+    return (
+        f"training images are learned by heart: from step {steps[best]:,.0f} to {steps[last]:,.0f} the bound of "
+        f"held-out images rose from {test[best]:.3f} to {test[last]:.3f} bits/dim, and that of training images fell "
+        f"from {train[best]:.3f} to {train[last]:.3f}"
+    )

@@ -1,0 +1,177 @@
+"""`ddpm diagnose` on curves that are written here, one fault in each, and (slow) on runs in which it was planted."""
+
+import csv
+import math
+import sys
+
+import numpy as np
+import pytest
+import yaml
+from commands import ROOT
+
+from ddpm.__main__ import main
+from ddpm.report import collect, diagnosis
+
+sys.path.append(str(ROOT / "benchmarks"))
+import planted_faults as planted
+
+BOUND, SEEN = "validation/bits_per_dim_16_timesteps", "validation/train_bits_per_dim_16_timesteps"
+SETTINGS = {
+    "max_steps": 1000,
+    "schedule": {"T": 1000},
+    "optimizer": {"lr": 3e-3, "warmup": 100, "grad_clip": 1.0},
+    "ema": {"decay": 0.99},
+    "evaluation": {},
+}
+STEPS = np.arange(10, 1001, 10)
+
+
+def written(folder, steps=STEPS, **columns):
+    """A run folder: a row every ten steps of curves that are functions of the step; validations every hundred steps.
+
+    What is not said is a healthy run's: a loss that is soon at a tenth, a bound that falls and flattens.
+    """
+    healthy = {
+        "train/loss": lambda step: 0.09 + 0.9 * math.exp(-step / 40) + 0.02 * math.sin(step),
+        "train/gradient_norm": lambda step: 0.2 + 2.5 * math.exp(-step / 40),
+        "train/data_wait": lambda step: 0.01,
+        BOUND: lambda step: 5.0 + 3.0 * math.exp(-step / 200),
+        SEEN: lambda step: 4.95 + 3.0 * math.exp(-step / 200),
+    }
+    settings = {key: value for key, value in columns.items() if not callable(value)}
+    curves = healthy | {key: value for key, value in columns.items() if callable(value)}
+    folder.mkdir()
+    (folder / "config.yaml").write_text(yaml.safe_dump(SETTINGS | settings))
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["step", *curves])
+        for step in steps:
+            due = [name.startswith("train/") or step % 100 == 0 for name in curves]
+            rows.writerow([step, *(f(step) if here else "" for f, here in zip(curves.values(), due, strict=True))])
+    return folder
+
+
+def said(folder):
+    """The names of what is found, and all of the text."""
+    [run] = collect.within([folder])
+    found = diagnosis.findings(run)
+    return [each.name for each in found], " ".join(map(str, found))
+
+
+def slowly(step):
+    return 1.0 - 0.4 * step / 1000
+
+
+FAULTS = {
+    "diverged": {},
+    "learning rate too high": {"train/loss": lambda step: 1.3 if 20 < step < 60 else 0.9 - 0.6 * step / 1000},
+    "learning rate too low": {"train/loss": slowly, "train/gradient_norm": lambda step: 2.6 - step / 2000},
+    "no warm-up": {
+        "train/loss": lambda step: 1.3 if 20 < step < 60 else 0.9 - 0.6 * step / 1000,
+        "optimizer": {"lr": 3e-3, "warmup": 0},
+    },
+    "too few steps": {BOUND: lambda step: 9.0 - 3 * step / 1000},
+    "memorising": {
+        BOUND: lambda step: 6.0 + abs(step - 300) / 200,
+        SEEN: lambda step: 4.0 + 3.0 * math.exp(-step / 400),
+    },
+    "average too long": {"ema": {"decay": 0.9999}},
+    "the average got worse": dict.fromkeys((BOUND, SEEN), lambda step: 5.0 if step < 800 else 7.0),
+    "waits for data": {"train/data_wait": lambda step: 0.9},
+}
+
+
+def test_nothing_looks_wrong_with_a_healthy_run(workspace, capsys):
+    written(workspace / "run")
+    assert said(workspace / "run") == ([], "")
+    assert main(["diagnose", "run"]) == 0
+    assert capsys.readouterr().out == f"{workspace / 'run'}: finished\n  nothing looks wrong\n"
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_is_found_and_no_other(workspace, name):
+    folder = written(workspace / "run", **FAULTS[name])
+    if name == "diverged":
+        (folder / "diverged_step_0000123.safetensors").touch()
+    assert said(folder)[0] == [name]
+
+
+def test_every_rule_has_its_fault():
+    assert {name.replace(" ", "_").replace("-", "").removeprefix("the_") for name in FAULTS} == {
+        rule.__name__ for rule in diagnosis.RULES
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "facts"),
+    [
+        ("learning rate too high", ["from 0.894 to 1.3 at step 30", "optimizer.lr=0.003"]),
+        ("too few steps", ["7.500 bits/dim at step 500, 6.000 at step 1,000", "max_steps=2000"]),
+        ("memorising", ["from step 300 to 1,000", "rose from 6.000 to 9.500", "fell from 5.417 to 4.246"]),
+        ("average too long", ["to 90% made of the initial weights after 1,000 steps", "39,119 steps"]),
+        ("waits for data", ["90% of the time"]),
+    ],
+)
+def test_facts_are_those_of_the_curves(workspace, name, facts):
+    _, text = said(written(workspace / "run", **FAULTS[name]))
+    assert [fact for fact in facts if fact not in text] == []
+
+
+def test_single_spikes_and_the_scatter_of_batches_are_harmless(workspace):
+    def spiky(step):
+        return 5.0 if step == 500 else 0.09 + 0.9 * math.exp(-step / 40) + 0.05 * (step % 30 == 0)
+
+    assert said(written(workspace / "run", **{"train/loss": spiky}))[0] == []
+
+
+def test_a_loss_that_rises_at_the_end_is_found(workspace):
+    def rising(step):
+        return 0.1 + 0.9 * math.exp(-step / 40) + (0.4 if step > 850 else 0.0)
+
+    assert said(written(workspace / "run", **{"train/loss": rising}))[0] == ["learning rate too high"]
+
+
+def test_a_run_that_is_not_finished_is_not_told_to_be_longer(workspace):
+    folder = written(workspace / "run", **FAULTS["too few steps"], max_steps=5000)
+    assert said(folder)[0] == []
+
+
+def test_the_average_of_a_run_that_goes_on_has_time_to_forget(workspace):
+    fault = {"ema": {"decay": 0.999}}
+    assert said(written(workspace / "short", **fault))[0] == ["average too long"]
+    assert said(written(workspace / "long", **fault, max_steps=5000))[0] == []
+
+
+def test_too_little_to_judge_by_is_said(workspace, capsys):
+    written(workspace / "run", steps=STEPS[:19])
+    main(["diagnose", "run"])
+    assert "19 losses are logged, and 20 are needed" in capsys.readouterr().out
+
+
+def test_what_cannot_be_read_is_said_and_no_crash(workspace, capsys):
+    (folder := workspace / "run").mkdir()
+    (folder / "config.yaml").write_text("optimizer: 3\nema: [1]\nschedule: {T: many}\nstop: {patience: x}\n")
+    (folder / "metrics.csv").write_text("step,train/loss\n" + "".join(f"{k},{1 / k}\n" for k in range(1, 30)) + "x,y\n")
+    assert main(["diagnose", "run"]) == 0
+    assert "metrics.csv is damaged from line 31" in capsys.readouterr().out
+
+
+def test_a_run_that_stopped_early_says_so(workspace, capsys):
+    bound = {BOUND: lambda step: 5.0 + abs(step - 600) / 1000}
+    patient = {"stop": {"patience": 2, "min_delta": 0.0}, "best": {"metric": "bound"}, "validation": {}}
+    written(workspace / "run", steps=STEPS[:80], **bound, **patient)
+    main(["diagnose", "run"])
+    line, *_ = capsys.readouterr().out.splitlines()
+    assert line.endswith(
+        f"finished (stopped early at step 800: {BOUND} has not improved in 2 validations (stop.patience=2); the best "
+        "was 5 at step 600)"
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", planted.PLANTED)
+def test_a_planted_fault_is_found(workspace, name, capsys):
+    planted.write_few(workspace / "few")
+    found = diagnosis.findings(planted.planted(name, workspace / "run"))
+    assert [each.name for each in found] == ([] if name == "nothing" else [name])
+    assert ("learned by heart" in capsys.readouterr().err) == (name == "memorising")

@@ -1,0 +1,121 @@
+"""The best validation, patience, and learning by heart, each held against what is plain to see in a list of values."""
+
+import math
+
+import pytest
+
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.config.saved import plain
+from ddpm.training import monitor
+from ddpm.training.monitor import Monitor, learned_by_heart
+
+
+def seen(values, **settings):
+    """A monitor that has seen these at steps 10, 20, ..., and at which of them it said that it is the best."""
+    follows = Monitor("validation/x", **settings)
+    best = [10 * k for k, value in enumerate(values, 1) if follows.see(10 * k, value)]
+    return follows, best
+
+
+def test_the_best_is_the_smallest_so_far_and_an_equal_one_is_not_better():
+    follows, best = seen([5.0, 4.0, 4.0, 6.0, 3.0])
+    assert best == [10, 20, 50]
+    assert (follows.best, follows.best_step, follows.waited) == (3.0, 50, 0)
+
+
+def test_or_the_highest_where_higher_is_better():
+    follows, best = seen([5.0, 4.0, 6.0, 6.0], higher=True)
+    assert best == [10, 30]
+    assert (follows.best, follows.waited) == (6.0, 1)
+
+
+def test_what_is_not_finite_is_no_improvement():
+    _, best = seen([math.nan, 5.0, math.nan, -math.inf, 4.0])
+    assert best == [20, 50]
+    assert seen([math.nan, math.nan])[0].waited == 2
+
+
+def test_patience_waits_for_improvements_that_are_large_enough_together():
+    follows, best = seen([5.0, 4.9, 4.8, 4.7], min_delta=0.25)
+    assert best == [10, 20, 30, 40]  # the best is the best, however little it is better
+    assert (follows.waited, follows.reference) == (0, 4.7)  # 0.3 since the value on which to improve
+    follows, _ = seen([5.0, 4.9, 4.8], min_delta=0.25)
+    assert [follows.at_end(patience) for patience in (None, 1, 2, 3)] == [False, True, True, False]
+
+
+def test_patience_does_not_count_while_the_average_holds_the_initial_weights():
+    assert [seen([5.0] * n, settled=30)[0].waited for n in range(1, 6)] == [0, 0, 0, 1, 2]
+    for decay in (0.5, 0.99, 0.9999):
+        n = monitor.steps_to_settle(decay)
+        assert decay**n < monitor.INITIAL <= decay ** (n - 1)
+    assert monitor.steps_to_settle(0.0) == 0
+
+
+def test_a_step_that_was_seen_is_not_counted_twice():
+    follows, _ = seen([5.0, 6.0])
+    assert not follows.see(20, 1.0)
+    assert (follows.best, follows.waited) == (5.0, 1)
+
+
+def test_it_goes_on_from_its_state_as_if_it_had_seen_all():
+    values = [5.0, 4.0, 4.5, 4.2, 3.0, 3.5]
+    whole, _ = seen(values, min_delta=0.1, settled=10)
+    for cut in range(len(values) + 1):
+        first, _ = seen(values[:cut], min_delta=0.1, settled=10)
+        second = Monitor("validation/x", min_delta=0.1, settled=10)
+        second.resume(first.state)
+        for k in range(cut, len(values)):
+            second.see(10 * (k + 1), values[k])
+        assert second == whole
+    other = Monitor("validation/y")
+    other.resume(whole.state)
+    assert other == Monitor("validation/y")  # of another metric, it begins anew
+    other.resume(None)
+    assert other == Monitor("validation/y")
+
+
+@pytest.mark.parametrize(
+    "change", [{"best": "4"}, {"step": 1.5}, {"higher": 1}, {"waited": True}, {"metric": None}, {"more": 1}]
+)
+def test_a_state_that_is_none_is_refused(change):
+    with pytest.raises(ValueError, match="of the wrong kind"):
+        Monitor("validation/x").resume(seen([5.0])[0].state | change)
+    with pytest.raises(ValueError, match="of the wrong kind"):
+        Monitor("validation/x").resume([1, 2])
+
+
+def test_what_is_followed_is_what_the_configuration_says(workspace):
+    asked = plain(
+        compose(["every.metrics=700", "validation.metrics=[fid,precision_recall]", "schedule.T=9", "sampler.steps=5"])
+    )
+    assert monitor.of_config(asked) == Monitor("validation/bits_per_dim_9_timesteps", settled=390)
+    for metric, higher in (("fid", False), ("recall", True)):
+        asked["best"]["metric"] = metric
+        assert monitor.of_config(asked) == Monitor(f"validation/{metric}_500_samples", higher, settled=390)
+    for metric, problem in (
+        ("fud", "best.metric=fud is not one of bound, .*did you mean fid"),
+        ("inception_score", "add inception_score to validation.metrics"),
+    ):
+        asked["best"]["metric"] = metric
+        with pytest.raises(RequestError, match=problem):
+            monitor.of_config(asked)
+    asked["best"]["metric"], asked["every"]["metrics"] = "fid", None
+    with pytest.raises(RequestError, match=r"only with every\.metrics=STEPS"):
+        monitor.of_config(asked)
+
+
+def parted(held_out, training):
+    steps = [float(step) for step in range(len(held_out))]
+    return learned_by_heart((steps, held_out), (steps, training))
+
+
+def test_training_images_are_learned_by_heart_where_the_bounds_part():
+    assert parted([8.0, 6.0, 6.5, 7.0], [8.0, 5.0, 4.5, 4.0]) == (1, 3)
+    assert parted([8.0, 6.0, 6.5], [8.0, 5.0, 4.5]) is None  # one validation may be luck
+    assert parted([8.0, 6.0, 6.5, 5.9], [8.0, 5.0, 4.5, 4.0]) is None  # it is better again
+    assert parted([8.0, 6.0, 6.5, 7.0], [8.0, 5.0, 5.5, 6.0]) is None  # all images become worse: unstable
+    assert parted([8.0, 6.0, 6.01, 6.02], [8.0, 5.0, 4.5, 4.0]) is None  # the scatter of validations
+    assert parted([8.0, 6.0, 6.5, 7.0], [8.0, 5.0, 5.0, 4.99]) is None
+    assert parted([8.0, 6.0], [8.0, 5.0]) is None
+    assert learned_by_heart(([1.0, 2.0, 3.0], [8.0, 8.5, 9.0]), ([], [])) is None  # an earlier version's run
