@@ -2,6 +2,7 @@
 
     ddpm train [-m] [GROUP=OPTION] [KEY=VALUE] ...     a run; with -m, a sweep: one run for each combination
     ddpm evaluate ckpt=PATH [KEY=VALUE] ...            IS, FID and bits/dim of a checkpoint, or figures=[...]
+    ddpm inspect data.path=FOLDER [KEY=VALUE] ...      a look at pictures of your own, and settings to train on them
     ddpm report FOLDER...                              runs to a table and a page
     ddpm export ckpt=PATH to=DIR                       a checkpoint for other tools
     ddpm wandb-workspace [project=NAME]                a view of a W&B project: the charts of docs/charts.md
@@ -18,6 +19,7 @@ from typing import NoReturn
 COMMANDS = {
     "train": "ddpm.commands.train",
     "evaluate": "ddpm.commands.evaluate",
+    "inspect": "ddpm.commands.inspect",
     "report": "ddpm.commands.report",
     "export": "ddpm.commands.export",
     "wandb-workspace": "ddpm.commands.wandb_workspace",
