@@ -116,7 +116,7 @@ class Proposal:
         if self.on_cpu and larger > batch:
             best = self._try(best.rung, larger)
         self.chosen = best
-        self.choices = self._open([*self.fixed, *best.choices, *proposal.of_plan(best.plan)])
+        self.choices = self._open([*self.fixed, *best.choices, *proposal.of_plan(best.plan, self.steps)])
 
     @property
     def words(self) -> list[str]:

@@ -70,17 +70,14 @@ def lines(pictures: Pictures) -> list[str]:
     sizes_seen = f"all of them {smallest}" if smallest == largest else f"from {smallest} to {largest}"
     alike = f", {pictures.agreeing:.0%} of them with nearly the aspect ratio of {pictures.height}x{pictures.width}"
     made.append(f"height and width: {sizes_seen}{alike if smallest != largest else ''}")
-    colours = {0: "in colour", pictures.readable: "gray"}.get(
-        pictures.gray, f"{pictures.gray:,} gray, others in colour"
-    )
-    clear = (
-        f"; {pictures.transparent:,} with transparent pixels, laid over data.background" if pictures.transparent else ""
-    )
-    made.append(f"colours: {colours}{clear}")
+    some = f"{pictures.gray:,} gray, the others in colour"
+    made.append(f"colours: {({0: 'all in colour', pictures.readable: 'all gray'}).get(pictures.gray, some)}")
+    if pictures.transparent:
+        made.append(f"transparent: {pictures.transparent:,} have such pixels, which are laid over data.background")
     if pictures.classes:
         made.append(f"classes: {pictures.classes} sub-folders; condition=label tells the network which")
     if pictures.copies:
-        across = f", {pictures.crossing:,} of them across the splits" if pictures.crossing else ""
+        across = f"; {pictures.crossing:,} pictures are in both splits" if pictures.crossing else ""
         made.append(f"copies: {pictures.copies:,} files are the same as another{across}")
     if pictures.damaged:
         others = f", and {len(pictures.damaged) - 1:,} more" if len(pictures.damaged) > 1 else ""

@@ -186,23 +186,22 @@ def round_down(number: float) -> int:
     return int(number // digits * digits)
 
 
-def of_plan(plan: Plan) -> list[Choice]:
-    """The settings of the run's length, and of what is measured at its end."""
-    steps, evaluations = plan.steps, plan.evaluations
-    passes = plan.shown / plan.pictures.train
+def of_plan(plan: Plan, max_steps: int | None = None) -> list[Choice]:
+    """The settings of the run's length, which may be given, and of what is measured at its end."""
+    steps, evaluations = max_steps or plan.steps, plan.evaluations
+    shown = steps * plan.batch
     each = max(1, steps // PICTURES)
     per_image = max(6, min(50, evaluations // 4 // plan.validated))
     samples = max(100, min(2000, round_down(evaluations / 2 / plan.draws)))
+    often = f"{PICTURES} times in the run"
     return [
-        Choice("max_steps", str(steps), f"what fits: {plan.shown:,} pictures, {passes:.1f} times each"),
+        Choice("max_steps", str(steps), f"what fits: {shown:,} pictures, each {shown / plan.pictures.train:.1f} times"),
         Choice("optimizer.warmup", str(min(500, steps // 10)), "a tenth of the steps, at most 500"),
         Choice("ema.decay", f"{average(steps):.4g}", "an average whose half-life is 3 % of the steps"),
         Choice("every.log", str(max(1, min(50, steps // 50))), "enough points for a curve"),
-        *(
-            Choice(f"every.{what}", str(each), f"{PICTURES} times in the run")
-            for what in ("validation", "samples", "checkpoint")
-        ),
-        Choice("evaluation.num_samples", str(samples), "as many as a twentieth of the budget allows"),
+        *(Choice(f"every.{what}", str(each), often) for what in ("validation", "samples", "checkpoint")),
+        Choice("evaluate_after", "true", "a tenth of the budget is for it"),
+        Choice("evaluation.num_samples", str(samples), "half of the evaluation"),
         Choice("evaluation.bits_per_dim.images", str(plan.validated), "test pictures, in validations, too"),
         Choice("evaluation.bits_per_dim.evaluations", str(per_image), "an unbiased estimate of the bound of each"),
     ]
