@@ -186,7 +186,7 @@ class Proposal:
     def _config(self, words: Sequence[str]) -> DictConfig:
         """The configuration with these settings, for one process, in which pictures are read as they are needed."""
         config = compose([*words, *self.asked])
-        config.trainer.precision, config.data.on_error, config.data.array_gib = self.precision, "raise", 0
+        config.trainer.precision, config.data.on_error, config.data.array_gib = self.precision, "raise", 0.0
         config.trainer.devices = 1 if self.fixed else config.trainer.devices
         return config
 

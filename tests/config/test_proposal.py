@@ -109,8 +109,9 @@ def test_the_average_remembers_a_part_of_the_run():
     assert proposal.average(10**7) == 0.9999
 
 
-def test_the_budget_that_is_named_instead_is_enough_and_not_far_more():
-    plan = Plan(5.0, Cost(5e-3, 1e-3), EMOJI, batch=32, draws=50)
+@pytest.mark.parametrize("budget", [5.0, -20.0])  # the look at the pictures took longer than there was
+def test_the_budget_that_is_named_instead_is_enough_and_not_far_more(budget):
+    plan = Plan(budget, Cost(5e-3, 1e-3), EMOJI, batch=32, draws=50)
     rung = Rung(16, 16, 32)
     said = proposal.too_short(plan, rung)
     assert said is not None

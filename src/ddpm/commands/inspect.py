@@ -8,8 +8,9 @@ a contact sheet go to DIR, by default a new folder under runs/inspections/.
 
 from pathlib import Path
 
-from ddpm.config.errors import request_errors
+from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.grammar import parse, quote_paths, split_keys
+from ddpm.config.recipes import proposes
 from ddpm.messages import say
 from ddpm.runs import folders
 
@@ -29,6 +30,8 @@ def main(arguments: list[str]) -> int:
     own, asked = split_keys(quote_paths(arguments), ("out",))
     if "recipe" not in {override.key_or_group for override in parse(asked)}:
         asked = ["recipe=own", *asked]
+    if not proposes(asked):
+        raise RequestError("settings are proposed for recipe=own with a budget: leave recipe= and budget=null away")
     with request_errors():
         from ddpm.own_pictures import REPORT, SHEET, Proposal
 

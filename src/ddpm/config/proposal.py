@@ -15,12 +15,13 @@ from ddpm.config.pictures import FEW, MOST, Pictures, halvings
 
 WIDTHS = (32, 64, 128)  # channels of the network's first level; 128 is the paper's
 MULTIPLIERS = {1: [1, 2], 2: [1, 2, 2], 3: [1, 2, 2, 2], 4: [1, 1, 2, 2, 2], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}
-ENOUGH = 40_000  # pictures that the narrowest network is to be shown at 32x32; by experience, as is `enough`
+ENOUGH = 60_000  # pictures that the narrowest network is to be shown at 32x32; by experience, as is `enough`
 ROUGH = 4  # a quarter of that gives something, less gives nothing
 BATCHES = ((160_000, 32), (1_000_000, 64), (math.inf, 128))  # up to so many pictures in all: so many in a batch
 MOST_OF = {"s": 90, "min": 90 * 60, "h": 48 * 3600, "d": math.inf}  # what a person counts in each
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
-PICTURES, GRID, EVALUATIONS_OF_TEST = 5, 64, 16  # drawn in a run; in each; of the network for a validation's image
+PICTURES, GRID = 5, 64  # grids of samples that are drawn in a run, at most, and samples in each
+EVALUATIONS_OF_TEST = 16  # of the network, for a test picture in a validation
 
 
 class Choice(NamedTuple):
@@ -115,7 +116,11 @@ def of_rung(rung: Rung, pictures: Pictures, batch: int, precision: str) -> list[
         Choice("network.channel_mult", _listed(mult), f"halves the pictures down to {lowest}"),
         Choice("network.attention_resolutions", _listed(rung.attention), "where attention sees all of it and is cheap"),
         Choice("network.dropout", "0.1" if few else "0.0", dropout),
-        Choice("loader.batch_size", str(min(batch, pictures.train)), "small, so that there are many steps"),
+        Choice(
+            "loader.batch_size",
+            str(min(batch, max(1, pictures.train - len(pictures.damaged)))),
+            "small, so that there are many steps",
+        ),
         Choice("optimizer.lr", f"{1e-3 * WIDTHS[0] / rung.channels:g}", "the narrower the network, the larger"),
         Choice("trainer.precision", precision, "the fastest that this device computes with"),
     ]
@@ -144,9 +149,19 @@ class Plan:
     @property
     def beside(self) -> float:
         """Seconds for reading the pictures, and for drawing and validating during the training."""
-        validations = PICTURES * self.validated * EVALUATIONS_OF_TEST * self.cost.evaluation
-        drawings = PICTURES * GRID * self.draws * self.cost.evaluation
-        return (self.pictures.train + self.pictures.test) * self.pictures.seconds + validations + drawings
+        reading = (self.pictures.train + self.pictures.test) * self.pictures.seconds
+        validation = self.validated * EVALUATIONS_OF_TEST * self.cost.evaluation
+        return reading + self.drawings * (validation + self.drawing)
+
+    @property
+    def drawing(self) -> float:
+        """Seconds for a grid of samples."""
+        return GRID * self.draws * self.cost.evaluation
+
+    @property
+    def drawings(self) -> int:
+        """How often that happens in the run: as a tenth of the budget allows."""
+        return max(1, min(PICTURES, int(self.budget / 10 / self.drawing)))
 
     @property
     def evaluation(self) -> float:
@@ -190,10 +205,10 @@ def of_plan(plan: Plan, max_steps: int | None = None) -> list[Choice]:
     """The settings of the run's length, which may be given, and of what is measured at its end."""
     steps, evaluations = max_steps or plan.steps, plan.evaluations
     shown = steps * plan.batch
-    each = max(1, steps // PICTURES)
+    each = max(1, steps // plan.drawings)
     per_image = max(6, min(50, evaluations // 4 // plan.validated))
     samples = max(100, min(2000, round_down(evaluations / 2 / plan.draws)))
-    often = f"{PICTURES} times in the run"
+    often = "once, at the end" if plan.drawings == 1 else f"{plan.drawings} times in the run"
     return [
         Choice("max_steps", str(steps), f"what fits: {shown:,} pictures, each {shown / plan.pictures.train:.1f} times"),
         Choice("optimizer.warmup", str(min(500, steps // 10)), "a tenth of the steps, at most 500"),
@@ -214,7 +229,7 @@ def average(steps: int) -> float:
 
 def budget_for(shown: float, plan: Plan) -> str:
     """A budget, as a person types it, in which a network of this cost is shown so many pictures."""
-    seconds = plan.budget
+    seconds = max(plan.budget, 1.0)
     while replace(plan, budget=seconds).shown < shown:
         seconds *= 1.1
     seconds *= 1.1  # the trials, and what else a run begins with
