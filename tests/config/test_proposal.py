@@ -145,7 +145,8 @@ def test_what_is_seen_is_said():
         "colours: 4 gray, the others in colour",
         "transparent: 7 have such pixels, which are laid over data.background",
         "classes: 3 sub-folders; condition=label tells the network which",
-        "copies: 5 files are the same as another; 2 pictures are in both splits",
+        "copies: 5 files are the same as another; in both splits: 2",
         "damaged: a.png: it is empty, and 1 more",
-        "so few are soon known by heart: figures=[nearest_neighbours] shows whether samples are copies",
+        "so few are soon known by heart; whether samples are copies: figures=[nearest_neighbours] "
+        "figure.nearest_neighbours.spaces=[pixels]",
     ]

@@ -10,6 +10,7 @@ SIZES = (16, 32, 64, 128)  # pixels of the longer side that are proposed; more o
 SMALLEST, LARGEST = 4, 1024
 GLOBAL = 8  # pixels of a side at which attention sees the whole picture at little cost
 MOST_HALVINGS = 6
+NEIGHBOURS = "figures=[nearest_neighbours] figure.nearest_neighbours.spaces=[pixels]"
 FEW = 1000  # pictures that a network soon knows by heart
 AGREE, MOST = 1.15, 0.6  # most pictures have this one's aspect ratio if 60 % do within 15 %
 
@@ -77,13 +78,13 @@ def lines(pictures: Pictures) -> list[str]:
     if pictures.classes:
         made.append(f"classes: {pictures.classes} sub-folders; condition=label tells the network which")
     if pictures.copies:
-        across = f"; {pictures.crossing:,} pictures are in both splits" if pictures.crossing else ""
+        across = f"; in both splits: {pictures.crossing:,}" if pictures.crossing else ""
         made.append(f"copies: {pictures.copies:,} files are the same as another{across}")
     if pictures.damaged:
         others = f", and {len(pictures.damaged) - 1:,} more" if len(pictures.damaged) > 1 else ""
         made.append(f"damaged: {pictures.damaged[0]}{others}")
     if pictures.train < FEW:
-        made.append("so few are soon known by heart: figures=[nearest_neighbours] shows whether samples are copies")
+        made.append(f"so few are soon known by heart; whether samples are copies: {NEIGHBOURS}")
     return made
 
 
