@@ -44,6 +44,7 @@ def test_what_is_no_budget_is_refused(said):
         (7, 5, [6]),
         (48, 32, [16, 32, 48]),
         (480, 640, [16, 32, 64, 128]),
+        (128, 128, [16, 32, 64, 128]),
     ],
 )
 def test_sizes_that_are_tried_are_no_larger_than_the_pictures_and_halve(height, width, expected):
@@ -75,7 +76,7 @@ def test_pictures_of_a_few_pixels_are_refused():
 
 
 @pytest.mark.parametrize("size", [16, 32, 48, 64, 128])
-@pytest.mark.parametrize(("height", "width"), [(640, 480), (480, 640), (400, 300), (300, 300), (1000, 100)])
+@pytest.mark.parametrize(("height", "width"), [(640, 480), (480, 640), (400, 300), (300, 300), (640, 400), (1000, 100)])
 def test_the_shape_has_the_pictures_aspect_ratio_as_nearly_as_it_halves(height, width, size):
     found = pictures.shape(of_size(height, width), size)
     unit = 2 ** pictures.halvings(size)

@@ -33,8 +33,8 @@ def test_what_is_in_a_folder(tmp_path):
     exif = upright.getexif()
     exif[0x0112] = 6  # turned by a quarter
     upright.save(folder / "turned.jpg", exif=exif)
-    gray = coloured(21, 40, 40)[..., :1]
-    save(folder / "gray.jpg", np.repeat(gray, 3, axis=2), quality=60)  # JPEG tints it by a level or two
+    gray = coloured(21, 40, 40)[..., :1] // 2
+    save(folder / "gray.png", gray + np.array([0, 3, 0], np.uint8))  # tinted by a few levels, as a JPEG may be
     alpha = coloured(22)[..., :1]
     save(folder / "clear.png", np.concatenate([coloured(22), alpha], axis=2))
     save(folder / "opaque.png", np.concatenate([coloured(23), np.full_like(alpha, 255)], axis=2))
