@@ -76,6 +76,17 @@ TRAIN = {
     "data.train_size=100": "data.train_size belongs to data=swiss_roll: add data=swiss_roll",
     "data=folder data.path=nowhere": "nowhere",
     "data=folder data.path=empty": "empty",
+    "recipe=own": "data.path=FOLDER_OR_ARCHIVE",
+    "recipe=own data.path=empty": "no pictures in empty",
+    "recipe=own data.path=alone": "has 1 pictures, too few",
+    "recipe=own data.path=copies": "holds one picture, 5 times",
+    "recipe=own data.path=unsorted size=16": "which are 8x8: use size=8",
+    "recipe=own data.path=unsorted size=7": "use size=6 or size=8",
+    "recipe=own data.path=unsorted budget=soon": "90s, 10min, 2h or 1d",
+    "recipe=own data.path=unsorted budget=2s": "too short here for pictures of 8x8: use budget=",
+    "recipe=own data.path=unsorted trainer.devices=2": "use trainer.devices=1",
+    "-m recipe=own data.path=unsorted size=4,8": "start these one by one",
+    "budget=2h": "budget belongs to recipe=own: add recipe=own",
     "schedule.T=1": "at least 2",
     "schedule.T=ten": "whole number",
     "schedule.beta_T=2.0": "beta",
@@ -343,6 +354,15 @@ STEPS = {
     "ckpt=run steps=5 objective=vlb": "checkpoint's",
 }
 DIAGNOSE = {key: value for key, value in REPORT.items() if "out=" not in key and "to=" not in key}
+INSPECT = {
+    "": "data.path=FOLDER_OR_ARCHIVE",
+    "data.path=empty": "no pictures in empty",
+    "data.path=nowhere": "nowhere",
+    "data.path=unsorted budget=2s": "use budget=",
+    "data.path=unsorted out=run": "is not empty",
+    "data.path=unsorted sizes=8": "did you mean",
+    "recipe=digits": "recipe=own",
+}
 
 
 class Hostile:
@@ -376,6 +396,10 @@ def workplace(tmp_path_factory):
     (cwd / "unsorted").mkdir()
     for k in range(20):
         Image.new("L", (8, 8), k).save(cwd / "unsorted" / f"{k}.png")
+    for name, count in (("alone", 1), ("copies", 5)):
+        (cwd / name).mkdir()
+        for k in range(count):
+            Image.new("L", (8, 8)).save(cwd / name / f"{k}.png")
     (cwd / "loop.ckpt").symlink_to("loop.ckpt")
     (cwd / "text.ckpt").write_text("not a checkpoint")
     last = cwd / "run/checkpoints/last.ckpt"
@@ -429,6 +453,7 @@ def workplace(tmp_path_factory):
             ("report", REPORT),
             ("diagnose", DIAGNOSE),
             ("steps", STEPS),
+            ("inspect", INSPECT),
         )
         for case in cases.items()
     ],

@@ -2,6 +2,7 @@
 
     ddpm train [-m] [GROUP=OPTION] [KEY=VALUE] ...     a run; with -m, a sweep: one run for each combination
     ddpm evaluate ckpt=PATH [KEY=VALUE] ...            IS, FID and bits/dim of a checkpoint, or figures=[...]
+    ddpm inspect data.path=FOLDER [KEY=VALUE] ...      a look at pictures of your own, and settings to train on them
     ddpm report FOLDER...                              runs to a table and a page
     ddpm diagnose FOLDER...                            what looks wrong with runs, in sentences
     ddpm export ckpt=PATH to=DIR                       a checkpoint for other tools
@@ -20,6 +21,7 @@ from typing import NoReturn
 COMMANDS = {
     "train": "ddpm.commands.train",
     "evaluate": "ddpm.commands.evaluate",
+    "inspect": "ddpm.commands.inspect",
     "report": "ddpm.commands.report",
     "diagnose": "ddpm.commands.diagnose",
     "export": "ddpm.commands.export",

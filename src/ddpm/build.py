@@ -28,6 +28,7 @@ from ddpm.evaluation.settings import EvaluationSettings
 from ddpm.figures.context import FigureContext, NamedFigure
 from ddpm.figures.figures import FigureSet
 from ddpm.instantiate import instantiate, resolve, takes
+from ddpm.messages import say
 from ddpm.metrics import registry
 from ddpm.metrics.features import FeatureExtractor, Missing, OutOfReachError
 from ddpm.metrics.metric import SampleMetric
@@ -328,9 +329,10 @@ def _evaluation(config: DictConfig, images: Dataset, settings: EvaluationSetting
     told, led = conditioning(config), guidance(config, images)
     try:
         extractor = features(config)
-    except OutOfReachError:
+    except OutOfReachError as error:
         if not metrics.keys().isdisjoint(settings.metrics):
             raise
+        say(f"samples are drawn and not measured: {error}; then evaluation.metrics=[fid,{images.kind.bound}]")
         extractor = Missing(str(config.features.get("name") or config.choices.get("features")))
     return Evaluation(images, sampler(config), extractor, metrics, settings, told, led)
 

@@ -92,3 +92,15 @@ def require_compiler() -> None:
         raise ValueError(
             "trainer.compile needs a C++ compiler, and neither g++ nor clang++ is here: install one, or leave it out"
         )
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """The most memory that was in use so far, in bytes: of a GPU its own, otherwise this process's; None if unknown."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from ddpm.config import command
 from ddpm.config.errors import request_errors
+from ddpm.config.recipes import made_for_other_data, proposes
 from ddpm.config.saved import plain, sign
 from ddpm.config.which import with_chosen
-from ddpm.messages import say, typed
+from ddpm.messages import say, typed, warn
 from ddpm.report import published
 from ddpm.runs import folders
 from ddpm.sweep import sweep
@@ -37,6 +38,11 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         RequestError: the request is wrong; nothing was written.
     """
     with request_errors():  # a wrong request ends here, before anything is written
+        proposal = None
+        if proposes(overrides) and not resume.goes_on(overrides):
+            from ddpm.own_pictures import propose
+
+            overrides, proposal = propose(overrides)
         config, run = resume.compose_resumable(with_chosen(overrides), _config_of)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
@@ -65,6 +71,10 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
         few = build.sample_metrics_in_training(config, images)
         folder = folders.start(config, again=run is not None)
+    if proposal:
+        proposal.write(folder, images)
+    elif not run and (advice := made_for_other_data(config, overrides)):
+        warn(advice)
     say(f"run folder: {folder}", build.summary(module, config))
     if start:
         say(f"begins with the weights of {start.path}" + f", step {start.step:,}" * bool(start.step))

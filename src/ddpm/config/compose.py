@@ -13,7 +13,7 @@ from ddpm.config.checks import AT_LEAST, wrong_value
 from ddpm.config.errors import RefusedError, RequestError, root_message
 from ddpm.config.grammar import nearest, parse
 from ddpm.config.groups import SEVERAL, WHOLE, file_of, group_names, hydra_context, options_of
-from ddpm.config.recipes import drop_strange_settings
+from ddpm.config.recipes import drop_strange_settings, keys_of
 from ddpm.config.rules import refuse
 from ddpm.config.targets import check_targets
 
@@ -153,6 +153,8 @@ def explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
 def _belongs_elsewhere(key: str) -> str | None:
     """That the setting is one of other options of its group than the one that is chosen, if it is."""
     group, _, name = key.partition(".")
+    if not name and (recipes := [f"recipe={each}" for each in options_of("recipe") if key in keys_of("recipe", each)]):
+        return f"{key} belongs to {' or '.join(recipes)}: add {recipes[0]}"
     having = [o for o in options_of(group) if name in OmegaConf.load(file_of(group, o))] if name else []
     options = [f"{group}={option}" for option in having]
     which = options[0] if len(options) == 1 else "the one that is meant"

@@ -1,12 +1,14 @@
 """What a recipe says of a class goes when the user chooses another class than the recipe does."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config.grammar import parse
 from ddpm.config.groups import file_of, group_names, options_of
+
+PRESETS_OVER_RECIPES = ("experiment", "debug")  # whose settings take the place of the recipe's
 
 
 def drop_strange_settings(config: DictConfig, overrides: Sequence[str]) -> None:
@@ -24,16 +26,16 @@ def drop_strange_settings(config: DictConfig, overrides: Sequence[str]) -> None:
         section, option = config.get(group), config.choices.get(group)
         if not isinstance(section, DictConfig) or "_target_" not in section or option not in options_of(group):
             continue
-        strange = _keys("recipe", str(recipe), group) - _keys(group, str(option))
-        for preset in ("experiment", "debug"):
+        strange = keys_of("recipe", str(recipe), group) - keys_of(group, str(option))
+        for preset in PRESETS_OVER_RECIPES:
             if (chosen := config.choices.get(preset)) in options_of(preset):
-                strange -= _keys(preset, str(chosen), group)
+                strange -= keys_of(preset, str(chosen), group)
         for key in strange:
             if key in section and f"{group}.{key}" not in typed:
                 del section[key]
 
 
-def _keys(group: str, option: str, section: str | None = None) -> set[str]:
+def keys_of(group: str, option: str, section: str | None = None) -> set[str]:
     """The keys that an option's file, and those on which it builds, have; of one section, if it is named."""
     content: Any = OmegaConf.load(file_of(group, option))
     found = {str(key) for key in (content.get(section) or {} if section else content) if key != "defaults"}
@@ -41,5 +43,58 @@ def _keys(group: str, option: str, section: str | None = None) -> set[str]:
         for where, names in base.items() if isinstance(base, DictConfig) else [(group, base)]:
             where = str(where).lstrip("/")
             if names in options_of(where) and (where == group or section):
-                found |= _keys(where, str(names), section)
+                found |= keys_of(where, str(names), section)
     return found
+
+
+def said_by(overrides: Sequence[str]) -> frozenset[str]:
+    """The keys and groups that a command line decides, itself or by the experiment and the preset that it names."""
+    parsed = parse(overrides)
+    keys = {override.key_or_group for override in parsed}
+    for override in parsed:
+        if (group := override.key_or_group) in PRESETS_OVER_RECIPES and override.value() in options_of(group):
+            content: Any = OmegaConf.to_container(OmegaConf.load(file_of(group, override.value())))
+            keys |= {key for key in _dotted(content) if not key.startswith("defaults")}
+    return frozenset(keys)
+
+
+def proposes(overrides: Sequence[str]) -> bool:
+    """Whether the command line's recipe has a budget for which settings are proposed, and no word takes it away."""
+    said = {override.key_or_group: override.value() for override in parse(overrides)}
+    recipe = said.get("recipe")
+    has_budget = recipe in options_of("recipe") and "budget" in keys_of("recipe", str(recipe))
+    return has_budget and said.get("budget", "") is not None
+
+
+def made_for_other_data(config: DictConfig, overrides: Sequence[str]) -> str | None:
+    """That the recipe, which nobody chose, is for other data than the command line did choose, if it is so."""
+    said = {override.key_or_group for override in parse(overrides)}
+    own = _data_of(str(config.choices.get("recipe")))
+    if "recipe" in said or "data" not in said or own in (None, config.choices.data):
+        return None
+    proposing = [f"recipe={each}" for each in options_of("recipe") if "budget" in keys_of("recipe", each)]
+    fitting = [f"recipe={each}" for each in options_of("recipe") if _data_of(each) == config.choices.data]
+    better = ", ".join(dict.fromkeys([*fitting, *proposing]))
+    return (
+        f"the network and its training are recipe={config.choices.recipe}'s, which is made for data={own}, "
+        f"not for data={config.choices.data}: say which recipe is meant ({better})"
+    )
+
+
+def _data_of(recipe: str) -> str | None:
+    """The data for which a recipe, or the one on which it builds, says that it is; None if it says nothing."""
+    if recipe not in options_of("recipe"):
+        return None
+    content: Any = OmegaConf.load(file_of("recipe", recipe))
+    for base in content.get("defaults", []):
+        found = base.get("override /data") if isinstance(base, DictConfig) else _data_of(base)
+        if found:
+            return str(found)
+    return None
+
+
+def _dotted(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from _dotted(value, f"{prefix}{key}.")

@@ -34,6 +34,8 @@ ROLES = {
     "experiment": Role.PRESET,
     "debug": Role.PRESET,
     "base": Role.PRESET,
+    "budget": Role.PRESET,
+    "size": Role.PRESET,
     "network": Role.MODEL,
     "schedule": Role.MODEL,
     "prediction": Role.MODEL,

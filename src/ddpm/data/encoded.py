@@ -3,10 +3,11 @@
 import hashlib
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from ddpm.data.picture import PictureTransform
 from ddpm.messages import warn
 from ddpm.progress import Bar
 
+T = TypeVar("T")
 SKIPPED = "skipped.txt"
 BLOCK_BYTES = 2**26  # decoded at a time while a cache is written: what bounds the memory
 
@@ -70,8 +72,8 @@ class Files(Source):
         return (self.folder / self.names[index]).read_bytes()
 
 
-def attempt(source: Source, transform: PictureTransform, index: int) -> UInt8[np.ndarray, "c h w"] | str:
-    """Picture `index`, decoded, or its name and why it cannot be read."""
+def attempt(source: Source, transform: Callable[[bytes], T], index: int) -> T | str:
+    """What is made of picture `index`, or its name and why it cannot be read."""
     try:
         return transform(source.read(index))
     except (OSError, DataError) as error:

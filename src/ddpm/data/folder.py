@@ -200,7 +200,9 @@ def hold_out(names: Sequence[bytes], share: float, where: Path) -> tuple[list[in
     """Indices of the held-out share, those whose names have the smallest hashes, and of the rest; both ascending."""
     count = max(1, round(share * len(names)))
     if count >= len(names):
-        raise DataError(f"{where} has {len(names)} pictures, too few to hold out {share:.1%} of them for testing")
+        raise DataError(
+            f"{where} has {len(names)} pictures, too few to hold out {share:.1%} of them for testing: add some"
+        )
     ranked = sorted(range(len(names)), key=lambda i: hashlib.sha256(names[i]).digest())
     return sorted(ranked[:count]), sorted(ranked[count:])
 

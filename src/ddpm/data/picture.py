@@ -1,6 +1,8 @@
 """From an encoded picture of any format, mode and size to uint8 of one shape."""
 
+import contextlib
 import io
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -21,6 +23,26 @@ SUFFIXES = frozenset(
 def is_picture(path: PurePath) -> bool:
     """By its name, which is neither hidden nor in one of the folders that macOS adds to an archive."""
     return path.suffix.lower() in SUFFIXES and not any(part.startswith((".", "__MACOSX")) for part in path.parts)
+
+
+@contextlib.contextmanager
+def opened(encoded: bytes) -> Iterator[Image.Image]:
+    """The picture, for as long as the context lasts, in which whatever is wrong with it is a DataError with the reason.
+
+    Raises:
+        DataError: this is not a whole picture, for the caller to add the file.
+    """
+    if not encoded:
+        raise DataError("it is empty")
+    try:
+        with Image.open(io.BytesIO(encoded)) as image:
+            yield image
+    except UnidentifiedImageError:
+        raise DataError("it is not a picture") from None
+    except DataError:
+        raise
+    except Exception as error:  # on a broken file decoders raise anything, from SyntaxError to struct.error
+        raise DataError(str(error).partition("\n")[0] or type(error).__name__) from error
 
 
 @dataclass(frozen=True)
@@ -53,17 +75,12 @@ class PictureTransform:
 
     def __call__(self, encoded: bytes) -> UInt8[np.ndarray, "c h w"]:
         """Raises DataError with the reason, for the caller to add the file, if this is not a whole picture."""
-        if not encoded:
-            raise DataError("it is empty")
-        try:
-            with Image.open(io.BytesIO(encoded)) as image:
-                pixels = np.asarray(self._fit(self._flatten(image)))
-        except UnidentifiedImageError:
-            raise DataError("it is not a picture") from None
-        except DataError:
-            raise
-        except Exception as error:  # on a broken file decoders raise anything, from SyntaxError to struct.error
-            raise DataError(str(error).partition("\n")[0] or type(error).__name__) from error
+        with opened(encoded) as image:
+            return self.pixels(image)
+
+    def pixels(self, image: Image.Image) -> UInt8[np.ndarray, "c h w"]:
+        """The same of a picture that is opened, which is upright from then on."""
+        pixels = np.asarray(self._fit(self._flatten(image)))
         return np.ascontiguousarray(pixels.reshape(self.height, self.width, self.channels).transpose(2, 0, 1))
 
     def _flatten(self, image: Image.Image) -> Image.Image:

@@ -128,7 +128,10 @@ class Digits(FeatureExtractor):
 
     def extract(self, images: UInt8[Tensor, "b c h w"]) -> Features:
         if images.shape[1:] != (1, 8, 8):
-            raise ValueError(f"features=digits takes 1x8x8 images, not {_by(images.shape[1:])}: use features=inception")
+            raise ValueError(
+                f"features=digits takes 1x8x8 images, not {_by(images.shape[1:])}: use features=inception, or "
+                "evaluation.metrics=[bits_per_dim] for the bound alone"
+            )
         features: Features = self.classifier(to_unit(images))
         return features
 

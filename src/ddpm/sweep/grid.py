@@ -44,6 +44,15 @@ def probes(overrides: Sequence[str]) -> list[list[str]]:
     return [first, *([*first[:k], value, *first[k + 1 :]] for k, values in enumerate(choices) for value in values[1:])]
 
 
+def first(overrides: Sequence[str]) -> list[str]:
+    """The overrides of the sweep's first run: of several values the first.
+
+    Raises:
+        RequestError: a glob or list is empty.
+    """
+    return [f"{axis.get_key_element()}={_values(axis)[0]}" for axis in _axes(overrides)]
+
+
 def varying(overrides: Sequence[str]) -> list[str]:
     """The keys of a sweep's axes, whose values differ between its runs."""
     return [override.key_or_group for override in parse(overrides) if override.is_sweep_override()]

@@ -13,8 +13,10 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import as_typed, parse, path_of, quote
+from ddpm.config.recipes import proposes
 from ddpm.config.which import with_chosen
 from ddpm.runs import records
+from ddpm.sweep import grid
 
 # Settings of a sweep's runs unless its command says otherwise: a table needs evaluations, and for comparing runs an
 # estimate of the bound is enough.
@@ -29,8 +31,23 @@ class Training:
     known_to_hydra = True  # the overrides are of conf/train.yaml
 
     def prepared(self, overrides: Sequence[str]) -> list[str]:
-        """The overrides of a sweep as its plan keeps them."""
-        return list(overrides)
+        """The overrides of a sweep as its plan keeps them, with what is proposed for all of its runs together.
+
+        Raises:
+            RequestError: the runs would need a proposal each.
+        """
+        if not proposes(overrides):
+            return list(overrides)
+        for key in grid.varying(overrides):
+            if key in ("budget", "size") or key.partition(".")[0] == "data":
+                raise RequestError(
+                    f"{key}: the runs of a sweep share what is proposed for them; start these one by one"
+                )
+        with request_errors():
+            own_pictures = importlib.import_module("ddpm.own_pictures")
+            words, _ = own_pictures.propose(grid.first(overrides))
+        settled: list[str] = own_pictures.settled(overrides, words[: len(words) - len(overrides)])
+        return settled
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of a cell.

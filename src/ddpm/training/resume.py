@@ -12,6 +12,7 @@ from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.grammar import parse
 from ddpm.config.groups import group_names
 from ddpm.config.initial import compose_run
+from ddpm.config.recipes import proposes
 from ddpm.config.roles import PRESETS, fixed_by_the_run
 from ddpm.config.saved import completed, compose_saved, keep_settled, read_config
 from ddpm.messages import say
@@ -43,6 +44,8 @@ def compose_resumable(
         if not (folder / "config.yaml").is_file():
             return compose_run(rest, config_of) if config.init else config, None
         base = saved_config(folder)
+        if proposes(rest):
+            config = compose_saved(base, _without_settled_groups(rest, base))
         if config.init:
             config = compose_run(rest, lambda _: base)  # the run has its model; the checkpoint may be gone
         keep_settled(config, base)
@@ -60,6 +63,13 @@ def compose_resumable(
     if changed:
         say(f"changed since the run began: {', '.join(changed)}")
     return config, start
+
+
+def goes_on(overrides: Sequence[str]) -> bool:
+    """Whether the command line goes on with a run that has begun, whose settings are what they were."""
+    values = {override.key_or_group: override.value() for override in parse(overrides)}
+    wish, out = values.get("resume"), values.get("out")
+    return bool(wish and (wish != "auto" or (out and (Path(str(out)) / "config.yaml").is_file())))
 
 
 def run_folder(path: Path) -> Path:

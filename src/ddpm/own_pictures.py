@@ -1,0 +1,231 @@
+"""Training on a folder of one's own: a look at it, trials on this machine, and the settings that follow from both.
+
+The proposal is words of a command line, put before those that the user typed. What comes of them is an ordinary run.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from ddpm import build, launch
+from ddpm.config import pictures, proposal
+from ddpm.config.compose import compose
+from ddpm.config.errors import RequestError
+from ddpm.config.proposal import BATCHES, WIDTHS, Choice, Cost, Plan, Rung
+from ddpm.config.recipes import said_by
+from ddpm.data.dataset import DataError, Dataset, Examples
+from ddpm.data.folder import Folder
+from ddpm.data.survey import survey
+from ddpm.figures import drawing
+from ddpm.files import write_whole
+from ddpm.hardware import device_type
+from ddpm.messages import printable, say, typed
+from ddpm.progress import duration
+from ddpm.training.trial import trial
+
+STARTUP = 10.0  # seconds in which a run begins and ends
+COLUMNS = 8  # and rows of the contact sheet
+SHEET, REPORT = "pictures.png", "proposal.txt"
+
+
+class Tried(NamedTuple):
+    """A size and a network that were tried, the settings that make them, and what the budget buys of them."""
+
+    rung: Rung
+    choices: list[Choice]
+    cost: Cost
+    plan: Plan
+
+    @property
+    def enough(self) -> bool:
+        """Whether the network is shown enough pictures."""
+        return self.plan.shown >= self.rung.enough
+
+
+class Proposal:
+    """What is in the folder of a command line, and the settings that suit it, where the command line leaves a choice.
+
+    Args:
+        asked: the words that the user typed, one value for each setting.
+
+    Raises:
+        RequestError, ValueError, OSError: they are wrong, or the pictures cannot be read.
+    """
+
+    def __init__(self, asked: Sequence[str]) -> None:
+        self.begun, self.asked, self.said = time.monotonic(), list(asked), said_by(asked)
+        config = compose(asked)
+        self.budget_said, self.budget = config.budget, proposal.seconds_of(config.budget)
+        self.fixed = self._one_process(config)
+        folder = build.dataset(config)
+        if not isinstance(folder, Folder):
+            raise RequestError(
+                f"settings are proposed for a folder of pictures, and data={config.choices.data} is none: "
+                "use data=folder data.path=FOLDER, or budget=null, which proposes nothing"
+            )
+        self.pictures, self.size = survey(folder), config.size
+        self.on_cpu = device_type(config.trainer.accelerator) == "cpu"
+        _, height, width = folder.shape
+        self.own_shape = (height, width) if "data.size" in self.said else None
+        self.own_channels = config.network.get("channels") if "network.channels" in self.said else None
+        self.steps = config.max_steps if "max_steps" in self.said else None
+
+    def _one_process(self, config: DictConfig) -> list[Choice]:
+        """Resolve the precision of the configuration, and what makes it one of a single process."""
+        launch.resolve_precision(config)
+        made = []
+        if launch.check_devices(config.trainer) > 1 and "trainer.devices" not in self.said:
+            config.trainer.devices = 1
+            made = [Choice("trainer.devices", "1", "on which this is tried; more can be named with budget=null")]
+        if (processes := launch.check_devices(config.trainer)) > 1:
+            raise RequestError(
+                f"settings are proposed by one process, and here are {processes}: use trainer.devices=1, or the words "
+                f"that `{typed('inspect')}` proposes"
+            )
+        self.precision = config.trainer.precision
+        return made
+
+    def seen(self) -> list[str]:
+        """Lines on what is in the folder."""
+        return pictures.lines(self.pictures)
+
+    def make(self) -> None:
+        """Choose the largest size and then the widest network of which the budget buys enough, by trials.
+
+        Raises:
+            RequestError: the budget is too small for the smallest, or no size is possible.
+        """
+        shapes, batch = self._shapes(), BATCHES[0 if self.on_cpu else -1][1]
+        widths = (
+            [self.own_channels] if self.own_channels else WIDTHS if self._is_open("network.channels") else WIDTHS[:1]
+        )
+        best = self._try(Rung(*shapes[0], widths[0]), batch)
+        if best.enough:
+            best = self._last_enough(best, (Rung(*shape, widths[0]) for shape in shapes[1:]), batch)
+            best = self._last_enough(best, (best.rung.wider(width) for width in widths[1:]), batch)
+        elif self.steps is None and (budget := proposal.too_short(best.plan, best.rung)):
+            smaller = f", or size={smallest}" if (smallest := pictures.sizes(self.pictures)[0]) < max(shapes[0]) else ""
+            raise RequestError(
+                f"budget={self.budget_said} is too short here for pictures of {shapes[0][0]}x{shapes[0][1]}: use "
+                f"budget={budget}{smaller}"
+            )
+        larger = next(size for most, size in BATCHES if best.plan.shown <= most)
+        if self.on_cpu and larger > batch:
+            best = self._try(best.rung, larger)
+        self.chosen = best
+        self.choices = self._open([*self.fixed, *best.choices, *proposal.of_plan(best.plan, self.steps)])
+
+    @property
+    def words(self) -> list[str]:
+        """The proposed settings, as words of a command line."""
+        return [choice.word for choice in self.choices]
+
+    def report(self) -> list[str]:
+        """Lines on the settings and on what they cost."""
+        wide = max(map(len, self.words), default=0)
+        plan, memory = self.chosen.plan, self.chosen.cost.memory
+        needs = f" and {memory / 2**30:.1f} GiB of memory" if memory else ""
+        took = duration(plan.seconds(self.steps or plan.steps) + STARTUP)
+        lines = [
+            "proposed where you left a choice:",
+            *(f"  {choice.word:<{wide}}  {choice.reason}" for choice in self.choices),
+            f"this takes about {took}{needs}, by a trial on this machine",
+        ]
+        if not self.chosen.enough and self.steps is None:
+            enough = proposal.budget_for(self.chosen.rung.enough, plan)
+            lines.append(f"samples will be rough: with budget={enough} they have what they need")
+        return lines
+
+    def write(self, folder: Path, images: Dataset | None = None) -> None:
+        """Write the contact sheet, up to 64 of the pictures as the network sees them, and the report into a folder.
+
+        Args:
+            images: the pictures, prepared; by default they are read as needed.
+        """
+        examples = (images or build.dataset(self._config(self.words))).split("train")
+        shown = [index for index, _ in zip(_readable(examples), range(COLUMNS**2), strict=False)]
+        drawing.save(drawing.grid(examples.__getitems__(shown), COLUMNS), folder / SHEET)
+        again = " ".join([typed("train"), *settled(self.asked, self.words)])
+        lines = [*self.seen(), *self.report(), "the same run, in which nothing is proposed:", again, ""]
+        write_whole(folder / REPORT, "\n".join(map(printable, lines)))
+
+    # --- trials ------------------------------------------------------------------------------------------------------
+
+    def _shapes(self) -> list[tuple[int, int]]:
+        """Height and width of the pictures that can be learned, ascending."""
+        if self.own_shape:
+            return [self.own_shape]
+        return [pictures.shape(self.pictures, size) for size in pictures.sizes(self.pictures, self.size)]
+
+    def _last_enough(self, best: Tried, rungs: Iterator[Rung], batch: int) -> Tried:
+        """The last of these rungs, each dearer than the one before, of which the budget buys enough."""
+        for rung in rungs:
+            tried = self._try(rung, batch)
+            if not tried.enough:
+                break
+            best = tried
+        return best
+
+    def _try(self, rung: Rung, batch: int) -> Tried:
+        """Train a network of this rung for a few steps."""
+        choices = [*proposal.of_pictures(self.pictures), *proposal.of_rung(rung, self.pictures, batch, self.precision)]
+        config = self._config([choice.word for choice in self._open(choices)])
+        images, n = build.dataset(config), config.loader.batch_size
+        module, examples = build.module(config, images), images.split("train")
+        some = [index for index, _ in zip(_readable(examples), range(n), strict=False)]
+        conditioning = build.conditioning(config)
+        conditioning.check(images)
+        cost = trial(module, conditioning.batch(examples, (some * n)[:n]), config)
+        left = self.budget - (time.monotonic() - self.begun) - STARTUP
+        draws = config.sampler.get("steps") or config.schedule.T
+        return Tried(rung, choices, cost, Plan(left, cost, self.pictures, n, draws))
+
+    def _config(self, words: Sequence[str]) -> DictConfig:
+        """The configuration with these settings, for one process, in which pictures are read as they are needed."""
+        config = compose([*words, *self.asked])
+        config.trainer.precision, config.data.on_error, config.data.array_gib = self.precision, "raise", 0.0
+        config.trainer.devices = 1 if self.fixed else config.trainer.devices
+        return config
+
+    def _open(self, choices: Sequence[Choice]) -> list[Choice]:
+        return [choice for choice in choices if self._is_open(choice.key)]
+
+    def _is_open(self, key: str) -> bool:
+        """Whether the user has said neither this nor, where it is a setting of a class, which class it is."""
+        section = key.partition(".")[0]
+        return key not in self.said and (section == "data" or section not in self.said)
+
+
+def propose(overrides: Sequence[str]) -> tuple[list[str], Proposal | None]:
+    """The command line of a run with what is proposed for it; None where nothing is.
+
+    A run that goes on (`resume=auto out=FOLDER`) keeps what was proposed when it began.
+
+    Raises:
+        RequestError, ValueError, OSError: as `Proposal` and `Proposal.make`.
+    """
+    made = Proposal(overrides)
+    say(*made.seen())
+    made.make()
+    say(*made.report())
+    return [*made.words, *overrides], made
+
+
+def settled(asked: Sequence[str], words: Sequence[str]) -> list[str]:
+    """A command line that says what was proposed, and proposes nothing anew."""
+    return [*words, *(word for word in asked if not word.startswith("budget=")), "budget=null"]
+
+
+def _readable(examples: Examples) -> Iterator[int]:
+    """Indices of pictures that can be read: of all, at equal distances, and then of those between."""
+    n = len(examples)
+    stride = max(1, n // COLUMNS**2)
+    for index in (index for first in range(stride) for index in range(first, n, stride)):
+        try:
+            examples.__getitems__([index])
+        except DataError:
+            continue
+        yield index

@@ -1,0 +1,93 @@
+"""What a training step of a network costs on this machine: a few steps, taken and timed."""
+
+import signal
+import time
+import warnings
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
+from torch.utils.data import DataLoader
+
+from ddpm.config.proposal import Cost
+from ddpm.data.conditioning import Batch
+from ddpm.hardware import peak_memory
+from ddpm.launch import placement, quieten
+from ddpm.training.module import DiffusionModule
+
+WARM = 2  # steps before the clock starts
+FEWEST, MOST, SECONDS = 2, 50, 1.5  # steps that are timed: until so many seconds have passed
+
+
+class Clock(Callback):
+    """Notes when each step has ended, and stops the training when that is known well enough."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
+        _wait(module.device)
+        self.ends.append(time.perf_counter())
+        timed = self.ends[WARM - 1 :]
+        trainer.should_stop = len(timed) > FEWEST and timed[-1] - timed[0] > SECONDS
+
+    @property
+    def seconds(self) -> float:
+        """The mean time of a step."""
+        timed = self.ends[WARM - 1 :]
+        return (timed[-1] - timed[0]) / (len(timed) - 1)
+
+
+def trial(module: DiffusionModule, batch: Batch, config: DictConfig) -> Cost:
+    """Train a module that is thrown away for a few steps, and evaluate its network a few times.
+
+    Args:
+        batch: one batch of the size that is trained on; each step takes it anew.
+    """
+    quieten()
+    clock = Clock()
+    interrupt = signal.getsignal(signal.SIGINT)
+    trainer = L.Trainer(
+        **placement(config.trainer),
+        precision=config.trainer.precision,
+        max_steps=WARM + MOST,
+        max_epochs=-1,
+        callbacks=[clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+    )
+    loader = DataLoader[Batch]([batch] * (WARM + MOST), batch_size=None, collate_fn=lambda each: each)  # type: ignore[arg-type]
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "You defined a `validation_step`")  # nothing is validated
+            trainer.fit(module, loader)
+    except SystemExit:  # which Lightning makes of Ctrl-C
+        signal.signal(signal.SIGINT, interrupt)
+        raise KeyboardInterrupt from None
+    n = len(batch.values)
+    device = trainer.strategy.root_device
+    return Cost(clock.seconds / n, _evaluation(module.to(device), batch, device), peak_memory(device))
+
+
+@torch.no_grad()
+def _evaluation(module: DiffusionModule, batch: Batch, device: torch.device) -> float:
+    """Seconds of an evaluation of the averaged network for one picture; of two trials the first warms up."""
+    n = len(batch.values)
+    x_t = torch.zeros(n, *batch.values.shape[1:], device=device)
+    t = torch.full((n,), module.p.q.T, device=device)
+    p = module.p_ema.given(batch.condition and batch.condition.to(device))
+    for _ in range(2):
+        begun = time.perf_counter()
+        p(x_t, t)
+        _wait(device)
+    return (time.perf_counter() - begun) / n
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was told."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
