@@ -6,7 +6,7 @@ from pathlib import Path
 from ddpm.config.moved import translated
 from ddpm.config.saved import completed, read_config
 from ddpm.messages import printable
-from ddpm.report import published, reading
+from ddpm.report import codecs, published, reading
 from ddpm.report.run import Run, overrides, text
 from ddpm.runs import records
 
@@ -93,6 +93,7 @@ def _read_results(run: Run) -> None:
         if not run.config and isinstance(own := content.get("config"), dict):  # an evaluation of a sweep
             run.config = completed(translated(own))
         run.protocol = {printable(key): text(value) for key, value in published.flat(content["protocol"]).items()}
+        run.codecs = codecs.read(run, content)
         for entry in content.get("published", []):
             run.verdicts[printable(entry["metric"])] = printable(entry["verdict"])
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
+from ddpm.report import codecs
 from ddpm.report.run import Curve, Run
 from ddpm.report.table import Line
 from ddpm.training.monitor import PREFIX
@@ -33,6 +34,7 @@ class Plot:
 
 def plots(lines: Sequence[Line]) -> list[Plot]:
     """The figures for which some run has data."""
+    beside = codecs.curves([run for line in lines for run in line.runs])
     validations = sorted({name for line in lines for run in line.runs for name in run.history if _of_validation(name)})
     drawn = [
         _plot(
@@ -61,9 +63,11 @@ def plots(lines: Sequence[Line]) -> list[Plot]:
         ),
         _plot(
             "Rate and distortion",
-            "RMSE (0..255) of x_0 as estimated from x_t, against the rate of x_T, ..., x_t; Figure 5 of the paper.",
+            "RMSE (0..255) of x_0 as estimated from x_t, against the rate of x_T, ..., x_t; Figure 5 of the paper."
+            + " Dotted: what codecs need for the same images, tiled." * bool(beside),
             _curves(lines, lambda run: run.rates),
             ("rate (bits/dim)", "RMSE"),
+            beside=beside,
         ),
     ]
     return [plot for plot in drawn if plot]
@@ -118,7 +122,9 @@ def _plot(
     curves: Iterator[tuple[int, int, Curve]],
     labels: tuple[str, str],
     log: Literal["", "y", "xy", "y if wide"] = "",
+    beside: Sequence[tuple[str, Curve]] = (),
 ) -> Plot | None:
+    """A plot of the curves of runs, and of named ones `beside` them; None where no run has one."""
     drawable = []
     for i, seeds, (xs, ys) in curves:
         pairs = zip(xs, ys, strict=True)
@@ -134,6 +140,10 @@ def _plot(
             line.set_marker("o" if len(x) == 1 else "")
             line.set_linestyle((0, dashes(i)) if dashes(i) else "-")
             line.set_gid(f"line-{i}-{n}")
+        for name, (x, y) in beside:
+            axes.plot(x, y, color=INK, linewidth=0.9, linestyle=":", marker=".", markersize=2)
+            place = {"textcoords": "offset points", "va": "center"}
+            axes.annotate(name, (x[0], y[0]), (4, 0), color=INK, parse_math=False, **place)
         heights = [height for _, _, (_, y) in drawable for height in y]
         if log == "xy":
             axes.set_xscale("log")
