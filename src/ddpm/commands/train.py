@@ -38,12 +38,12 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         RequestError: the request is wrong; nothing was written.
     """
     with request_errors():  # a wrong request ends here, before anything is written
-        proposal = None
+        overrides, proposal = with_chosen(overrides), None
         if proposes(overrides) and not resume.goes_on(overrides):
             from ddpm.own_pictures import propose
 
             overrides, proposal = propose(overrides)
-        config, run = resume.compose_resumable(with_chosen(overrides), _config_of)
+        config, run = resume.compose_resumable(overrides, _config_of)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
         from ddpm.loggers import loggers
