@@ -101,15 +101,15 @@ def test_training(device, words):
 
 
 def test_pictures_and_the_library(device):
-    for sampler in ("ancestral", "ddim", "dpm_solver"):
-        config = compose([*DIGITS, f"sampler={sampler}"])
+    for sampler in ("ancestral", "ddim", "dpm_solver_sde", "dpm_solver_2s", "unipc", "deis sampler.order=2", "heun"):
+        config = compose([*DIGITS, *f"sampler={sampler}".split()])
         images = build.dataset(config)
         p, draw = build.reverse_process(config, images).to(device).eval(), torch.Generator(device).manual_seed(0)
         drawn_by = build.sampler(config)
         with torch.no_grad():
             display_of(images).during_training(p, drawn_by, draw, lambda: None, images, lambda count: None)
             assert ddpm.sample(p, (2, *images.shape), drawn_by).device == device
-            assert ddpm.bits_per_dim(p, torch.zeros(2, *images.shape, dtype=torch.uint8)).device == device
+    assert ddpm.bits_per_dim(p, torch.zeros(2, *images.shape, dtype=torch.uint8)).device == device
 
 
 @pytest.mark.parametrize(
