@@ -30,7 +30,7 @@ NOT_IN_DOCS = {
     "examples/plugin/README.md": "plugin.md",
 }
 LINK = re.compile(r"\]\(([^)\s]+)\)")
-ROOMS = ("diffusion", "samplers", "networks", "data", "metrics", "figures", "loggers", "checkpoints")
+ROOMS = ("diffusion", "samplers", "edm", "networks", "data", "metrics", "figures", "loggers", "checkpoints")
 # Scripts that the theme lets browsers fetch, by the names under which `make docs` puts them into build/.
 MERMAID, WORKER = "mermaid.min.js", "iframe-worker.js"
 WORKER_ELSEWHERE = "https://unpkg.com/iframe-worker/shim"  # searches in pages that are opened as files
@@ -211,12 +211,14 @@ def python_pages() -> dict[str, str]:
         )
     }
     for room in ROOMS:
+        folder = SOURCE / "ddpm" / room
+        alone = folder.with_suffix(".py")  # a room that is one file
         modules = sorted(
             ".".join(file.relative_to(SOURCE).with_suffix("").parts)
-            for file in (SOURCE / "ddpm" / room).rglob("*.py")
+            for file in ([alone] if alone.is_file() else folder.rglob("*.py"))
             if not file.stem.startswith("__")
         )
-        about = ast.get_docstring(ast.parse((SOURCE / "ddpm" / room / "__init__.py").read_text())) or ""
+        about = ast.get_docstring(ast.parse((alone if alone.is_file() else folder / "__init__.py").read_text())) or ""
         text = "\n".join(f"::: {module}\n    options: {{show_root_full_path: true}}\n" for module in modules)
         pages[room] = f"# ddpm.{room}\n\n{about.partition(chr(10))[0]}\n\n{text}"
     return {f"reference/python/{name}.md": text for name, text in pages.items()}

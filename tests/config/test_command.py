@@ -15,7 +15,7 @@ from ddpm.config.errors import RequestError
     [
         ("ddpm ", "train evaluate report export wandb-workspace"),
         ("ddpm ev", "train evaluate report export wandb-workspace"),
-        ("ddpm train prediction=", "prediction=eps prediction=mu prediction=v prediction=x0"),
+        ("ddpm train prediction=", "prediction=edm prediction=eps prediction=mu prediction=v prediction=x0"),
         ("ddpm train seed=1 sampler=dd", "sampler=ddim sampler=ddim_eta1"),
         ("ddpm evaluate keep", "keep="),
         ("ddpm report ", ""),

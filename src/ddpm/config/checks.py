@@ -146,13 +146,13 @@ def wrong_value(config: DictConfig) -> str | None:
 
 def _wrong_average(ema: DictConfig) -> str | None:
     """A length of a power-function average outside its range."""
-    if not isinstance(lengths := ema.get("lengths"), ListConfig) or len({*lengths}) < len(lengths):
-        return f"ema.lengths={lengths} must be a list of different numbers"
+    if not isinstance(lengths := ema.get("lengths"), ListConfig):
+        return f"ema.lengths={lengths} must be a list of numbers"
     measured = [] if ema.get("length") is None else [ema.length]
     for said, values in ((f"ema.lengths={lengths}", lengths), (f"ema={ema.get('length')}", measured)):
         if not all(type(length) in (int, float) and SHORTEST <= length <= LONGEST for length in values):
             return f"{said}: the length (sigma_rel) of an average must be a number from {SHORTEST} to {LONGEST}"
-    return None
+    return f"ema.lengths={lengths} names a length twice" if len({*lengths}) < len(lengths) else None
 
 
 def _wrong_network(network: DictConfig) -> str | None:
