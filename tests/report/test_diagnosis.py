@@ -124,6 +124,17 @@ def test_single_spikes_and_the_scatter_of_batches_are_harmless(workspace):
     assert said(written(workspace / "run", **{"train/loss": spiky}))[0] == []
 
 
+def test_losses_that_scatter_as_those_of_the_bound_say_nothing_one_by_one(workspace):
+    def scattered(step):
+        return 0.005 * math.exp(1.5 * math.sin(step * step))
+
+    for name, warmup in (("late", 100), ("cold", 0)):
+        folder = written(workspace / name, **{"train/loss": scattered}, optimizer={"lr": 3e-3, "warmup": warmup})
+        [run] = collect.within([folder])
+        assert max(run.history[diagnosis.LOSS][1]) > diagnosis.SPIKE * run.history[diagnosis.LOSS][1][0]
+        assert said(folder)[0] == []
+
+
 def test_a_loss_that_rises_at_the_end_is_found(workspace):
     def rising(step):
         return 0.1 + 0.9 * math.exp(-step / 40) + (0.4 if step > 850 else 0.0)

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from ddpm.report import reading
@@ -27,6 +28,7 @@ LOSS, GRADIENT = "train/loss", "train/gradient_norm"
 SPIKE = 1.3  # times the loss of the untrained network
 STUCK = 0.25  # of that loss, where a healthy run has long been below
 STEEP = 0.3  # of the gradient's norm in the beginning
+SCATTERED = 0.4  # of the loss: where logged losses differ by more, as with objective=vlb, they say nothing one by one
 RISE = 2.0  # times the smallest loss of a tenth of the run
 PER_DOUBLING = 0.08  # of the bound, by which it falls when the steps double
 WORSE = 1.1  # times the best bound
@@ -73,7 +75,7 @@ def diverged(run: Run) -> Finding | None:
 def no_warmup(run: Run) -> Finding | None:
     """The loss rose above that of the untrained network at once, and there was no warm-up."""
     warmup, spike = _setting(run, "optimizer", "warmup"), _spike(run)
-    if warmup != 0 or spike is None or not _stuck(run):
+    if warmup != 0 or spike is None or not _stuck(run) or _is_scattered(run):
         return None
     step, value = spike
     return Finding(
@@ -87,7 +89,7 @@ def learning_rate_too_high(run: Run) -> Finding | None:
     """The loss rose above that of the untrained network and came down slowly, or rises at the end."""
     lr, spike, losses = _setting(run, "optimizer", "lr"), _spike(run), tenths(_curve(run, LOSS))
     fact = ""
-    if no_warmup(run):  # which may be all that is wrong
+    if no_warmup(run) or _is_scattered(run):  # the first may be all that is wrong
         return None
     if spike and _stuck(run):
         step, value = spike
@@ -108,7 +110,7 @@ def learning_rate_too_low(run: Run) -> Finding | None:
     """The loss comes down evenly and slowly, and the gradient is as steep as in the beginning."""
     loss, norm = tenths(_curve(run, LOSS)), tenths(_curve(run, GRADIENT))
     warm = _curve(run, LOSS)[0][-1] > 3 * (_setting(run, "optimizer", "warmup") or 0)
-    if not (loss and norm and warm) or _spike(run) or not _stuck(run):
+    if not (loss and norm and warm) or _spike(run) or not _stuck(run) or _is_scattered(run):
         return None
     if loss[-1] < STUCK * _untrained(run) or norm[-1] < STEEP * norm[0]:
         return None
@@ -237,6 +239,13 @@ def _spike(run: Run) -> tuple[float, float] | None:
     steps, loss = _curve(run, LOSS)
     highest = max(range(len(loss)), key=loss.__getitem__)
     return (steps[highest], loss[highest]) if loss[highest] > SPIKE * _untrained(run) else None
+
+
+def _is_scattered(run: Run) -> bool:
+    """Whether one loss of the run's later half differs from the next by more than `SCATTERED`, in the median."""
+    later = _curve(run, LOSS)[1][len(_curve(run, LOSS)[1]) // 2 :]
+    steps = [abs(after - before) for before, after in pairwise(later)]
+    return statistics.median(steps) > SCATTERED * statistics.median(later)
 
 
 def _stuck(run: Run) -> bool:
