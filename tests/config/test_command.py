@@ -13,8 +13,8 @@ from ddpm.config.errors import RequestError
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
-        ("ddpm ", "train evaluate report export wandb-workspace"),
-        ("ddpm ev", "train evaluate report export wandb-workspace"),
+        ("ddpm ", "train evaluate inspect report diagnose export steps wandb-workspace"),
+        ("ddpm ev", "train evaluate inspect report diagnose export steps wandb-workspace"),
         ("ddpm train prediction=", "prediction=edm prediction=eps prediction=mu prediction=v prediction=x0"),
         ("ddpm train seed=1 sampler=dd", "sampler=ddim sampler=ddim_eta1"),
         ("ddpm evaluate keep", "keep="),
