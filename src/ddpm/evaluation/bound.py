@@ -1,6 +1,5 @@
 """The variational bound over a split: all T terms of it, or an unbiased estimate from a few evaluations per image."""
 
-import functools
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -16,7 +15,6 @@ from ddpm.diffusion import budget
 from ddpm.diffusion.likelihood import Bound, bound_terms, prior_term
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.evaluation.chunks import Chunk, Chunks
-from ddpm.metrics.statistics import InOrder
 from ddpm.progress import Bar
 
 BOUND, PILOT, ESTIMATE = 2, 3, 4  # what a chunk's generator is for
@@ -77,14 +75,13 @@ class BoundOverSplit:
         self.chunks, self.evaluations, self.precision = chunks, evaluations, precision
 
     def measure(self, scale: float, num_dims: int) -> Measured:
-        mine = self.chunks.of(self.n)
-        steps = len(mine) * (self.evaluations or self.p.q.T)
+        steps = len(self.chunks.of(self.n)) * (self.evaluations or self.p.q.T)
         with Bar(f"bound on {self.title}", steps, enabled=self.chunks.rank.index == 0) as bar:
             if self.evaluations is None:
-                return self._full(mine, bar, scale, num_dims)
-            return self._budgeted(mine, bar, scale, num_dims, self.evaluations)
+                return self._full(bar, scale, num_dims)
+            return self._budgeted(bar, scale, num_dims, self.evaluations)
 
-    def _full(self, mine: list[Chunk], bar: Bar, scale: float, num_dims: int) -> Measured:
+    def _full(self, bar: Bar, scale: float, num_dims: int) -> Measured:
         T = self.p.q.T
 
         def terms(chunk: Chunk) -> Tensor:
@@ -93,13 +90,13 @@ class BoundOverSplit:
                 part = Bound.of(prior_term(p.q, x_0), bar.watch(bound_terms(p, x_0, draw)))
             return torch.cat([part.prior[:, None], part.terms, part.squared_error], 1)
 
-        rows = self._rows("bound", mine, terms)
+        rows = self.chunks.rows(f"bound {self.title}", self.n, terms)
         bound = Bound(rows[:, 0], rows[:, 1 : T + 1], rows[:, T + 1 :])
         metric = self._metric(bound.nats, bound.prior, bound.rate_nats, bound.distortion_nats, scale)
         error = bound.terms.std(0) / math.sqrt(self.n)
         return Measured(metric, self._curves(bound, error, scale, num_dims))
 
-    def _budgeted(self, mine: list[Chunk], bar: Bar, scale: float, num_dims: int, evaluations: int) -> Measured:
+    def _budgeted(self, bar: Bar, scale: float, num_dims: int, evaluations: int) -> Measured:
         pilot, half = budget.split_budget(evaluations)
 
         def explored(chunk: Chunk) -> Tensor:
@@ -109,7 +106,7 @@ class BoundOverSplit:
             single = torch.stack([visits.t.to(visits.nats), visits.nats, visits.squared_error], 2)
             return torch.cat([single, visits.covariates], 2).flatten(1)
 
-        rows = self._rows("pilot", mine, explored).reshape(self.n, pilot, 6)
+        rows = self.chunks.rows(f"pilot {self.title}", self.n, explored).reshape(self.n, pilot, 6)
         visits = budget.Visits(rows[:, :, 0].long(), rows[:, :, 1], rows[:, :, 3:], rows[:, :, 2])
         design = budget.Design.of(visits, self.p.q.T)
 
@@ -121,7 +118,7 @@ class BoundOverSplit:
             prior = prior_term(p.q, x_0)[:, None]
             return torch.cat([prior, found.distortion_nats.to(prior), found.rate_nats.to(prior)], 1)
 
-        rows = self._rows("estimate", mine, estimated)
+        rows = self.chunks.rows(f"estimate {self.title}", self.n, estimated)
         prior, distortion, rate = rows[:, 0], rows[:, 1:3], rows[:, 3:5]
         halves = distortion + rate
         nats = prior + halves.mean(1)
@@ -158,14 +155,3 @@ class BoundOverSplit:
         told = self.conditioning.of(self.examples, self.chunks.whole(chunk))
         given = self.p.given(told and told.to(self.chunks.rank.device))
         return given, unit(self.chunks.examples(self.examples, chunk))
-
-    def _rows(self, what: str, mine: list[Chunk], make: Callable[[Chunk], Tensor]) -> Tensor:
-        """Rows of all examples, from all processes, in order."""
-        rows = InOrder().to(self.chunks.rank.device)
-        for chunk in mine:
-            made = self.chunks.once(f"{what} {self.title}", chunk.k, functools.partial(make, chunk))
-            rows.update(made[: len(chunk.indices)], chunk.indices)
-        whole: Tensor = rows.compute().double()
-        if len(whole) != self.n:
-            raise RuntimeError(f"{len(whole)} examples were counted where {self.n} were due")
-        return whole

@@ -5,6 +5,7 @@ padded, the padding dropped): a convolution's rounding depends on its batch. Eve
 chunk.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Int64, Shaped
+from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
 from ddpm.data.dataset import Examples
 from ddpm.files import whole_file
 from ddpm.launch import Rank
+from ddpm.metrics.statistics import InOrder
 from ddpm.randomness import generator
 
 
@@ -65,6 +67,17 @@ class Chunks:
         with whole_file(path) as file:
             np.save(file, rows.cpu().numpy(), allow_pickle=False)
         return rows
+
+    def rows(self, what: str, n: int, make: Callable[[Chunk], Tensor]) -> Float64[Tensor, "{n} k"]:
+        """What `make` gives for 0..n-1, a row for each, in order; each process makes its part and gets the whole."""
+        rows = InOrder().to(self.rank.device)
+        for chunk in self.of(n):
+            made = self.once(what, chunk.k, functools.partial(make, chunk))
+            rows.update(made[: len(chunk.indices)], chunk.indices)
+        whole: Tensor = rows.compute().double()
+        if len(whole) != n:
+            raise RuntimeError(f"{len(whole)} examples were counted where {n} were due")
+        return whole
 
     def has(self, what: str, k: int) -> bool:
         return self.kept is not None and self.path(what, k).exists()

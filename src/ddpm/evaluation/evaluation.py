@@ -17,7 +17,7 @@ from ddpm.data.dataset import SPLITS, Dataset
 from ddpm.diffusion.guidance import Guidance, Unguided
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
-from ddpm.evaluation import checks, forecast, references
+from ddpm.evaluation import checks, codecs, forecast, references
 from ddpm.evaluation.bound import BoundOverSplit
 from ddpm.evaluation.chunks import Chunk, Chunks
 from ddpm.evaluation.measure import MetricsOfImages
@@ -29,6 +29,7 @@ from ddpm.figures import drawing
 from ddpm.figures.display import display_of
 from ddpm.hardware import autocast, prepare_for_evaluation
 from ddpm.launch import Rank
+from ddpm.metrics.codecs import lines
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.metrics.metric import Reference, SampleMetric
 from ddpm.progress import Bar
@@ -240,9 +241,13 @@ class Evaluation:
             test, train = results.metrics[name], results.metrics[f"{name}_train"]
             gap = {"value": test["value"] - train["value"], "stderr": math.hypot(test["stderr"], train["stderr"])}
             results.metrics[f"{name}_gap"] = gap
-        if results.curves and not kind.density and chunks.rank.index == 0:
-            rate, rmse = (torch.tensor(results.curves[curve]) for curve in ("rate_bits_per_dim", "rmse"))
-            caption = f"Rate and distortion of {settings.bound_count(self.images, splits[0]):,} {splits[0]} images"
-            if settings.evaluations:
-                caption += f", outlined by a tenth of {settings.evaluations} evaluations of the network for each"
-            results.pictures["rate_distortion"] = drawing.drawn(drawing.rates(rate, rmse, caption))
+        if not kind.density:
+            n = settings.bound_count(self.images, splits[0])
+            results.codecs = codecs.measure(self.images, splits[0], n, chunks)
+            if chunks.rank.index == 0:
+                rate, rmse = (torch.tensor(results.curves[curve]) for curve in ("rate_bits_per_dim", "rmse"))
+                caption = f"Rate and distortion of {n:,} {splits[0]} images"
+                if settings.evaluations:
+                    caption += f", outlined by a tenth of {settings.evaluations} evaluations of the network for each"
+                plot = drawing.rates(rate, rmse, caption, lines(results.codecs.get("lossy", {})))
+                results.pictures["rate_distortion"] = drawing.drawn(plot)

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from ddpm.data.kind import IMAGES
+from ddpm.evaluation import codecs
 from ddpm.files import write_whole
 from ddpm.loggers.by_t import means_by_t
 from ddpm.loggers.loggers import log_by_t, log_picture
@@ -39,6 +41,7 @@ class Results:
     curves: dict[str, list[float]] = field(default_factory=dict)  # of the bound, over t
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     samples: Callable[[], Iterator[Tensor]] | None = None  # uint8, in order, where they are kept on disk
+    codecs: dict[str, Any] = field(default_factory=dict)  # what picture codecs need for the images of the bound
     published: list[dict[str, Any]] = field(default_factory=list)  # beside the experiment's `expected`
     of_samples: Sequence[SampleMetric] = ()  # the metrics of samples that were measured, which have notes of their own
 
@@ -69,6 +72,7 @@ class Results:
         content = {
             "metrics": {**before.get("metrics", {}), **self.metrics},
             "real": {**before.get("real", {}), **self.real},
+            "codecs": self.codecs or before.get("codecs", {}),
             "published": self.published or before.get("published", []),
             "protocol": self.protocol,
             **self.about,
@@ -97,6 +101,8 @@ class Results:
         lines: list[list[str]] = [["", *map(_title, shown)], ["model", *(_cell(name, self.metrics) for name in shown)]]
         if self.real:
             lines.append(["real images", *(_cell(name, self.real) for name in shown)])
+        for codec in self.codecs.get("lossless", {}).values():
+            lines.append([codec["title"], *(f"{codec['value']:.4f}" if name == IMAGES.bound else "" for name in shown)])
         if len(shown) > ABREAST:
             lines = [list(line) for line in zip(*lines, strict=True)]
         table = Table(*lines[0])
@@ -128,6 +134,7 @@ class Results:
         notes += [
             note for name in ("bits_per_dim", "bound_nats") if name in self.metrics for note in self._of_bound(name)
         ]
+        notes += codecs.notes(self.codecs)
         notes.append(f"protocol {self.protocol['fingerprint']}")
         return notes
 

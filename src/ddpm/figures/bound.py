@@ -11,6 +11,7 @@ from torch import Tensor
 from ddpm.diffusion.likelihood import Bound, Term, bound_term, prior_term
 from ddpm.figures import drawing
 from ddpm.figures.context import BOUND, FigureContext, Products, figure
+from ddpm.metrics import codecs
 from ddpm.progress import Bar
 
 
@@ -41,11 +42,14 @@ def losses(context: FigureContext, count: int) -> Losses:
 
 @figure(data=True)
 def rate_distortion(context: FigureContext, *, count: int) -> Products:
-    """Distortion and rate by t, and one against the other; Figure 5."""
+    """Distortion and rate by t, and one against the other, beside codecs' for the same images; Figure 5."""
     bound = losses(context, count).bound
     rate, rmse = bound.rate_distortion(math.prod(context.images.shape))
     caption = context.caption(f"Rate and distortion of {len(bound.prior)} {context.split} images", sampled=False)
-    return (drawing.rates(rate, rmse, caption),)
+    others = (
+        codecs.curves(codecs.with_loss(context.show(context.real(count)))) if codecs.take(context.images.shape) else {}
+    )
+    return (drawing.rates(rate, rmse, caption, codecs.lines(others)),)
 
 
 @figure(points=True, data=True)

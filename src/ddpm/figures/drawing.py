@@ -151,8 +151,17 @@ def scatters(clouds: Sequence[Float[Tensor, "n 2"]], titles: Sequence[str], capt
     return figure
 
 
-def rates(rate: Float[Tensor, " T"], rmse: Float[Tensor, " T"], caption: str) -> Figure:
-    """Distortion and rate over the reverse process, and one against the other, for t = 1..T; Figure 5."""
+def rates(
+    rate: Float[Tensor, " T"],
+    rmse: Float[Tensor, " T"],
+    caption: str,
+    others: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+) -> Figure:
+    """Distortion and rate over the reverse process, and one against the other, for t = 1..T; Figure 5.
+
+    Args:
+        others: rates and distortions by the name of a codec, shown beside the model's.
+    """
     T = len(rate)
     done = range(T - 1, -1, -1)  # steps T - t
     figure, (left, middle, right) = _plot(PAGE, 2.5, 3, caption)
@@ -161,8 +170,12 @@ def rates(rate: Float[Tensor, " T"], rmse: Float[Tensor, " T"], caption: str) ->
     left.set(xlabel="reverse process steps (T − t)", ylabel=distortion, ylim=(0, None))
     middle.plot(done, rate, color="black")
     middle.set(xlabel="reverse process steps (T − t)", ylabel="rate (bits/dim)", ylim=(0, None))
-    right.plot(rate, rmse, color="black")
+    right.plot(rate, rmse, color="black", label="model")
+    for name, (sent, missed) in (others or {}).items():
+        right.plot(sent, missed, marker=".", markersize=3, linewidth=0.8, label=name)
     right.set(xlabel="rate (bits/dim)", ylabel=distortion, xlim=(0, None), ylim=(0, None))
+    if others:
+        right.legend(fontsize=SMALL - 1)
     return figure
 
 
