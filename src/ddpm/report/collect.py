@@ -6,7 +6,7 @@ from pathlib import Path
 from ddpm.config.moved import translated
 from ddpm.config.saved import read_config, with_metrics
 from ddpm.messages import printable
-from ddpm.report import published, reading
+from ddpm.report import codecs, published, reading
 from ddpm.report.run import Run, overrides, text
 from ddpm.runs import records
 
@@ -91,6 +91,7 @@ def _read_results(run: Run) -> None:
         if not run.config and isinstance(own := content.get("config"), dict):  # an evaluation of a sweep
             run.config = with_metrics(translated(own))
         run.protocol = {printable(key): text(value) for key, value in published.flat(content["protocol"]).items()}
+        run.codecs = codecs.read(run, content)
         for entry in content.get("published", []):
             run.verdicts[printable(entry["metric"])] = printable(entry["verdict"])
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):

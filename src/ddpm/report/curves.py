@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
+from ddpm.report import codecs
 from ddpm.report.run import Curve, Run
 from ddpm.report.table import Line
 
@@ -61,9 +62,11 @@ def plots(lines: Sequence[Line]) -> list[Plot]:
         ),
         _plot(
             "Rate and distortion",
-            "RMSE (0..255) of x_0 as estimated from x_t, against the rate of x_T, ..., x_t; Figure 5 of the paper.",
+            "RMSE (0..255) of x_0 as estimated from x_t, against the rate of x_T, ..., x_t; Figure 5 of the paper. "
+            "Dotted: what codecs need for the same images, tiled.",
             _curves(lines, lambda run: run.rates),
             ("rate (bits/dim)", "RMSE"),
+            beside=codecs.curves([run for line in lines for run in line.runs]),
         ),
     ]
     return [plot for plot in drawn if plot]
@@ -111,7 +114,9 @@ def _plot(
     curves: Iterator[tuple[int, int, Curve]],
     labels: tuple[str, str],
     log: Literal["", "y", "xy", "y if wide"] = "",
+    beside: Sequence[tuple[str, Curve]] = (),
 ) -> Plot | None:
+    """A plot of the curves of runs, and of named ones `beside` them; None where no run has one."""
     drawable = []
     for i, seeds, (xs, ys) in curves:
         pairs = zip(xs, ys, strict=True)
@@ -127,6 +132,9 @@ def _plot(
             line.set_marker("o" if len(x) == 1 else "")
             line.set_linestyle((0, dashes(i)) if dashes(i) else "-")
             line.set_gid(f"line-{i}-{n}")
+        for name, (x, y) in beside:
+            axes.plot(x, y, color=INK, linewidth=0.9, linestyle=":", marker=".", markersize=2)
+            axes.annotate(name, (x[0], y[0]), (4, 0), textcoords="offset points", va="center", color=INK)
         heights = [height for _, _, (_, y) in drawable for height in y]
         if log == "xy":
             axes.set_xscale("log")

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
 from ddpm.config.roles import PRESETS
 from ddpm.messages import printable
 from ddpm.report import published
+
+if TYPE_CHECKING:
+    from ddpm.report.codecs import Codecs
 
 Curve = tuple[list[float], list[float]]  # x and y, of equal length
 
@@ -31,6 +34,7 @@ class Run:
     history: dict[str, Curve] = field(default_factory=dict)  # the columns of metrics.csv, over steps
     terms: Curve = field(default_factory=lambda: ([], []))  # of the bound, over t
     rates: Curve = field(default_factory=lambda: ([], []))  # distortion over rate
+    codecs: "Codecs | None" = None  # of the images of the bound
     problems: list[str] = field(default_factory=list)  # what could not be read
 
     @property

@@ -10,7 +10,7 @@ from ddpm.config.groups import group_names
 from ddpm.messages import printable
 from ddpm.metrics import registry
 from ddpm.metrics.registry import Quantity
-from ddpm.report import protocols
+from ddpm.report import codecs, protocols
 from ddpm.report.run import Run, text
 from ddpm.report.settings import varying
 
@@ -172,7 +172,7 @@ def of(runs: Sequence[Run]) -> Table:
     made.best = {
         (i, j) for j, column in enumerate(columns) if column.ranked and column not in void for i in _best(lines, column)
     }
-    made.notes = list(_notes(made, differing, void))
+    made.notes = [*_notes(made, differing, void), *codecs.notes(runs)]
     return made
 
 
