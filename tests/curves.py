@@ -32,6 +32,10 @@ PICTURES = ["data=folder", "data.path=pictures", "data.size=[8,8]", "data.horizo
 RECIPES = {
     "digits": ["recipe=digits"],
     "swiss_roll": ["recipe=swiss_roll"],
+    "photos": [
+        *("recipe=photos", "trainer.precision=32-true", "loader.batch_size=16", "network.channels=16"),
+        "evaluation.bits_per_dim.images=20",
+    ],
     "folder": [*PICTURES, "prediction=v", "variance=learned_range", "objective=hybrid", "trainer.accumulate=2"],
 }
 

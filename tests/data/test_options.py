@@ -27,6 +27,7 @@ def test_every_dataset_is_an_option():
         "lsun_cat",
         "lsun_church",
         "mnist",
+        "photos",
         "swiss_roll",
     ]
 
@@ -46,11 +47,12 @@ def test_the_shape_is_known_before_there_is_data(option, tmp_path, monkeypatch):
         dataset = instantiate(hydra.compose(option))
     assert isinstance(dataset, Dataset)
     assert dataset.name == option
-    size = {"digits": 8, "given": 8, "celeba_hq": 256, "swiss_roll": None}.get(option, 256 if "lsun" in option else 32)
+    sizes = {"digits": 8, "given": 8, "photos": 16, "celeba_hq": 256, "swiss_roll": None}
+    size = sizes.get(option, 256 if "lsun" in option else 32)
     channels = 1 if option in ("digits", "given", "mnist", "fashion_mnist") else 3
     assert dataset.shape == ((2,) if size is None else (channels, size, size))
     assert dataset.kind.has_features == (option != "swiss_roll")
-    assert dataset.horizontal_flip == (option in ("cifar10", "celeba_hq", "lsun_church", "lsun_cat"))
+    assert dataset.horizontal_flip == (option in ("cifar10", "celeba_hq", "lsun_church", "lsun_cat", "photos"))
     assert not list(tmp_path.iterdir())
 
 

@@ -19,7 +19,7 @@ from PIL import Image, features
 from PIL import __version__ as pillow
 from torch import Tensor
 
-Pixels = UInt8[np.ndarray, "h w *c"]
+Pixels = UInt8[np.ndarray, "..."]  # [height, width], or [height, width, 3]
 
 MODES: dict[int, Literal["L", "RGB"]] = {1: "L", 3: "RGB"}  # Pillow's, by channels
 LONGEST = 16_000  # pixels of a side; WebP takes 16,383
