@@ -19,6 +19,7 @@ COMMANDS = {
     "scaling": ["--toy", "--rounds", "1"],
     "data": ["--toy"],
     "gpu": ["--dry-run"],
+    "photos": ["--toy"],
     "protocol_errors": ["--toy", "--seeds", "2"],
     "precision": ["--toy", "pictures", "--picture", "curves.png"],
 }

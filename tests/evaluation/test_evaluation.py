@@ -48,7 +48,7 @@ def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatc
     for world_size in (2, 3):
         arguments = (world_size, tmp_path)
         torch.multiprocessing.start_processes(process, arguments, nprocs=world_size, start_method="forkserver")
-        for what in ("samples", "bound test", "bound train"):
+        for what in ("samples", "bound test", "bound train", "codecs test"):
             ours, theirs = kept(folder, what), kept(tmp_path / f"processes{world_size}", what)
             assert list(ours) == list(theirs) == [f"{k:06d}.npy" for k in range(6)]
             assert all(np.array_equal(ours[name], theirs[name]) for name in ours), what

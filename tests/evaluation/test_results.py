@@ -40,6 +40,8 @@ def test_a_second_metric_joins_the_first(workspace):
     content = json.loads((workspace / "out" / "results.json").read_text())
     assert set(content["metrics"]) == {"fid", "bits_per_dim"}
     assert set(content["real"]) == {"fid"}
+    assert content["codecs"]["n"] == 101
+    assert {"png", "webp"} <= set(content["codecs"]["lossless"])
     lines = (workspace / "out" / "rate_distortion.csv").read_text().splitlines()
     assert lines[0] == "reverse_step,t,rate_bits_per_dim,rmse"
     assert [line.split(",")[:2] for line in lines[1:]] == [[f"{21.0 - t}", f"{t}.0"] for t in range(1, 21)]
@@ -64,6 +66,23 @@ def test_kept_samples_are_upright_and_have_their_colours(workspace, channels):
     for k, picture in enumerate(expected):
         kept = np.asarray(Image.open(workspace / f"images/images/{k:02d}.png"))
         assert np.array_equal(kept.reshape(picture.shape), picture)
+
+
+def test_codecs_stand_below_the_bound_and_say_what_they_counted(capsys):
+    bound = {"value": 3.25, "stderr": 0.02, "n": 9, "split": "test", "rate": 2.0, "distortion": 1.25, "prior": 0.0}
+    png = {"title": "PNG", "value": 4.5, "each": 4.75, "each_with_overhead": 6.125, "together": 4.5,
+           "overhead_bytes": 69.0}  # fmt: skip
+    found = {"split": "test", "n": 9, "lossless": {"png": png}, "lossy": {}, "pillow": "13.0"}
+    metrics = {"bits_per_dim": bound, "kid": {"value": 0.01, "std": 0.001, "n": 9}}
+    protocol = {"fingerprint": "abc", "data": "mnist", "timesteps": 10}
+    results.Results(metrics, {}, protocol, {}, codecs=found).print()
+    printed = capsys.readouterr().out
+    (row,) = [line for line in printed.splitlines() if line.startswith("│ PNG")]
+    (model,) = [line for line in printed.splitlines() if line.startswith("│ model")]
+    assert row.index("4.5000") == model.index("3.2500")  # in the column of the bound
+    words = " ".join(printed.split())
+    assert "PNG 69" in words
+    assert "PNG 4.7500 (6.1250 with these bytes)" in words
 
 
 def test_the_table_has_as_many_digits_as_each_metric_deserves(capsys):

@@ -204,13 +204,13 @@ JSON = st.recursive(
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(metrics=JSON, protocol=JSON, choices=JSON, data=JSON, expected=JSON)
+@given(metrics=JSON, protocol=JSON, choices=JSON, data=JSON, expected=JSON, codecs=JSON)
 @pytest.mark.long
-def test_no_tree_crashes_the_report(tmp_path, metrics, protocol, choices, data, expected):
+def test_no_tree_crashes_the_report(tmp_path, metrics, protocol, choices, data, expected, codecs):
     """Well-formed files whose content makes no sense."""
     run = tmp_path / "a"
     run.mkdir(exist_ok=True)
-    (run / "results.json").write_text(json.dumps({"metrics": {"fid": metrics}, "protocol": protocol}))
+    (run / "results.json").write_text(json.dumps({"metrics": {"fid": metrics}, "protocol": protocol, "codecs": codecs}))
     config = {"choices": choices, "data": data, "expected": expected, "max_steps": data}
     (run / "config.yaml").write_text(yaml.safe_dump(config))
     report.publish([run], tmp_path)

@@ -34,7 +34,17 @@ def measured(fid=None, inception_score=None, bits_per_dim=None):
 
 
 def write_run(
-    folder, *, seed=1, choices=(), settings=(), metrics=None, protocol=(), published=(), expected=(), step=100
+    folder,
+    *,
+    seed=1,
+    choices=(),
+    settings=(),
+    metrics=None,
+    protocol=(),
+    published=(),
+    expected=(),
+    step=100,
+    codecs=None,
 ):
     """A run folder; `settings` by dotted keys."""
     config = {
@@ -69,6 +79,7 @@ def write_run(
             "metrics": metrics,
             "protocol": PROTOCOL | dict(protocol),
             "published": list(published),
+            **({"codecs": codecs} if codecs else {}),
         }
         (folder / "results.json").write_text(json.dumps(results))
     return folder

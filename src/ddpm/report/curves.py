@@ -34,6 +34,7 @@ class Plot:
 
 def plots(lines: Sequence[Line]) -> list[Plot]:
     """The figures for which some run has data."""
+    beside = codecs.curves([run for line in lines for run in line.runs])
     validations = sorted({name for line in lines for run in line.runs for name in run.history if _of_validation(name)})
     drawn = [
         _plot(
@@ -62,11 +63,11 @@ def plots(lines: Sequence[Line]) -> list[Plot]:
         ),
         _plot(
             "Rate and distortion",
-            "RMSE (0..255) of x_0 as estimated from x_t, against the rate of x_T, ..., x_t; Figure 5 of the paper. "
-            "Dotted: what codecs need for the same images, tiled.",
+            "RMSE (0..255) of x_0 as estimated from x_t, against the rate of x_T, ..., x_t; Figure 5 of the paper."
+            + " Dotted: what codecs need for the same images, tiled." * bool(beside),
             _curves(lines, lambda run: run.rates),
             ("rate (bits/dim)", "RMSE"),
-            beside=codecs.curves([run for line in lines for run in line.runs]),
+            beside=beside,
         ),
     ]
     return [plot for plot in drawn if plot]
@@ -134,7 +135,9 @@ def _plot(
             line.set_gid(f"line-{i}-{n}")
         for name, (x, y) in beside:
             axes.plot(x, y, color=INK, linewidth=0.9, linestyle=":", marker=".", markersize=2)
-            axes.annotate(name, (x[0], y[0]), (4, 0), textcoords="offset points", va="center", color=INK)
+            axes.annotate(
+                name, (x[0], y[0]), (4, 0), textcoords="offset points", va="center", color=INK, parse_math=False
+            )
         heights = [height for _, _, (_, y) in drawable for height in y]
         if log == "xy":
             axes.set_xscale("log")

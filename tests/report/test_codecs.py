@@ -1,0 +1,72 @@
+"""What picture codecs need, beside the bound of the same images, in a report."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from written_runs import measured, write_run
+
+from ddpm import report
+from ddpm.report import collect, table
+
+
+def coded(png=4.5, n=297, title="PNG"):
+    """The codecs' part of a results.json."""
+    jpeg = {"title": "JPEG", "quality": [1, 50], "rate_bits_per_dim": [0.25, 1.5], "rmse": [20.0, 5.0]}
+    return {"split": "test", "n": n, "pillow": "13.0.0", "lossless": {"png": {"title": title, "value": png}},
+            "lossy": {"jpeg": jpeg}}  # fmt: skip
+
+
+def test_one_sentence_for_each_set_of_images(tmp_path):
+    for name, found in (("a", coded()), ("b", coded()), ("c", coded(3.25, n=20)), ("d", None)):
+        write_run(
+            tmp_path / name, metrics=measured(bits_per_dim=4.0), codecs=found, settings={"optimizer.lr": ord(name)}
+        )
+    notes = [note for note in table.of(collect.within([tmp_path])).notes if note.startswith("Beside bits/dim")]
+    assert len(notes) == 2
+    assert "PNG 4.5000; the same 297 test images of digits 1500+297 1x8x8" in notes[0]
+    assert "PNG 3.2500; the same 20 test images" in notes[1]
+
+
+def test_the_rates_of_codecs_are_drawn_once_beside_those_of_runs(tmp_path):
+    for name in "ab":
+        run = write_run(tmp_path / name, metrics=measured(bits_per_dim=4.0), codecs=coded())
+        (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n0.1,60\n2,1\n")
+    report.publish([tmp_path], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert page.count(">JPEG<") == 1
+    assert "Dotted: what codecs need" in page
+
+
+def test_a_page_without_codecs_does_not_speak_of_them(tmp_path):
+    run = write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0))
+    (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n0.1,60\n2,1\n")
+    report.publish([tmp_path], tmp_path)
+    assert "codecs" not in (tmp_path / "report.html").read_text()
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    title=st.sampled_from(["<b>", "$\\frac", "a\nb", "&amp;", ""]),
+    value=st.sampled_from([1e300, float("nan"), "x", None]),
+)
+def test_what_strangers_wrote_breaks_no_page(tmp_path, title, value):
+    found = coded(value, title=title)
+    found["lossy"]["jpeg"]["title"] = title
+    run = tmp_path / "a"
+    if not run.exists():
+        write_run(run, metrics=measured(bits_per_dim=4.0))
+        (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n0.1,60\n2,1\n")
+    import json
+
+    content = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(content | {"codecs": found}))
+    report.publish([run], tmp_path)
+    assert "<b>" not in (tmp_path / "report.html").read_text()
+
+
+@pytest.mark.parametrize("codecs", [[1], {"n": 3}, {**coded(), "lossy": {"jpeg": {"title": "JPEG", "rmse": [1]}}},
+                                    {**coded(), "lossless": [1]}])  # fmt: skip
+def test_a_damaged_part_is_a_problem_of_the_run(tmp_path, codecs):
+    (run,) = collect.within([write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0), codecs=codecs)])
+    assert "results.json is not complete" in run.why
+    assert run.metrics["bits_per_dim"]["value"] == 4.0
