@@ -1,8 +1,6 @@
 """What picture codecs need, beside the bound of the same images, in a report."""
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from written_runs import measured, write_run
 
 from ddpm import report
@@ -18,9 +16,8 @@ def coded(png=4.5, n=297, title="PNG"):
 
 def test_one_sentence_for_each_set_of_images(tmp_path):
     for name, found in (("a", coded()), ("b", coded()), ("c", coded(3.25, n=20)), ("d", None)):
-        write_run(
-            tmp_path / name, metrics=measured(bits_per_dim=4.0), codecs=found, settings={"optimizer.lr": ord(name)}
-        )
+        rates = {"optimizer.lr": ord(name)}
+        write_run(tmp_path / name, metrics=measured(bits_per_dim=4.0), codecs=found, settings=rates)
     notes = [note for note in table.of(collect.within([tmp_path])).notes if note.startswith("Beside bits/dim")]
     assert len(notes) == 2
     assert "PNG 4.5000; the same 297 test images of digits 1500+297 1x8x8" in notes[0]
@@ -44,22 +41,12 @@ def test_a_page_without_codecs_does_not_speak_of_them(tmp_path):
     assert "codecs" not in (tmp_path / "report.html").read_text()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(
-    title=st.sampled_from(["<b>", "$\\frac", "a\nb", "&amp;", ""]),
-    value=st.sampled_from([1e300, float("nan"), "x", None]),
-)
+@pytest.mark.parametrize(("title", "value"), [("<b>$\\frac", 1e300), ("a\nb", float("nan")), ("$", "x")])
 def test_what_strangers_wrote_breaks_no_page(tmp_path, title, value):
     found = coded(value, title=title)
     found["lossy"]["jpeg"]["title"] = title
-    run = tmp_path / "a"
-    if not run.exists():
-        write_run(run, metrics=measured(bits_per_dim=4.0))
-        (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n0.1,60\n2,1\n")
-    import json
-
-    content = json.loads((run / "results.json").read_text())
-    (run / "results.json").write_text(json.dumps(content | {"codecs": found}))
+    run = write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0), codecs=found)
+    (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n0.1,60\n2,1\n")
     report.publish([run], tmp_path)
     assert "<b>" not in (tmp_path / "report.html").read_text()
 

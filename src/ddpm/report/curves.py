@@ -135,9 +135,8 @@ def _plot(
             line.set_gid(f"line-{i}-{n}")
         for name, (x, y) in beside:
             axes.plot(x, y, color=INK, linewidth=0.9, linestyle=":", marker=".", markersize=2)
-            axes.annotate(
-                name, (x[0], y[0]), (4, 0), textcoords="offset points", va="center", color=INK, parse_math=False
-            )
+            place = {"textcoords": "offset points", "va": "center"}
+            axes.annotate(name, (x[0], y[0]), (4, 0), color=INK, parse_math=False, **place)
         heights = [height for _, _, (_, y) in drawable for height in y]
         if log == "xy":
             axes.set_xscale("log")
