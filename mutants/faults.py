@@ -638,6 +638,23 @@ FAULTS = [
         ("self.losses[1:].to(wide).square().mean(1).sqrt()", "self.losses[1:].to(wide).mean(1)"),
     ),
     *of(
+        "data/photos.py",
+        "data/test_photos.py",
+        ("photographs()[:, :, :, :first]", "photographs()[:, :, :, : first + 1]"),
+        ("TOP = 4", "TOP = 8"),
+        ("STEP = 3", "STEP = 4"),
+        ("every[np.random.default_rng(ORDER).permutation(len(every))]", "every"),
+    ),
+    *of(
+        "metrics/codecs.py",
+        "metrics/test_codecs.py",
+        ("each - overhead, each,", "each, each,"),
+        ("- overhead * len(tiled)", "- overhead"),
+        ("return len(content) if np.array_equal(", "return len(content) if True or np.array_equal("),
+        ("if len(rest)]", "if len(rest) == columns]"),
+        ("squared.sqrt().tolist()", "squared.tolist()"),
+    ),
+    *of(
         "diffusion/budget.py",
         "diffusion/test_budget.py",
         ("1 / (slices * p[index])", "1 / slices / p[index].mean()"),

@@ -5,7 +5,7 @@
     order.py        which examples make up global batch k
     module.py       the LightningDataModule
 
-    digits.py  mnist.py  cifar10.py  swiss_roll.py
+    digits.py  mnist.py  cifar10.py  swiss_roll.py  photos.py
     folder.py       pictures of your own: a folder, an archive, an LMDB
     picture.py      a picture of any format, mode and size -> uint8 of one shape
     encoded.py      many of them: decoded once into an array, or on the fly
