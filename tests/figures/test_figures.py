@@ -25,6 +25,7 @@ from ddpm.figures.bound import losses
 from ddpm.figures.context import NamedFigure
 from ddpm.figures.figures import FigureSet
 from ddpm.instantiate import resolve
+from ddpm.metrics import codecs
 from ddpm.randomness import generator
 from ddpm.samplers.ddim import DDIM
 from ddpm.samplers.dpm_solver import DPMSolver
@@ -94,6 +95,17 @@ def test_the_same_request_draws_the_same_files_again(tmp_path):
         made.append({path.name: path.read_bytes() for path in tmp_path.iterdir()})
     assert made[0] == made[1]
     assert len(made[0]) == 4
+
+
+def test_codecs_of_the_same_images_stand_beside_rate_and_distortion(context):
+    (figure,) = FIGURES["rate_distortion"].make(context, count=3)
+    legend = figure.axes[2].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["model", "JPEG", "WebP"]
+    images = context.images.split("test").__getitems__([0, 1, 2])
+    expected = codecs.curves(codecs.with_loss(images))["jpeg"]
+    line = next(line for line in figure.axes[2].lines if line.get_label() == "JPEG")
+    assert list(line.get_xdata()) == expected["rate_bits_per_dim"]
+    assert list(line.get_ydata()) == expected["rmse"]
 
 
 @pytest.mark.parametrize("name", OF_POINTS)

@@ -38,7 +38,7 @@ def test_a_page_without_codecs_does_not_speak_of_them(tmp_path):
     run = write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0))
     (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n0.1,60\n2,1\n")
     report.publish([tmp_path], tmp_path)
-    assert "codecs" not in (tmp_path / "report.html").read_text()
+    assert "Dotted" not in (tmp_path / "report.html").read_text()
 
 
 @pytest.mark.parametrize(("title", "value"), [("<b>$\\frac", 1e300), ("a\nb", float("nan")), ("$", "x")])

@@ -7,6 +7,7 @@ from torch import Tensor
 from ddpm.data.dataset import Dataset, Split
 from ddpm.evaluation.chunks import Chunk, Chunks
 from ddpm.metrics import codecs
+from ddpm.progress import Bar
 
 
 def measure(images: Dataset, split: Split, n: int, chunks: Chunks) -> dict[str, Any]:
@@ -18,10 +19,14 @@ def measure(images: Dataset, split: Split, n: int, chunks: Chunks) -> dict[str, 
         return {}
     examples = images.split(split)
 
-    def coded(chunk: Chunk) -> Tensor:
-        return codecs.rows(chunks.examples(examples, chunk)[: len(chunk.indices)])
+    with Bar(f"codecs on {split}", len(chunks.of(n)), enabled=chunks.rank.index == 0) as bar:
 
-    rows = chunks.rows(f"codecs {split}", n, coded)
+        def coded(chunk: Chunk) -> Tensor:
+            made = codecs.rows(chunks.examples(examples, chunk)[: len(chunk.indices)])
+            bar.advance(1)
+            return made
+
+        rows = chunks.rows(f"codecs {split}", n, coded)
     return {"split": split, "n": n, **codecs.summary(rows)}
 
 

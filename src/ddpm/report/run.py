@@ -16,6 +16,9 @@ from ddpm.training.monitor import of_config
 if TYPE_CHECKING:
     from ddpm.report.codecs import Codecs
 
+if TYPE_CHECKING:
+    from ddpm.report.codecs import Codecs
+
 Curve = tuple[list[float], list[float]]  # x and y, of equal length
 
 
