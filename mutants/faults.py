@@ -673,6 +673,14 @@ FAULTS = [
         ("len(sources), -1)", "-1, len(sources)).T"),
     ),
     *of(
+        "training/trainer.py",
+        SIGNALS,
+        (
+            "            checkpointing.Snapshots(folder),\n            signals,\n",
+            "            signals,\n            checkpointing.Snapshots(folder),\n",
+        ),
+    ),
+    *of(
         "training/averages.py",
         "training/test_posthoc.py",
         ("decay_of(gamma, step)", "decay_of(gamma, step + 1)"),
