@@ -152,7 +152,7 @@ def test_who_learns_training_images_by_heart_is_warned_once(monkeypatch, capsys)
     monkeypatch.setattr(module, "log_now", lambda metrics, step: None)
     monkeypatch.setattr(EstimatedBound, "over", lambda self, batches, trainer, between: said.append(self.p))
     training = iter([8.0, 5.0, 4.5, 4.0, 3.5])
-    monkeypatch.setattr(EstimatedBound, "compute", lambda self, trainer: Mean(next(training), []))
+    monkeypatch.setattr(EstimatedBound, "compute", lambda self, sum_over_processes: Mean(next(training), []))
     watches, warned = Memorisation(lambda trainer: None), []
     for step, held_out in enumerate([8.0, 6.0, 6.5, 7.0, 7.5]):
         module.validated = {name: held_out}

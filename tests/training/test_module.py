@@ -340,7 +340,7 @@ def test_processes_that_validate_unequal_shares_count_each_image_once(monkeypatc
     monkeypatch.setattr(module, "log_now", lambda metrics, step: logged.update(metrics))
     monkeypatch.setattr("ddpm.training.module.log_by_t", lambda loggers, name, values, *_: terms.append(values))
     for share in shares:
-        module._validation = [share]
+        module.held_out._seen = [share]
         module._log_validation(step=1)
     assert logged == {f"validation/bits_per_dim_{T}_timesteps": pytest.approx(16 / 4)}
     assert terms[-1] == pytest.approx([8.0 / 4] * T)

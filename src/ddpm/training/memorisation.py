@@ -37,7 +37,7 @@ class Memorisation(AfterValidation):
         assert isinstance(data, DataModule)
         bound = EstimatedBound(module.p_ema, module.seed)
         bound.over(data.seen_dataloader(), trainer, lambda: self.between(trainer))
-        module.log_validated({seen_name(T): bound.compute(trainer).bits_per_dim}, step)
+        module.log_validated({seen_name(T): bound.compute(module.sum_over_processes).bits_per_dim}, step)
         for curve, name in ((self._held_out, bound_name(T)), (self._seen, seen_name(T))):
             curve[0].append(float(step))
             curve[1].append(module.validated[name])

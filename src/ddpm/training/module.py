@@ -245,7 +245,7 @@ class DiffusionModule(L.LightningModule):
         self._log_validation(step)
 
     def _log_validation(self, step: int) -> None:
-        found = self.held_out.compute(self.trainer)
+        found = self.held_out.compute(self.sum_over_processes)
         self.validated = {}
         self.log_validated({bound_name(self.p.q.T): found.bits_per_dim}, step)
         log_by_t(self.trainer.loggers, "validation/terms_by_t", found.by_t, self.p.q.T, step)
@@ -254,6 +254,11 @@ class DiffusionModule(L.LightningModule):
         """Log metrics of the newest validation, "validation/NAME"."""
         self.validated |= metrics
         self.log_now(metrics, step)
+
+    def sum_over_processes(self, own: Tensor) -> Tensor:
+        """The sum of what each process has, on all of them."""
+        total: Tensor = self.trainer.strategy.reduce(own.to(self.device), reduce_op="sum")
+        return total
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
 
