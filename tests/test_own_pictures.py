@@ -252,11 +252,11 @@ def test_a_proposal_is_only_made_where_a_recipe_has_a_budget():
 
 def test_data_of_another_recipe_are_pointed_to_one_of_their_own(folder):
     for words, expected in {
-        ("data=folder", "data.path=mine"): "made for data=digits, not for data=folder: say which recipe",
-        ("data=cifar10",): "recipe is meant (recipe=cifar10",
+        ("data=folder", "data.path=mine"): "made for data=digits, not for data=folder: say which is meant, recipe=own",
+        ("data=cifar10",): "say which is meant, recipe=cifar10",
     }.items():
         assert expected in made_for_other_data(compose(words), words)
-    for words in (["recipe=digits", "data=folder", "data.path=mine"], []):
+    for words in (["recipe=digits", "data=folder", "data.path=mine"], ["data=given"]):
         assert made_for_other_data(compose(words), words) is None
 
 

@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config.grammar import parse
 from ddpm.config.groups import file_of, group_names, options_of
+from ddpm.config.targets import target_of
 
 PRESETS_OVER_RECIPES = ("experiment", "debug")  # whose settings take the place of the recipe's
 
@@ -67,17 +68,23 @@ def proposes(overrides: Sequence[str]) -> bool:
 
 
 def made_for_other_data(config: DictConfig, overrides: Sequence[str]) -> str | None:
-    """That the recipe, which nobody chose, is for other data than the command line did choose, if it is so."""
+    """That the recipe, which nobody chose, is for other data than were chosen, where there is one for these."""
     said = {override.key_or_group for override in parse(overrides)}
-    own = _data_of(str(config.choices.get("recipe")))
-    if "recipe" in said or "data" not in said or own in (None, config.choices.data):
+    chosen, own = str(config.choices.data), _data_of(str(config.choices.recipe))
+    if "recipe" in said or "data" not in said or own in (None, chosen):
         return None
-    proposing = [f"recipe={each}" for each in options_of("recipe") if "budget" in keys_of("recipe", each)]
-    fitting = [f"recipe={each}" for each in options_of("recipe") if _data_of(each) == config.choices.data]
-    better = ", ".join(dict.fromkeys([*fitting, *proposing]))
+    kind = target_of("data", chosen) if chosen in options_of("data") else ""
+    better = [
+        recipe
+        for recipe in options_of("recipe")
+        if (data := _data_of(recipe))
+        and (data == chosen or ("budget" in keys_of("recipe", recipe) and target_of("data", data) == kind))
+    ]
+    if not better:
+        return None
     return (
-        f"the network and its training are recipe={config.choices.recipe}'s, which is made for data={own}, "
-        f"not for data={config.choices.data}: say which recipe is meant ({better})"
+        f"the network and its training are recipe={config.choices.recipe}'s, which is made for data={own}, not for "
+        f"data={chosen}: say which is meant, {' or '.join(f'recipe={recipe}' for recipe in better)}"
     )
 
 
