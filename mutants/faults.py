@@ -237,7 +237,7 @@ FAULTS = [
         ("float(nats.std() / scale / math.sqrt(self.n))", "float(nats.std() / scale)"),
         ("float(nats.std() / scale / math.sqrt(self.n))", "float(nats.std() / math.sqrt(self.n))"),
         ("self.chunks.generator(BOUND, chunk.k)", "self.chunks.generator(BOUND, 0)"),
-        ('once(f"{what} {self.title}", chunk.k', "once(what, chunk.k"),
+        ('rows(f"bound {self.title}", self.n', 'rows("bound", self.n'),
         (
             "bound.nats, bound.prior, bound.rate_nats, bound.distortion_nats",
             "bound.nats, bound.prior, bound.distortion_nats, bound.rate_nats",
