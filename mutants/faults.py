@@ -181,6 +181,18 @@ FAULTS = [
         ("if step % self.every:", "if False:"),
     ),
     *of(
+        "report/diagnosis.py",
+        "report/test_diagnosis.py",
+        ("loss[highest] > SPIKE * _untrained(run)", "loss[highest] > _untrained(run)"),
+        ("statistics.median(steps) > SCATTERED * statistics.median(later)", "False"),
+        (
+            "if loss[-1] < STUCK * _untrained(run) or norm[-1] < STEEP * norm[0]:",
+            "if loss[-1] < STUCK * _untrained(run):",
+        ),
+        ("not run.finished or min(bound) <= 0", "min(bound) <= 0"),
+        ("decay**length < INITIAL", "decay**length < 10 * INITIAL"),
+    ),
+    *of(
         "training/divergence.py",
         "training/test_divergence.py",
         ("loss.argsort(descending=True)", "loss.argsort()"),

@@ -26,7 +26,10 @@ import faults
 from faults import Fault
 
 ROOT = Path(__file__).parents[1]
-COPIED = ("src", "conf", "tests", "scripts", "fuzz", "docs", "train.py", "evaluate.py", "README.md", "pyproject.toml")
+COPIED = (
+    *("src", "conf", "tests", "scripts", "benchmarks", "fuzz", "docs"),
+    *("train.py", "evaluate.py", "README.md", "pyproject.toml"),
+)
 IMPORTED = (
     *("torch", "lightning", "torchmetrics", "torch_fidelity", "torchvision", "omegaconf", "matplotlib.figure"),
     *("sklearn.datasets", "sklearn.model_selection", "PIL.Image", "rich.table", "safetensors.torch", "filelock"),

@@ -59,7 +59,7 @@ def said(folder):
 
 
 def slowly(step):
-    return 1.0 - 0.4 * step / 1000
+    return 1.0 - 0.4 * step / 1000 + 0.06 * (step == 20)  # batches scatter
 
 
 FAULTS = {
@@ -135,6 +135,10 @@ def test_losses_that_scatter_as_those_of_the_bound_say_nothing_one_by_one(worksp
         assert said(folder)[0] == []
 
 
+def test_a_slow_loss_with_a_flat_gradient_is_not_for_a_low_learning_rate(workspace):
+    assert said(written(workspace / "run", **{"train/loss": slowly}))[0] == []
+
+
 def test_a_loss_that_rises_at_the_end_is_found(workspace):
     def rising(step):
         return 0.1 + 0.9 * math.exp(-step / 40) + (0.4 if step > 850 else 0.0)
@@ -148,7 +152,7 @@ def test_a_run_that_is_not_finished_is_not_told_to_be_longer(workspace):
 
 
 def test_the_average_of_a_run_that_goes_on_has_time_to_forget(workspace):
-    fault = {"ema": {"decay": 0.999}}
+    fault = {"ema": {"decay": 0.9975}}  # 8 % after 1,000 steps
     assert said(written(workspace / "short", **fault))[0] == ["average too long"]
     assert said(written(workspace / "long", **fault, max_steps=5000))[0] == []
 
