@@ -24,11 +24,11 @@ from ddpm.metrics import codecs
 
 VARIANTS = {
     "recipe=photos": [],
-    "the bound as objective, t by importance": ["objective=vlb", "timesteps=loss_second_moment"],
+    "the hybrid objective": ["objective=hybrid", "timesteps=uniform"],
     "the paper's schedule": ["schedule=linear", "schedule.T=1000", "schedule.beta_1=1e-4", "schedule.beta_T=0.02"],
     "the paper's: linear, fixed_large, simple": [
         *("schedule=linear", "schedule.T=1000", "schedule.beta_1=1e-4", "schedule.beta_T=0.02"),
-        *("variance=fixed_large", "objective=simple"),
+        *("variance=fixed_large", "objective=simple", "timesteps=uniform"),
     ],
     "32x32": ["data.size=[32,32]", "loader.batch_size=16"],
 }
