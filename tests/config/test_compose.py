@@ -85,7 +85,10 @@ def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):
         (["max_steps=1.5e0"], "whole number"),
         (["network.channel_mult=[1,1.5]"], "whole numbers"),
         (["data.path=pictures"], "data.path belongs to data=celeba_hq or data=cifar10 or"),
-        (["sampler=ancestral", "sampler.eta=1"], "belongs to sampler=ddim or sampler=ddim_eta1 or sampler=dpm_solver or sampler=dpm_solver_sde: add the one"),
+        (
+            ["sampler=ancestral", "sampler.eta=1"],
+            "belongs to sampler=ddim or sampler=ddim_eta1 or sampler=dpm_solver or sampler=dpm_solver_sde: add the one",
+        ),
         (["+extra=1"], "no setting 'extra'"),
         (["+optimizer.beta=1"], "no setting 'optimizer.beta'"),
     ],
