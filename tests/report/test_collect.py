@@ -70,7 +70,7 @@ WRONG = [
     ("results.json", '{"metrics": {}, "protocol": 7}'),
     ("results.json", '{"metrics": {}, "protocol": {}, "published": [1]}'),
     ("results.json", "[" * 100_000),
-    ("results.json", '{"metrics": {}, "protocol": ' + '{"a": ' * 900 + "1" + "}" * 901),
+    ("results.json", '{"metrics": {}, "protocol": ' + '{"a": ' * 2_000 + "1" + "}" * 2_001),
     ("config.yaml", "seed: !!python/object/apply:os.mkdir ['was here']"),
     ("config.yaml", "a: &a [x, x]\nb: [*a, *a]"),
     ("config.yaml", "- 1"),
