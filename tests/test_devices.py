@@ -15,7 +15,8 @@ SMOKE = ["debug=smoke", "logger=csv", "trainer.accelerator=cpu"]
 # Of the 60 pictures 6 are for testing: one chunk of them is validated and measured, and all other processes have none.
 # Batches of 30 do not divide by 4, nor by 8.
 SIXTY = [
-    *SMOKE, "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.horizontal_flip=true",
+    *SMOKE, "recipe=digits", "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1",
+    "data.horizontal_flip=true",
     "loader.batch_size=30", "network.channels=8", "network.groups=4", "evaluation.num_samples=20",
     "evaluation.fid_split=train", "timesteps=loss_second_moment", "+timesteps.history=1",
     "evaluation.metrics=[inception_score,fid,precision_recall,bits_per_dim]",

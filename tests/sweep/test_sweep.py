@@ -65,6 +65,7 @@ def gone(pid):
         return True
 
 
+@pytest.mark.slow
 def test_cells_of_one_and_two_processes(tmp_path):
     """No cell leaks into the next: the same steps for any number of devices, in any order."""
     axes = ["trainer.devices=2,1", "variance=fixed_large,learned"]

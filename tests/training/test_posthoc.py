@@ -183,6 +183,7 @@ def test_damaged_snapshots_are_refused_and_missing_ones_shorten_the_reach(run):
         snapshots.average(saved, LENGTHS, 0.08)
 
 
+@pytest.mark.slow
 def test_lengths_are_one_table(run, workspace):
     assert evaluate.main(["-m", "ckpt=run", *MEASURED, "ema=exponential,0.1"]) == 0
     folder = (workspace / "runs/sweeps/latest").resolve()
