@@ -14,12 +14,12 @@ from ddpm.diffusion.objective import Simple
 from ddpm.diffusion.prediction import X0, Epsilon, Velocity
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
-from ddpm.diffusion.sampler import DDIM
 from ddpm.diffusion.schedule import cosine, linear
 from ddpm.diffusion.timesteps import Timesteps
 from ddpm.diffusion.variance import FixedLarge
 from ddpm.edm import Balanced, LogNormal, Preconditioned
 from ddpm.instantiate import instantiate
+from ddpm.samplers.ddim import DDIM
 
 T = 200
 SIGMA_DATA = 0.35
