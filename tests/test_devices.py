@@ -94,7 +94,7 @@ def test_two_nodes_of_two_processes_some_of_them_idle(workplace, alone):
     assert any("validation/bits_per_dim" in name for _, name in logged(workplace / "shared"))
 
 
-@pytest.mark.parametrize("killed", [0, 1])
+@pytest.mark.parametrize("killed", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_where_one_process_dies_the_others_end_with_a_line(tmp_path, killed):
     settings = ["logger=csv", "network.channels=8", "network.groups=4", "every.checkpoint=1", "max_steps=100000"]
     ranks = Ranks("train.py", *settings, "trainer.accelerator=cpu", "out=run", cwd=tmp_path, devices=2)

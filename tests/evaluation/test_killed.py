@@ -43,6 +43,7 @@ def killed_again_and_again(cwd, name, kills, seed):
     return done
 
 
+@pytest.mark.slow
 def test_killed_five_times_it_is_the_same_evaluation(workplace):
     assert killed_again_and_again(workplace, "killed", kills=5, seed=1) >= 4
 

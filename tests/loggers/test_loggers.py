@@ -236,6 +236,7 @@ def test_the_checkpoint_is_an_artifact_where_it_was_asked_for(whole, resumed):
     assert not any("artifact" in run for run in wandb_records(resumed))
 
 
+@pytest.mark.slow
 def test_a_cell_is_named_by_what_varies_in_the_group_of_its_sweep(workplace):
     sweep = workplace / "runs" / "sweeps" / "today"
     sweep.mkdir(parents=True)
