@@ -89,7 +89,8 @@ def test_two_nodes_of_two_processes_some_of_them_idle(workplace, alone):
     settings = [*SIXTY, "evaluate_after=true", "trainer.accumulate=2"]
     printed = Ranks("train.py", *settings, "out=shared", cwd=workplace, devices=2, nodes=2).wait(timeout=300)
     assert "for 4 processes" in printed
-    assert "arning" not in printed
+    # On a busy machine processes may wait for data, and be advised; nothing else is to be warned of.
+    assert [line for line in printed.splitlines() if "arning" in line and "waiting for data" not in line] == []
     assert_same(workplace / "shared", alone("folder"))
     assert any("validation/bits_per_dim" in name for _, name in logged(workplace / "shared"))
 
