@@ -16,7 +16,7 @@ test: lint
 
 QUICK := $(addprefix tests/,diffusion samplers networks data metrics report config)
 
-quick: $(VENV)/installed  # in a minute what starts no runs, while one works on it
+quick: $(VENV)/installed  # what starts no runs and takes tenths of a second, while one works on it
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not cluster and not long" $(QUICK)
 
 test-all: lint
