@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ddpm.config.checks import AT_LEAST, wrong_value
 from ddpm.config.errors import RefusedError, RequestError, root_message
-from ddpm.config.grammar import nearest, parse
+from ddpm.config.grammar import dotted, nearest, parse
 from ddpm.config.groups import SEVERAL, WHOLE, file_of, group_names, hydra_context, options_of
 from ddpm.config.recipes import drop_strange_settings, keys_of
 from ddpm.config.rules import refuse
@@ -90,7 +90,7 @@ def whole_groups(config_name: str) -> list[str]:
 
 def known_keys(config_name: str, overrides: Sequence[str]) -> set[str]:
     """Every dotted key of the configuration that the overrides' choice of groups makes."""
-    return set(_dotted(OmegaConf.to_container(_of_groups(config_name, overrides))))
+    return set(dotted(OmegaConf.to_container(_of_groups(config_name, overrides))))
 
 
 def _of_groups(config_name: str, overrides: Sequence[str]) -> DictConfig:
@@ -106,7 +106,7 @@ def _make_whole(config: DictConfig, overrides: Sequence[str], config_name: str) 
     if not any(_whole_float(leaf) for value in typed for leaf in _leaves(value)):
         return
     defaults = _of_groups(config_name, overrides)
-    for key in _dotted(OmegaConf.to_container(config)):
+    for key in dotted(OmegaConf.to_container(config)):
         value, default = OmegaConf.select(config, key), OmegaConf.select(defaults, key)
         if _whole_float(value) and (key in AT_LEAST or type(default) is int):
             OmegaConf.update(config, key, int(value))
@@ -178,14 +178,7 @@ def require_option(group: str, value: Any) -> None:
 
 def _refuse_unknown(config: DictConfig, known: set[str]) -> None:
     """`+key=value` appends; a plain section (one without a `_target_`) takes nothing that nobody reads."""
-    for key in _dotted(OmegaConf.to_container(config)):
+    for key in dotted(OmegaConf.to_container(config)):
         section = OmegaConf.select(config, key.rpartition(".")[0]) if "." in key else config
         if key not in known and "_target_" not in section and key.partition(".")[0] not in OPEN_SECTIONS:
             raise RequestError(f"there is no setting {key!r}{nearest(key, sorted(known))}")
-
-
-def _dotted(tree: Any, prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")

@@ -3,7 +3,7 @@
 import difflib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -95,3 +95,11 @@ def nearest(name: str, candidates: Sequence[str]) -> str:
         leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], list(leaves), 3)
     ]
     return f"; did you mean {' or '.join(near)}?" if near else ""
+
+
+def dotted(tree: Any, prefix: str = "") -> Iterator[str]:
+    """Yields the dotted key of every section and setting of a configuration."""
+    for key, value in tree.items():
+        yield f"{prefix}{key}"
+        if isinstance(value, dict):
+            yield from dotted(value, f"{prefix}{key}.")

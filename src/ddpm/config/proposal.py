@@ -60,7 +60,7 @@ class Rung:
         return halvings(max(self.height, self.width))
 
     def wider(self, channels: int) -> "Rung":
-        """The same size with another network."""
+        """The rung of the same size whose network has this many channels."""
         return replace(self, channels=channels)
 
     @property
@@ -170,7 +170,7 @@ class Plan:
 
     @property
     def evaluations(self) -> int:
-        """Of the network, that fit in there, one picture each."""
+        """How many pictures the network can be evaluated on in the time for the evaluation."""
         return int(self.evaluation / self.cost.evaluation)
 
     @property

@@ -1,11 +1,11 @@
 """What a recipe says of a class goes when the user chooses another class than the recipe does."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ddpm.config.grammar import parse
+from ddpm.config.grammar import dotted, parse
 from ddpm.config.groups import file_of, group_names, options_of
 from ddpm.config.targets import target_of
 
@@ -55,7 +55,7 @@ def said_by(overrides: Sequence[str]) -> frozenset[str]:
     for override in parsed:
         if (group := override.key_or_group) in PRESETS_OVER_RECIPES and override.value() in options_of(group):
             content: Any = OmegaConf.to_container(OmegaConf.load(file_of(group, override.value())))
-            keys |= {key for key in _dotted(content) if not key.startswith("defaults")}
+            keys |= {key for key in dotted(content) if not key.startswith("defaults")}
     return frozenset(keys)
 
 
@@ -98,10 +98,3 @@ def _data_of(recipe: str) -> str | None:
         if found:
             return str(found)
     return None
-
-
-def _dotted(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    for key, value in tree.items():
-        yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _dotted(value, f"{prefix}{key}.")
