@@ -773,7 +773,12 @@ FAULTS = [
         "diffusion/test_sampler.py",
         ("if then > 0:", "if then >= 0:"),
         ("clip: bool = True,\n        start", "clip: bool = False,\n        start"),
-        ("ratio / 2", "ratio"),
+    ),
+    *of(
+        "samplers/dpm_solver.py",
+        "samplers/test_peers.py",
+        ("return x_0 + slope / 2", "return x_0 + slope"),
+        ("expand((end - start) / (within - start) / 2, x_0)", "expand((end - start) / (within - start), x_0)"),
     ),
     *of(
         "diffusion/timesteps.py",

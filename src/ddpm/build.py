@@ -291,7 +291,7 @@ def evaluation(config: DictConfig, images: Dataset) -> Evaluation:
 
 
 def sample_metrics_in_training(config: DictConfig, images: Dataset) -> Evaluation | None:
-    """What of a few samples is measured while a run trains, if that is asked for; a wrong request fails here.
+    """The evaluation that measures a few samples while a run trains; None where that is not asked for.
 
     Raises:
         ValueError: it cannot be measured.

@@ -11,7 +11,7 @@ from ddpm.config.groups import file_of
 
 
 def integral(f, upper):
-    """Of f from 0 to `upper`, by Gauss and Legendre on pieces that shrink towards 0, where powers are rough."""
+    """Integrates f from 0 to `upper` by Gauss and Legendre on pieces that shrink towards 0, where powers are rough."""
     x, w = leggauss(20)
     ends = upper * np.array([0, *2.0 ** (np.arange(-240, 1) / 8)])
     middle, half = (ends[1:] + ends[:-1])[:, None] / 2, np.diff(ends)[:, None] / 2

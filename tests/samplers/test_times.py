@@ -38,7 +38,7 @@ def test_log_snr_and_karras_are_even_in_what_they_say(schedule):
 
 
 def test_karras_times_are_those_of_his_formula():
-    """In sigma, from the schedule's largest to its smallest; Karras et al. 2022, Eq. (5)."""
+    """Each time is the one whose sigma is nearest to the formula's; Karras et al. 2022, Eq. (5)."""
     sigma = (1 / Q.alpha_bar - 1).sqrt()
     n, low, high = 12, sigma[1] ** (1 / 7), sigma[1000] ** (1 / 7)
     wanted = [(high + i / (n - 1) * (low - high)) ** 7 for i in range(n)]

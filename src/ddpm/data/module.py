@@ -142,7 +142,7 @@ class DataModule(LightningDataModule):
         return self._in_chunks(self.test, self.validated or len(self.test))
 
     def seen_dataloader(self) -> Loader:
-        """The same of the first training examples, as many as are validated, and at most `MOST_SEEN`."""
+        """Loads chunks of the first training examples: as many as are validated, and at most `MOST_SEEN`."""
         return self._in_chunks(self.train, min(self.validated or len(self.test), len(self.test), MOST_SEEN))
 
     def _in_chunks(self, examples: Examples, count: int) -> Loader:

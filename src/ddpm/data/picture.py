@@ -79,7 +79,7 @@ class PictureTransform:
             return self.pixels(image)
 
     def pixels(self, image: Image.Image) -> UInt8[np.ndarray, "c h w"]:
-        """The same of a picture that is opened, which is upright from then on."""
+        """Prepares a picture that Pillow has opened, and turns it upright in place."""
         pixels = np.asarray(self._fit(self._flatten(image)))
         return np.ascontiguousarray(pixels.reshape(self.height, self.width, self.channels).transpose(2, 0, 1))
 

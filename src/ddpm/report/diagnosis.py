@@ -117,7 +117,7 @@ def learning_rate_too_low(run: Run) -> Finding | None:
     return Finding(
         "learning rate too low",
         f"the loss fell from {_untrained(run):.3g} to {loss[-1]:.3g} only, and the gradient is as steep as in the "
-        f"beginning (norm {norm[-1]:.3g}, then {norm[0]:.3g})",
+        f"beginning (norm {norm[-1]:.3g} now, {norm[0]:.3g} at first)",
         f"Try ten times optimizer.lr={_setting(run, 'optimizer', 'lr')}",
     )
 

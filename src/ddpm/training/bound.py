@@ -19,7 +19,7 @@ from ddpm.training.monitor import TIMESTEPS
 
 
 class Mean(NamedTuple):
-    """Of all examples, in bits/dim: the bound, and its terms averaged in bins of t (`loggers.by_t`)."""
+    """Holds what was measured of all examples, in bits/dim: the bound, and its terms by bins of t (`loggers.by_t`)."""
 
     bits_per_dim: float
     by_t: list[float]
