@@ -57,6 +57,8 @@ NOT_WEIGHTS = {
     "a name that moves the cursor": (put("config", "name", "\x1b[2J"), "can name a folder"),
     "a name that leads away": (put("config", "name", "../../x"), "can name a folder"),
     "no sections": (put("config", {}), "has no section"),
+    "a word for a section": (put("config", "variance", "_target_"), "no section 'variance'"),
+    "nothing for a section": (put("config", "weighting", None), "no section 'weighting'"),
     "numbers for sections": (put("config", "evaluation", "bits_per_dim", 0), "settings of its own"),
 }
 

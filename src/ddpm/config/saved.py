@@ -13,7 +13,7 @@ from ddpm.config import origin
 from ddpm.config.compose import SAVED, compose, explained
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
-from ddpm.config.groups import CONF, file_of, group_names, options_of
+from ddpm.config.groups import CONF, SEVERAL, file_of, group_names, options_of
 from ddpm.config.roles import open_to_evaluation
 from ddpm.config.trust import NOT_FOLLOWED
 from ddpm.messages import warn
@@ -53,7 +53,8 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     Raises:
         RequestError: it lacks a section or interpolates, or as `compose`.
     """
-    for section in ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer"):
+    held = [group for group in group_names() if group in base and group not in SEVERAL]
+    for section in ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer", *held):
         section_of(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(group_names())
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]
