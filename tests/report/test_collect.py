@@ -77,6 +77,7 @@ WRONG = [
     ("metrics.csv", "train/loss\n0.5"),
     ("metrics.csv", "\x00\x01\n\x02"),
     ("bound.csv", "a,b\n1,2"),
+    ("bound.csv", '"t,term\n1'),
 ]
 
 

@@ -53,8 +53,8 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     Raises:
         RequestError: it lacks a section or interpolates, or as `compose`.
     """
-    held = [group for group in group_names() if group in base and group not in SEVERAL]
-    for section in ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer", *held):
+    needed = ("choices", "data", "network", "schedule", "optimizer", "ema", "every", "evaluation", "trainer")
+    for section in (*needed, *(group for group in group_names() if group in base and group not in SEVERAL)):
         section_of(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(group_names())
     node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]

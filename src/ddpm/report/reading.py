@@ -66,12 +66,13 @@ def columns_of(run: Run, name: str, *due: str) -> dict[str, list[float | None]]:
     if content is None:
         return {}
     reader = csv.reader(io.StringIO(content.decode(errors="replace"), newline=""), strict=True)
+    columns: dict[str, list[float | None]] = {}
     try:
         heading = next(reader, [])
         if len(heading) > MOST_COLUMNS:
             run.problems.append(f"{name} has {len(heading)} columns, more than any of ours")
             return {}
-        columns: dict[str, list[float | None]] = {printable(column): [] for column in heading}
+        columns = {printable(column): [] for column in heading}
         for line in reader:
             if len(line) != len(columns):
                 raise ValueError
