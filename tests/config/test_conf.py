@@ -97,12 +97,12 @@ def test_parameter_counts_of_the_recipes():
 
 
 def test_an_experiment_is_a_change_on_the_ablation_axes_alone():
-    axes = {"prediction", "objective", "variance", "schedule", "timesteps"}
+    axes = {"prediction", "objective", "variance", "schedule", "timesteps", "weighting", "sampler"}
     for experiment in EXPERIMENTS:
         content = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
         chosen = {key.removeprefix("override /") for default in content.defaults for key in default}
         assert chosen <= axes
-        assert set(content) <= {"defaults", "expected", "schedule", "network"}
+        assert set(content) <= {"defaults", "expected", "schedule", "network", "weighting", "sampler"}
 
 
 def test_published_values_carry_source_and_tolerance():
