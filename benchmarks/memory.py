@@ -16,10 +16,12 @@ import peers
 import record
 import torch
 
+KINDS = (peers.Checkpointed, peers.Ours, *peers.available())
+
 
 def peak_mib(name: str, batch: int, size: peers.Size) -> float:
     """After two training steps in this process."""
-    kind: type[Any] = next(kind for kind in (peers.Ours, *peers.available()) if name.startswith(kind.name + " "))
+    kind: type[Any] = next(kind for kind in KINDS if name.startswith(kind.name + " "))
     peer = kind(size, torch.device("cpu"), name.endswith("bf16"))
     x_0 = torch.zeros(batch, 3, size.side, size.side)
     for _ in range(2):
@@ -38,9 +40,7 @@ def main() -> None:
         return
     few, many = args.batches
     per_image: dict[str, float] = {}
-    for name in (
-        f"{kind.name} {precision}" for kind in (peers.Ours, *peers.available()) for precision in peers.PRECISIONS
-    ):
+    for name in (f"{kind.name} {precision}" for kind in KINDS for precision in peers.PRECISIONS):
         command = [sys.executable, __file__, *(["--toy"] if args.toy else []), "--measure", name]
         low, high = (
             json.loads(subprocess.run([*command, str(n)], check=True, stdout=subprocess.PIPE, text=True).stdout)

@@ -116,6 +116,17 @@ class Ours(Peer):
         return step.sample(noise_like(x_t, self.draw))
 
 
+class Checkpointed(Ours):
+    """The same with network.checkpointing=true."""
+
+    name = "ddpm checkpointed"
+
+    def __init__(self, size: Size, device: torch.device, bf16: bool) -> None:
+        super().__init__(device=device, size=size, bf16=bf16)
+        for level in (*self.network.down, *self.network.up):
+            level.checkpointing = True
+
+
 class Diffusers(Peer):
     """The loop of diffusers' train_unconditional.py with its --use_ema, and that of its DDPMPipeline."""
 

@@ -101,7 +101,7 @@ def test_one_command_makes_an_ordinary_run(trained, monkeypatch):
     assert "data.size=[16,12] " in said
     assert "network.channels=" not in said  # which was said already
     assert json.loads((run / "results.json").read_text())["metrics"]["bits_per_dim"]["n"] == 8
-    with Image.open(run / "pictures.png") as sheet:
+    with Image.open(run / "data.png") as sheet:
         assert min(sheet.size) > 8 * 12
 
     # The words that it has noted make the same configuration, and nothing is proposed for them.
@@ -129,7 +129,7 @@ def test_inspect_shows_the_same_and_trains_nothing(folder, capsys):
     assert inspect.main(["data.path=mine", *SMALL, "out=seen"]) == 0
     said = capsys.readouterr().out
     assert re.search(r"data.size=\[16,12\] +the aspect ratio that most pictures have", said)
-    assert {file.name for file in (folder / "seen").iterdir()} == {"pictures.png", "proposal.txt"}
+    assert {file.name for file in (folder / "seen").iterdir()} == {"data.png", "proposal.txt"}
     assert not (folder / "runs").exists()
     assert not (folder / "data").exists()  # nothing was decoded for keeps
 
@@ -141,8 +141,8 @@ def test_what_cannot_be_read_is_left_out(folder, capsys):
     assert "data.on_error=skip" in words
     assert f"loader.batch_size={80 - 8 - 12}" in words  # 8 are held out, and 12 are broken: no more is sure to be there
     assert "damaged: " in capsys.readouterr().out
-    made.write(folder)
-    assert (folder / "pictures.png").is_file()
+    made.write_sheet(folder)
+    assert (folder / "data.png").is_file()
 
 
 @pytest.mark.parametrize(

@@ -16,10 +16,11 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.proposal import BATCHES, WIDTHS, Choice, Cost, Plan, Rung
 from ddpm.config.recipes import said_by
-from ddpm.data.dataset import DataError, Dataset, Examples
+from ddpm.data.dataset import readable
 from ddpm.data.folder import Folder
 from ddpm.data.survey import survey
 from ddpm.figures import drawing
+from ddpm.figures.display import display_of
 from ddpm.files import write_whole
 from ddpm.hardware import device_type
 from ddpm.messages import printable, say, typed
@@ -27,8 +28,7 @@ from ddpm.progress import duration
 from ddpm.training.trial import trial
 
 STARTUP = 10.0  # seconds in which a run begins and ends
-COLUMNS = 8  # and rows of the contact sheet
-SHEET, REPORT = "pictures.png", "proposal.txt"
+SHEET, REPORT = "data.png", "proposal.txt"
 
 
 class Tried(NamedTuple):
@@ -139,15 +139,13 @@ class Proposal:
             lines.append(f"samples will be rough: with budget={enough} they have what they need")
         return lines
 
-    def write(self, folder: Path, images: Dataset | None = None) -> None:
-        """Write the contact sheet, up to 64 of the pictures as the network sees them, and the report into a folder.
+    def write_sheet(self, folder: Path) -> None:
+        """Write a contact sheet of the pictures, as the network is to see them, into a folder."""
+        images = build.dataset(self._config(self.words))
+        drawing.save(display_of(images).sheet(images.split("train")), folder / SHEET)
 
-        Args:
-            images: the pictures, prepared; by default they are read as needed.
-        """
-        examples = (images or build.dataset(self._config(self.words))).split("train")
-        shown = [index for index, _ in zip(_readable(examples), range(COLUMNS**2), strict=False)]
-        drawing.save(drawing.grid(examples.__getitems__(shown), COLUMNS), folder / SHEET)
+    def write(self, folder: Path) -> None:
+        """Write the report into a folder."""
         again = " ".join([typed("train"), *settled(self.asked, self.words)])
         lines = [*self.seen(), *self.report(), "the same run, in which nothing is proposed:", again, ""]
         write_whole(folder / REPORT, "\n".join(map(printable, lines)))
@@ -175,7 +173,7 @@ class Proposal:
         config = self._config([choice.word for choice in self._open(choices)])
         images, n = build.dataset(config), config.loader.batch_size
         module, examples = build.module(config, images), images.split("train")
-        some = [index for index, _ in zip(_readable(examples), range(n), strict=False)]
+        some = readable(examples, n)
         conditioning = build.conditioning(config)
         conditioning.check(images)
         cost = trial(module, conditioning.batch(examples, (some * n)[:n]), config)
@@ -217,15 +215,3 @@ def propose(overrides: Sequence[str]) -> tuple[list[str], Proposal | None]:
 def settled(asked: Sequence[str], words: Sequence[str]) -> list[str]:
     """A command line that says what was proposed, and proposes nothing anew."""
     return [*words, *(word for word in asked if not word.startswith("budget=")), "budget=null"]
-
-
-def _readable(examples: Examples) -> Iterator[int]:
-    """Indices of pictures that can be read: of all, at equal distances, and then of those between."""
-    n = len(examples)
-    stride = max(1, n // COLUMNS**2)
-    for index in (index for first in range(stride) for index in range(first, n, stride)):
-        try:
-            examples.__getitems__([index])
-        except DataError:
-            continue
-        yield index

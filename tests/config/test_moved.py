@@ -19,7 +19,7 @@ def test_targets_and_keys_move_and_the_argument_stays():
     before = copy.deepcopy(saved)
     assert translated(saved) == {
         "data": {"_target_": "ddpm.data.digits.Digits"},
-        "network": {"_target_": "ddpm.networks.unet.UNet", "channels": 8},
+        "network": {"_target_": "ddpm.networks.unet.UNet", "channels": 8, "checkpointing": False},
         "evaluation": {"fid_split": "test", "split": "both"},
         "loader": {"batch_size": 32, "num_workers": 1},
         "list": [{"_target_": "ddpm.metrics.features.Digits"}, "ddpm.unet.UNet"],

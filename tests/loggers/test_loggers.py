@@ -183,7 +183,11 @@ def test_the_pictures_are_in_the_run_folder_and_in_every_logger(whole):
     }
     assert steps == {**{name: [3, 6] for name in names}, **{name: [6] for name in of_evaluation}}
     events = tensorboard(whole)
-    assert {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]} == steps
+    shown = {tag: [image.step for image in events.Images(tag)] for tag in events.Tags()["images"]}
+    assert shown == steps | {"data": [0]}
+    assert [r["item"]["trainer/global_step"] for r in run["history"] if "data._type" in r["item"]] == [0]
+    (film,) = [r["item"] for r in run["history"] if "training._type" in r["item"]]
+    assert (film["trainer/global_step"], film["training._type"]) == (6, "video-file")
     for name in names:
         files = sorted((whole / name).iterdir())
         assert [file.name for file in files] == ["step_0000003.png", "step_0000006.png"]

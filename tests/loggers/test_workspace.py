@@ -72,7 +72,7 @@ def test_samples_terms_and_numbers_have_sections(saved):
     assert (saved[0].display_name, saved[0].project) == ("another", "ddpm")
     by_section = panels(saved[0])
     media = [panel["config"]["mediaKeys"] for panel in by_section["samples"]]
-    assert media == [["samples", "progressive"], ["evaluation/samples", "evaluation/reverse"]]
+    assert media == [["samples", "progressive"], ["data", "training"], ["evaluation/samples", "evaluation/reverse"]]
     terms = json.dumps(by_section["terms of the bound by t"])
     assert all(f'"{stage}/terms_by_t"' in terms for stage in ("validation", "evaluation"))
     numbers, compared = json.dumps(by_section["evaluation"]), json.dumps(by_section["sweep"])

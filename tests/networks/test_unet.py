@@ -289,3 +289,24 @@ def test_an_image_that_is_told_is_more_channels_of_the_input():
     assert torch.equal(told(x, t, SimpleNamespace(labels=None, image=image)), wide(torch.cat([x, image], 1), t))
     with pytest.raises(TypeError, match="told an image"):
         told(x, t)
+
+
+def test_checkpointing_keeps_less_and_computes_the_same():
+    def gradients(checkpointing):
+        torch.manual_seed(0)
+        network = UNet(3, 3, 16, (1, 2), 2, (4,), 0.3, (8, 8), groups=8, checkpointing=checkpointing)
+        randomise(network, seed=0)
+        x, t = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 9, 99, 999])
+        kept = []
+        torch.manual_seed(2)  # of dropout
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor: kept.append(tensor.numel()) or tensor, lambda x: x
+        ):
+            out = network(x, t)
+        out.square().sum().backward()
+        return sum(kept), [out, *(weights.grad for weights in network.parameters())]
+
+    (much, plain), (little, again) = gradients(False), gradients(True)
+    assert little < 0.5 * much
+    for one, other in zip(plain, again, strict=True):
+        assert torch.equal(one, other)

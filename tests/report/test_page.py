@@ -1,5 +1,6 @@
 """report.html in a browser: it sorts, opens, hides, loads nothing, and shows what strangers wrote as text."""
 
+import base64
 import html
 import io
 import json
@@ -162,6 +163,22 @@ def test_the_newest_picture_that_is_whole_is_shown(page, workspace):
     assert looked_at(page)["widths"] == [16] * 5 + [90]
 
 
+def test_data_and_the_training_as_a_film_are_shown_beside_samples(page, workspace):
+    cell = workspace / "s/000_cell"
+    assert "as a film" not in page.read_text()
+    for step in (25, 50, 75):
+        Image.new("RGB", (16, 16), (step, 0, 0)).save(cell / f"samples/step_{step:07d}.png")
+    for run in (cell, workspace / "s/001_cell"):  # of one dataset
+        Image.new("RGB", (40, 40)).save(run / "data.png")
+    report.publish([workspace / "s"], workspace / "s")
+    text = page.read_text()
+    assert text.count("Examples of the data of") == 1
+    (film,) = re.findall(r'src="data:image/webp;base64,([^"]+)"[^>]*over the steps', text)
+    with Image.open(io.BytesIO(base64.b64decode(film))) as frames:
+        assert frames.n_frames == 4  # the run's own at steps 50 and 100, too
+    assert looked_at(page)["widths"].count(40) == 1
+
+
 @pytest.mark.long
 def test_24_cells_of_large_pictures_make_a_small_page_and_are_decoded_once(workspace, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (1100, 1100, 3), np.uint8)
@@ -176,8 +193,8 @@ def test_24_cells_of_large_pictures_make_a_small_page_and_are_decoded_once(works
         for name, header in (("bound", "t,term"), ("rate_distortion", "rate_bits_per_dim,rmse")):
             lines = (f"{t},{1 / t}" for t in range(1, 4001))
             (folder / f"{name}.csv").write_text("\n".join([header, *lines]))
-    decoded, decode = [], pictures._picture
-    monkeypatch.setattr(pictures, "_picture", lambda content, step: decoded.append(step) or decode(content, step))
+    decoded, decode = [], pictures._opened
+    monkeypatch.setattr(pictures, "_opened", lambda run, path: decoded.append(path) or decode(run, path))
     report.publish([workspace / "s"], workspace / "s")
     assert len(decoded) == 24 * 2
     assert (workspace / "s/report.html").stat().st_size < 5_000_000

@@ -65,22 +65,6 @@ def test_validating_is_not_waiting(monkeypatch):
     assert logged["train/images_per_second"] == pytest.approx(2 * 5 / 2)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
-def test_pictures_are_drawn_in_the_precision_of_the_run(precision, dtype, workspace):
-    config = compose(["debug=smoke", f"trainer.precision={precision}"])
-    images = build.dataset(config)
-    module, data, found = build.module(config, images), build.data_module(config, images), []
-
-    def draw(p, sampler, noise, between, images, told):
-        found.append(p.network(torch.zeros(1, *images.shape), torch.zeros(1, dtype=torch.long)).dtype)
-        return {}
-
-    pictures = callbacks.Pictures(workspace, build.sampler(config), data, draw, every=1, seed=0)
-    trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, callbacks=[pictures], max_steps=1)
-    pictures.draw(trainer, module, step=1)
-    assert found == [dtype]
-
-
 def waiting(monkeypatch, *shares):
     """Steps of a run of which, by turns, such shares of the time go by until the next batch is there."""
     config = compose(["debug=smoke"])
@@ -121,27 +105,6 @@ def test_advice_for_pictures_that_are_decoded_as_they_are_needed():
     assert data.advice.endswith("data.array_gib=1")
     data.train.values = data.train.values[:1].expand(2**24 + 1, -1)
     assert data.advice.endswith("data.array_gib=2")
-
-
-def test_pictures_are_of_the_averaged_weights_from_the_same_noise_at_every_step_due(workspace):
-    config = compose(["debug=smoke", "max_steps=7"])
-    images = build.dataset(config)
-    module, data, drawn, between = build.module(config, images), build.data_module(config, images), {}, []
-
-    def draw(p, sampler, noise, asks, images, told):
-        asks()
-        drawn[step] = p, sampler, torch.rand(3, generator=noise).tolist()
-        return {}
-
-    sampler = build.sampler(config)
-    pictures = callbacks.Pictures(workspace, sampler, data, draw, every=3, seed=5, between=between.append)
-    trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[pictures], max_steps=7)
-    for step in range(1, 8):
-        pictures.draw(trainer, module, step)
-    assert list(drawn) == [3, 6, 7]
-    assert between == [trainer] * 3
-    for p, by, noise in drawn.values():
-        assert (p, by, noise) == (module.p_ema, sampler, drawn[3][2])
 
 
 def test_who_learns_training_images_by_heart_is_warned_once(monkeypatch, capsys):

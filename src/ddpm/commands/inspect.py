@@ -39,6 +39,7 @@ def main(arguments: list[str]) -> int:
         say(*made.seen())
         made.make()
         folder = folders.claim(Path(own["out"])) if own.get("out") else folders.create(folders.ROOT / "inspections")
+        made.write_sheet(folder)
         made.write(folder)
     say(*made.report(), f"contact sheet: {folder / SHEET}", f"report: {folder / REPORT}")
     return 0

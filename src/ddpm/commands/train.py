@@ -72,7 +72,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         few = build.sample_metrics_in_training(config, images)
         folder = folders.start(config, again=run is not None)
     if proposal:
-        proposal.write(folder, images)
+        proposal.write(folder)
     elif not run and (advice := made_for_other_data(config, overrides)):
         warn(advice)
     say(f"run folder: {folder}", build.summary(module, config))

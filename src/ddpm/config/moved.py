@@ -22,8 +22,11 @@ KEYS = {
     "data.split": "evaluation.split",
 }
 
-# Settings that classes of ours did not have in earlier versions, by their section.
-SETTINGS = {"sampler": {"times": None}}
+# Settings that classes of ours did not have in earlier versions, by their section and the beginning of their name.
+SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
+    ("sampler", "ddpm."): {"times": None},
+    ("network", "ddpm.networks.unet."): {"checkpointing": False},
+}
 
 # Groups that earlier versions did not have, and the option that stands for what they did.
 GROUPS = {"condition": "none", "guidance": "none", "ema": "exponential"}
@@ -45,8 +48,8 @@ def translated(saved: dict[str, Any]) -> dict[str, Any]:
             value = now[old_section].pop(old_key)
             if isinstance(now.setdefault(section, {}), dict):
                 now[section].setdefault(key, value)
-    for section, settings in SETTINGS.items():
-        if isinstance(there := now.get(section), dict) and str(there.get("_target_")).startswith("ddpm."):
+    for (section, ours), settings in SETTINGS.items():
+        if isinstance(there := now.get(section), dict) and str(there.get("_target_")).startswith(ours):
             now[section] = {**there, **{key: value for key, value in settings.items() if key not in there}}
     if isinstance(choices := now.get("choices"), dict):
         for group, option in GROUPS.items():

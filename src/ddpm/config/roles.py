@@ -37,6 +37,7 @@ ROLES = {
     "budget": Role.PRESET,
     "size": Role.PRESET,
     "network": Role.MODEL,
+    "network.checkpointing": Role.HARDWARE,
     "schedule": Role.MODEL,
     "prediction": Role.MODEL,
     "variance": Role.MODEL,

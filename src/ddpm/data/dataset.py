@@ -40,6 +40,21 @@ class Examples(torch.utils.data.Dataset[Tensor], ABC):
         return self.__getitems__([index])[0]
 
 
+def readable(examples: Examples, count: int) -> list[int]:
+    """Indices of up to `count` examples that can be read: at equal distances first, and then of those between."""
+    n, found = len(examples), list[int]()
+    stride = max(1, n // count)
+    for index in (index for first in range(stride) for index in range(first, n, stride)):
+        if len(found) == count:
+            break
+        try:
+            examples.__getitems__([index])
+        except DataError:
+            continue
+        found.append(index)
+    return found
+
+
 class InMemory(Examples):
     """Examples that are rows of one array, which may be mapped from a file."""
 

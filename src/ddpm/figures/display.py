@@ -9,7 +9,7 @@ from jaxtyping import Shaped
 from PIL.Image import Image
 from torch import Tensor
 
-from ddpm.data.dataset import Dataset
+from ddpm.data.dataset import Dataset, Examples, readable
 from ddpm.data.kind import IMAGES, POINTS
 from ddpm.data.pixels import to_uint8
 from ddpm.diffusion.reverse import ReverseProcess
@@ -20,6 +20,7 @@ from ddpm.figures.process import Told
 GRID_SIDE = 8
 CHAINS, STATES = 6, 13  # of the grid's samples, and estimates of each
 FILM = 400  # pixels
+CLOUD = 2000  # points of a contact sheet
 WIDE_PANELS = [(1 - i / 5) ** 2 for i in range(6)]  # fractions of T
 
 Between = Callable[[], None]
@@ -49,6 +50,10 @@ class Display(ABC):
     @abstractmethod
     def frame(self, x: Shaped[Tensor, "n *event"], title: str) -> Image:
         """One frame of a film."""
+
+    @abstractmethod
+    def sheet(self, examples: Examples) -> Image:
+        """Some of the examples, spread over all of them."""
 
     @abstractmethod
     def during_training(
@@ -87,6 +92,9 @@ class ImageDisplay(Display):
 
     def frame(self, x: Shaped[Tensor, "n *event"], title: str) -> Image:
         return drawing.labelled(x, columns(len(x)), caption=title, width=FILM)
+
+    def sheet(self, examples: Examples) -> Image:
+        return drawing.grid(examples.__getitems__(readable(examples, GRID_SIDE**2)), GRID_SIDE)
 
     def during_training(
         self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset, told: Told
@@ -127,6 +135,10 @@ class PointDisplay(Display):
 
     def frame(self, x: Shaped[Tensor, "n *event"], title: str) -> Image:
         return drawing.drawn(drawing.scatters([x], [title], ""), round(FILM / drawing.COLUMN))
+
+    def sheet(self, examples: Examples) -> Image:
+        shown = examples.__getitems__(readable(examples, CLOUD))
+        return self.frame(shown, f"{len(shown):,} of {len(examples):,} examples")
 
     def during_training(
         self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset, told: Told

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float, Shaped, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
@@ -38,6 +38,7 @@ class Film:
     """Frames of one size."""
 
     frames: Sequence[Image.Image]
+    milliseconds: int = FRAME  # of a frame but the last
 
 
 # What becomes files: pictures, plots (in vector formats, too), films, and arrays as the ADM evaluator reads them.
@@ -58,7 +59,7 @@ def write(folder: Path, name: str, *products: Product) -> list[Path]:
             product.save(path(".png"))
         elif isinstance(product, Film):
             first, *others = (frame.quantize(COLOURS, dither=Image.Dither.NONE) for frame in product.frames)
-            times = [*[FRAME] * len(others), LAST_FRAME]
+            times = [*[product.milliseconds] * len(others), LAST_FRAME]
             first.save(path(".gif"), save_all=True, append_images=others, duration=times, loop=0)
         elif isinstance(product, Tensor):
             images = product.permute(0, 2, 3, 1) if product.ndim == 4 else product
@@ -88,6 +89,16 @@ def save(picture: Image.Image, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     picture.save(path)
     return path
+
+
+def titled(picture: Image.Image, title: str) -> Image.Image:
+    """The picture with a line of text below."""
+    font = ImageFont.load_default(size=max(12, picture.width // 30))
+    _, top, _, bottom = font.getbbox(title)
+    made = Image.new("RGB", (picture.width, picture.height + round(1.6 * (bottom - top)) + 4), "white")
+    made.paste(picture)
+    ImageDraw.Draw(made).text((4, picture.height + 2 - top + 0.3 * (bottom - top)), title, "black", font)
+    return made
 
 
 def strip(states: list[Tensor]) -> Image.Image:

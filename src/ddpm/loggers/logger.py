@@ -57,6 +57,9 @@ class RunLogger(Logger, ABC):
     def log_picture(self, name: str, picture: Image, step: int) -> None:
         """Show a picture of this step."""
 
+    def log_film(self, name: str, file: Path, step: int) -> None:
+        """Show a film, a GIF, of the steps up to this one."""
+
     def log_by_t(self, name: str, means: Sequence[float], T: int, step: int) -> None:
         """Show a histogram over t = 1..T whose bars are `by_t.means_by_t`."""
 

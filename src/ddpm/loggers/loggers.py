@@ -54,6 +54,12 @@ def log_picture(loggers: Sequence[Logger], name: str, picture: Image, step: int)
         logger.log_picture(name, picture, step)
 
 
+def log_film(loggers: Sequence[Logger], name: str, file: Path, step: int) -> None:
+    """Show a film, a GIF, in every logger that takes films."""
+    for logger in _ours(loggers):
+        logger.log_film(name, file, step)
+
+
 def log_by_t(loggers: Sequence[Logger], name: str, means: Sequence[float], T: int, step: int) -> None:
     """Show a histogram over t, whose bars are `by_t.means_by_t`, in every logger that takes histograms."""
     for logger in _ours(loggers):

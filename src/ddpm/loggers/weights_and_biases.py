@@ -35,6 +35,8 @@ SUMMARIES = {
     "evaluation/*": None,
     "samples": None,
     "progressive": None,
+    "data": None,
+    "training": None,
 }
 
 
@@ -79,7 +81,13 @@ class WandB(RunLogger, WandbLogger):
         self._send(super().log_image, key, images, step, **kwargs)
 
     def log_picture(self, name: str, picture: Image, step: int) -> None:
-        self.log_image(name, [picture], step)
+        self.log_image(name, [picture], step, caption=[f"step {step:,}"])
+
+    @rank_zero_only
+    def log_film(self, name: str, file: Path, step: int) -> None:
+        import wandb
+
+        self._send(self.experiment.log, {name: wandb.Video(str(file), format="gif"), STEP: step})
 
     @rank_zero_only
     def log_by_t(self, name: str, means: Sequence[float], T: int, step: int) -> None:

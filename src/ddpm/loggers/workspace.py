@@ -28,6 +28,7 @@ BITS, OF_SAMPLES = "validation/(train_)?bits_per_dim_.*", "validation/.*_samples
 TERMS = ("validation/terms_by_t", "evaluation/terms_by_t")  # histograms over t
 PICTURES = {
     "while training": ["samples", "progressive"],
+    "of the data, and of the training": ["data", "training"],
     "of the evaluation": ["evaluation/samples", "evaluation/reverse"],
 }
 COMPARED = Role.MODEL | Role.TRAINING | Role.SAMPLING  # groups whose options a sweep compares

@@ -129,8 +129,8 @@ class Digits(FeatureExtractor):
     def extract(self, images: UInt8[Tensor, "b c h w"]) -> Features:
         if images.shape[1:] != (1, 8, 8):
             raise ValueError(
-                f"features=digits takes 1x8x8 images, not {_by(images.shape[1:])}: use features=inception, or "
-                "evaluation.metrics=[bits_per_dim] for the bound alone"
+                f"features=digits takes 1x8x8 images, not {_by(images.shape[1:])}: use features=random, which "
+                "needs no download, or features=inception, whose numbers others can compare with"
             )
         features: Features = self.classifier(to_unit(images))
         return features

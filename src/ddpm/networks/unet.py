@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ddpm.networks.dropout import Dropout
 from ddpm.networks.network import Network
@@ -64,6 +65,8 @@ class UNet(Network):
         num_classes: each has an embedding that is added to the time's; an example whose class is not told gets none,
             so that the same weights are an unconditional network, too.
         condition_channels: of an image that the network is told, beside those of x.
+        checkpointing: training keeps the outputs of blocks only, and computes what is inside a block again for its
+            gradient (Chen et al. 2016): less memory, about a third more time, the same numbers.
 
     Raises:
         ValueError: sizes that do not fit each other; the message names one that does.
@@ -93,6 +96,7 @@ class UNet(Network):
         time_scale: float = 1.0,
         num_classes: int = 0,
         condition_channels: int = 0,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         height, width = image_size
@@ -130,7 +134,7 @@ class UNet(Network):
         for level, out in enumerate(widths):
             blocks = [block(h if i == 0 else out, out) for i in range(num_res_blocks)]
             attentions = [attention_at(level, out) for _ in blocks]
-            self.down.append(Down(blocks, attentions, halved(out) if level < lowest else None))
+            self.down.append(Down(blocks, attentions, halved(out) if level < lowest else None, checkpointing))
             h, skips = out, skips + [out] * (num_res_blocks + (level < lowest))
 
         self.mid = Middle(block(h, h), attention(h), block(h, h))
@@ -139,7 +143,7 @@ class UNet(Network):
         for level, out in reversed(list(enumerate(widths))):
             blocks = [block((h if i == 0 else out) + skips.pop(), out) for i in range(num_res_blocks + 1)]
             attentions = [attention_at(level, out) for _ in blocks]
-            up.append(Up(blocks, attentions, doubled(out) if level > 0 else None))
+            up.append(Up(blocks, attentions, doubled(out) if level > 0 else None, checkpointing))
             h = out
         self.up = nn.ModuleList(reversed(up))
 
@@ -198,15 +202,19 @@ class Down(nn.Module):
     """A level on the way down; pushes the outputs of its blocks and of the downsampling on `skips`."""
 
     def __init__(
-        self, blocks: Iterable[nn.Module], attentions: Iterable[nn.Module], downsample: nn.Module | None
+        self,
+        blocks: Iterable[nn.Module],
+        attentions: Iterable[nn.Module],
+        downsample: nn.Module | None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.block, self.attn = nn.ModuleList(blocks), nn.ModuleList(attentions)
-        self.downsample = downsample
+        self.downsample, self.checkpointing = downsample, checkpointing
 
     def forward(self, h: FeatureMap, temb: Embedding, skips: list[Tensor]) -> Tensor:
         for block, attn in zip(self.block, self.attn, strict=True):
-            h = attn(block(h, temb))
+            h = _attended(block, attn, h, temb, again=self.checkpointing)
             skips.append(h)
         if self.downsample is not None:
             h = self.downsample(h, temb)
@@ -230,16 +238,33 @@ class Up(nn.Module):
     """A level on the way up; each of its blocks takes one of `skips`."""
 
     def __init__(
-        self, blocks: Iterable[nn.Module], attentions: Iterable[nn.Module], upsample: nn.Module | None
+        self,
+        blocks: Iterable[nn.Module],
+        attentions: Iterable[nn.Module],
+        upsample: nn.Module | None,
+        checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.block, self.attn = nn.ModuleList(blocks), nn.ModuleList(attentions)
-        self.upsample = upsample
+        self.upsample, self.checkpointing = upsample, checkpointing
 
     def forward(self, h: Tensor, temb: Embedding, skips: list[Tensor]) -> Tensor:
         for block, attn in zip(self.block, self.attn, strict=True):
-            h = attn(block(torch.cat([h, skips.pop()], dim=1), temb))
+            h = _attended(block, attn, torch.cat([h, skips.pop()], dim=1), temb, again=self.checkpointing)
         return h if self.upsample is None else self.upsample(h, temb)
+
+
+def _attended(block: nn.Module, attn: nn.Module, h: Tensor, temb: Embedding, *, again: bool) -> Tensor:
+    """attn(block(h, temb)), of which nothing inside is kept for the gradient where it is computed `again`."""
+
+    def inside(h: Tensor, temb: Tensor) -> Tensor:
+        out: Tensor = attn(block(h, temb))
+        return out
+
+    if not (again and torch.is_grad_enabled()):
+        return inside(h, temb)
+    out: Tensor = checkpoint(inside, h, temb, use_reentrant=False)
+    return out
 
 
 class ResBlock(nn.Module):

@@ -3,8 +3,9 @@
 import shlex
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,7 +13,7 @@ from markupsafe import Markup
 
 from ddpm.messages import printable
 from ddpm.report import curves, trends
-from ddpm.report.pictures import Picture, newest
+from ddpm.report.pictures import Picture, film, newest, sheet
 from ddpm.report.reading import bounded
 from ddpm.report.run import Run
 from ddpm.report.settings import differences
@@ -20,6 +21,7 @@ from ddpm.report.table import Column, Line, Table
 from ddpm.report.texts import link, minutes
 
 LONGEST_URL = 300
+MOST_FILMS = 6  # configurations whose training is shown as a film, which takes half a second to make
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,10 @@ def render(made: Table, runs: Sequence[Run], title: str, out: Path) -> str:
         "counts": sorted(counts.items(), key=lambda item: -item[1]),
         "made": made,
         "lines": lines,
-        "samples": _pictures(made.lines, "samples"),
-        "strips": _pictures(made.lines, "progressive"),
+        "samples": _pictures(made.lines, partial(newest, folder="samples")),
+        "data": _distinct(_pictures(made.lines, sheet)),
+        "films": _pictures(made.lines[:MOST_FILMS], film),
+        "strips": _pictures(made.lines, partial(newest, folder="progressive")),
         "plots": [*trends.plots(made), *curves.plots(made.lines)],
         "dashes": [" ".join(map(str, curves.dashes(i))) for i in range(len(made.lines))],
         "colours": curves.COLOURS,
@@ -102,16 +106,19 @@ def _minutes(made: Table, line: Line) -> Number:
     return Number(minutes(made, line), made.minutes(line))
 
 
-def _pictures(lines: Sequence[Line], folder: str) -> list[LabelledPicture]:
-    """Find for each line the newest picture in `folder` of the first finished run that has one."""
-    found = (
-        next(((run, picture) for run in line.finished if (picture := newest(run, folder))), None) for line in lines
-    )
+def _pictures(lines: Sequence[Line], of: Callable[[Run], Picture | None]) -> list[LabelledPicture]:
+    """Find for each line the picture of the first finished run that has one."""
+    found = (next(((run, picture) for run in line.finished if (picture := of(run))), None) for line in lines)
     return [
         LabelledPicture(i, line, *each)
         for i, (line, each) in enumerate(zip(lines, found, strict=True))
         if each is not None
     ]
+
+
+def _distinct(pictures: Sequence[LabelledPicture]) -> list[LabelledPicture]:
+    """Those that no earlier one is like."""
+    return list({each.picture.source: each for each in reversed(pictures)}.values())[::-1]
 
 
 def _values(line: Line, key: str) -> str:

@@ -1,28 +1,15 @@
-"""Callbacks that watch and show the training; one class per job."""
+"""Callbacks that watch the training; one class per job."""
 
 import time
-from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback, ProgressBar
-from PIL.Image import Image
 
 from ddpm.data.conditioning import Batch
-from ddpm.data.dataset import Dataset
 from ddpm.data.module import DataModule
-from ddpm.diffusion.condition import Condition
-from ddpm.diffusion.guidance import Guidance, Unguided
-from ddpm.diffusion.reverse import ReverseProcess
-from ddpm.diffusion.sampler import Sampler
-from ddpm.figures import drawing
-from ddpm.figures.process import Told
-from ddpm.loggers.loggers import log_picture
 from ddpm.messages import warn
 from ddpm.progress import Bar
-from ddpm.randomness import generator
 from ddpm.training.module import DiffusionModule
 from ddpm.training.monitor import TOLERABLE_WAIT
 
@@ -107,67 +94,3 @@ class Throughput(Callback):
         if share > TOLERABLE_WAIT and warm and not self._advised and isinstance(data, DataModule):
             self._advised = True
             warn(f"{share:.0%} of the training time is waiting for data: {data.advice}")
-
-
-Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None], Dataset, Told], Mapping[str, Image]]
-
-
-class Pictures(Callback):
-    """Draws samples of the averaged weights every `every` steps and at the end, always from the same noise.
-
-    They go to FOLDER/NAME/step_*.png and to the loggers.
-
-    Args:
-        data: what samples are samples of, and what the network is told of them.
-        draw: makes the pictures, by name, in the run's precision: `Display.during_training`.
-        guidance: of the samples, by default none.
-        between: called after every step of the sampler; it may end the run by raising.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        sampler: Sampler,
-        data: DataModule,
-        draw: Draw,
-        *,
-        every: int,
-        seed: int,
-        guidance: Guidance | None = None,
-        between: Callable[[L.Trainer], None] = lambda _: None,
-    ) -> None:
-        self.folder, self.sampler, self.make, self.every, self.seed = folder, sampler, draw, every, seed
-        self.data, self.guidance, self.between = data, guidance or Unguided(), between
-
-    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        if not trainer.fit_loop._should_accumulate():
-            self.draw(trainer, module, trainer.global_step)
-
-    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        self.draw_last(trainer, module, trainer.global_step)
-
-    def draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
-        """The pictures of this step, if they are due."""
-        if step % self.every == 0 or step == trainer.max_steps:
-            self._draw(trainer, module, step)
-
-    def draw_last(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
-        """The pictures of this step, if the run ends with it early and they were not due."""
-        if trainer.should_stop and step % self.every and step != trainer.max_steps:
-            self._draw(trainer, module, step)
-
-    def _draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
-        assert isinstance(module, DiffusionModule)
-        noise = generator(module.device, self.seed)
-
-        def told(count: int) -> Condition | None:
-            condition = self.data.conditioning.shown(self.data.dataset, count)
-            return condition and condition.to(module.device)
-
-        guided = self.guidance(module.p_ema).to(module.device)
-        with trainer.precision_plugin.val_step_context():
-            pictures = self.make(guided, self.sampler, noise, lambda: self.between(trainer), self.data.dataset, told)
-        if trainer.is_global_zero:
-            for name, picture in pictures.items():
-                drawing.save(picture, self.folder / name / f"step_{step:07d}.png")
-                log_picture(trainer.loggers, name, picture, step)

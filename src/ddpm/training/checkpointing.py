@@ -18,8 +18,8 @@ from ddpm.data.module import DataModule
 from ddpm.launch import sharing
 from ddpm.messages import typed
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
-from ddpm.training.callbacks import Pictures
 from ddpm.training.module import DiffusionModule
+from ddpm.training.pictures import Pictures
 from ddpm.training.validation import AfterValidation
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)

@@ -23,6 +23,7 @@ from ddpm.training import callbacks, checkpointing
 from ddpm.training.best import Best
 from ddpm.training.memorisation import Memorisation
 from ddpm.training.monitor import Monitor
+from ddpm.training.pictures import Pictures
 from ddpm.training.sample_metrics import SampleMetrics
 
 
@@ -56,13 +57,15 @@ def trainer_of(
         where["strategy"] = DDPStrategy(broadcast_buffers=False, gradient_as_bucket_view=True)
     saving = checkpointing.Checkpointing(folder / "checkpoints", every.checkpoint, every.validation)
     signals = checkpointing.Signals(saving)
-    pictures = callbacks.Pictures(
+    display = display_of(data.dataset)
+    pictures = Pictures(
         folder,
         drawn_by,
         data,
-        display_of(data.dataset).during_training,
+        display.during_training,
         every=every.samples,
         seed=config.evaluation.seed,
+        sheet=display.sheet,
         guidance=guidance,
         between=signals.check,
     )

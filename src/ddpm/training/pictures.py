@@ -1,0 +1,111 @@
+"""Pictures of a training: what it learns from, samples along the way, and a film of them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from PIL import Image as images
+from PIL.Image import Image
+
+from ddpm.data.dataset import Dataset, Examples
+from ddpm.data.module import DataModule
+from ddpm.diffusion.condition import Condition
+from ddpm.diffusion.guidance import Guidance, Unguided
+from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.sampler import Sampler
+from ddpm.figures import drawing
+from ddpm.figures.process import Told
+from ddpm.loggers.loggers import log_film, log_picture
+from ddpm.randomness import generator
+from ddpm.training.module import DiffusionModule
+
+FILM_SECONDS = 5.0  # of a film, at most
+
+Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None], Dataset, Told], Mapping[str, Image]]
+
+
+class Pictures(Callback):
+    """Draws samples of the averaged weights every `every` steps and at the end, always from the same noise.
+
+    They go to FOLDER/NAME/step_*.png and to the loggers; so do a contact sheet of the training data, data.png, when the
+    run begins, and training.gif, the samples one after the other, when it has ended.
+
+    Args:
+        data: what samples are samples of, and what the network is told of them.
+        draw: makes the pictures, by name, in the run's precision: `Display.during_training`.
+        sheet: makes the contact sheet: `Display.sheet`.
+        guidance: of the samples, by default none.
+        between: called after every step of the sampler; it may end the run by raising.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        sampler: Sampler,
+        data: DataModule,
+        draw: Draw,
+        *,
+        every: int,
+        seed: int,
+        sheet: Callable[[Examples], Image] | None = None,
+        guidance: Guidance | None = None,
+        between: Callable[[L.Trainer], None] = lambda _: None,
+    ) -> None:
+        self.folder, self.sampler, self.make, self.every, self.seed = folder, sampler, draw, every, seed
+        self.data, self.guidance, self.between = data, guidance or Unguided(), between
+        self.sheet = sheet
+
+    def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if self.sheet and trainer.is_global_zero and not (file := self.folder / "data.png").exists():
+            sheet = self.sheet(self.data.train)
+            log_picture(trainer.loggers, "data", sheet, trainer.global_step)
+            drawing.save(sheet, file)
+
+    def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
+        if not trainer.fit_loop._should_accumulate():
+            self.draw(trainer, module, trainer.global_step)
+
+    def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        self.draw_last(trainer, module, trainer.global_step)
+        files = sorted((self.folder / "samples").glob("step_*.png"))
+        if trainer.is_global_zero and len(files) > 1:
+            (film,) = drawing.write(self.folder, "training", film_of(files))
+            log_film(trainer.loggers, "training", film, trainer.global_step)
+
+    def draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
+        """The pictures of this step, if they are due."""
+        if step % self.every == 0 or step == trainer.max_steps:
+            self._draw(trainer, module, step)
+
+    def draw_last(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
+        """The pictures of this step, if the run ends with it early and they were not due."""
+        if trainer.should_stop and step % self.every and step != trainer.max_steps:
+            self._draw(trainer, module, step)
+
+    def _draw(self, trainer: L.Trainer, module: L.LightningModule, step: int) -> None:
+        assert isinstance(module, DiffusionModule)
+        noise = generator(module.device, self.seed)
+
+        def told(count: int) -> Condition | None:
+            condition = self.data.conditioning.shown(self.data.dataset, count)
+            return condition and condition.to(module.device)
+
+        guided = self.guidance(module.p_ema).to(module.device)
+        with trainer.precision_plugin.val_step_context():
+            pictures = self.make(guided, self.sampler, noise, lambda: self.between(trainer), self.data.dataset, told)
+        if trainer.is_global_zero:
+            for name, picture in pictures.items():
+                drawing.save(picture, self.folder / name / f"step_{step:07d}.png")
+                log_picture(trainer.loggers, name, picture, step)
+
+
+def film_of(files: Sequence[Path]) -> drawing.Film:
+    """The pictures of these files in turn, each with the step that its name says."""
+    frames = []
+    for file in files:
+        with images.open(file) as picture:
+            frames.append(drawing.titled(picture.convert("RGB"), f"step {int(file.stem.removeprefix('step_')):,}"))
+    return drawing.Film(frames, milliseconds=max(drawing.FRAME, min(500, round(1e3 * FILM_SECONDS / len(frames)))))

@@ -1,0 +1,78 @@
+"""Pictures of a training are drawn when they are due, and from the averaged weights."""
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageSequence
+
+from ddpm import build
+from ddpm.commands.train import train
+from ddpm.config.compose import compose
+from ddpm.figures.drawing import grid
+from ddpm.training.pictures import Pictures, film_of
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_pictures_are_drawn_in_the_precision_of_the_run(precision, dtype, workspace):
+    config = compose(["debug=smoke", f"trainer.precision={precision}"])
+    images = build.dataset(config)
+    module, data, found = build.module(config, images), build.data_module(config, images), []
+
+    def draw(p, sampler, noise, between, images, told):
+        found.append(p.network(torch.zeros(1, *images.shape), torch.zeros(1, dtype=torch.long)).dtype)
+        return {}
+
+    pictures = Pictures(workspace, build.sampler(config), data, draw, every=1, seed=0)
+    trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, callbacks=[pictures], max_steps=1)
+    pictures.draw(trainer, module, step=1)
+    assert found == [dtype]
+
+
+def test_pictures_are_of_the_averaged_weights_from_the_same_noise_at_every_step_due(workspace):
+    config = compose(["debug=smoke", "max_steps=7"])
+    images = build.dataset(config)
+    module, data, drawn, between = build.module(config, images), build.data_module(config, images), {}, []
+
+    def draw(p, sampler, noise, asks, images, told):
+        asks()
+        drawn[step] = p, sampler, torch.rand(3, generator=noise).tolist()
+        return {}
+
+    sampler = build.sampler(config)
+    pictures = Pictures(workspace, sampler, data, draw, every=3, seed=5, between=between.append)
+    trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[pictures], max_steps=7)
+    for step in range(1, 8):
+        pictures.draw(trainer, module, step)
+    assert list(drawn) == [3, 6, 7]
+    assert between == [trainer] * 3
+    for p, by, noise in drawn.values():
+        assert (p, by, noise) == (module.p_ema, sampler, drawn[3][2])
+
+
+def test_a_run_keeps_a_sheet_of_its_data_and_a_film_of_its_samples(workspace):
+    run = train(["debug=smoke", "every.samples=2", "logger=csv", "out=run"])
+    digits = build.dataset(compose([])).split("train")
+    shown = [k * (len(digits) // 64) for k in range(64)]
+    with Image.open(run / "data.png") as sheet:
+        assert np.array_equal(sheet, grid(digits.__getitems__(shown), 8))
+    stills = sorted((run / "samples").iterdir())
+    assert [still.name for still in stills] == [f"step_{step:07d}.png" for step in (2, 4, 6)]
+    with Image.open(run / "training.gif") as film:
+        frames = [frame.convert("RGB") for frame in ImageSequence.Iterator(film)]
+        assert film.info["duration"] == 2000
+    assert len(frames) == 3
+    for frame, still in zip(frames, stills, strict=True):
+        with Image.open(still) as picture:
+            samples = np.asarray(frame)[: picture.height].astype(int)
+            assert np.abs(samples - np.asarray(picture.convert("RGB"))).mean() < 4  # 64 colours
+    words = [np.asarray(frame)[picture.height :] for frame in frames]
+    assert not np.array_equal(words[0], words[1])
+
+
+def test_each_of_many_pictures_can_be_seen_in_a_film(workspace):
+    for step in range(100):
+        Image.new("RGB", (9, 9)).save(f"step_{step:07d}.png")
+    film = film_of(sorted(workspace.iterdir()))
+    assert len(film.frames) == 100
+    assert film.milliseconds == 80  # each can still be seen
