@@ -2,7 +2,7 @@
 
 Each target has SECONDS, in a fork of this process, and begins with the inputs of `fuzz/corpus/TARGET`. An input that is
 a finding is kept as `fuzz/found/TARGET-*`, and the exit code is then 1. With `KEEP=1` in the environment, small inputs
-that reach something new join the corpus.
+that reach something new join the corpus; `SEED=1` mutates in the same order every time.
 """
 
 import os
@@ -34,7 +34,8 @@ def fuzz(name: str, seconds: str, corpus: Path) -> None:
             print(f"{name}: {count:,} inputs", flush=True)
             os._exit(0)
 
-    settings = ["-max_len=20000", "-rss_limit_mb=4096", "-verbosity=0", f"-artifact_prefix={FOUND}/{name}-"]
+    seed = [f"-seed={seed}"] if (seed := os.environ.get("SEED")) else []
+    settings = [*seed, "-max_len=20000", "-rss_limit_mb=4096", "-verbosity=0", f"-artifact_prefix={FOUND}/{name}-"]
     atheris.Setup([sys.argv[0], *settings, str(corpus)], attempt)
     atheris.Fuzz()
 

@@ -107,7 +107,7 @@ TRAIN = {
     "data=swiss_roll": "network=mlp",
     "recipe=photos data.size=[16,200]": "from 1 to [423, 128]",
     "recipe=photos data.size=[18,15]": "use 18x14 or 18x16",
-    "recipe=photos evaluate_after=true evaluation.metrics=[fid]": "features=inception",
+    "recipe=photos evaluate_after=true features=digits": "features=random",
     "recipe=swiss_roll condition=label": "condition=none",
     "data=folder data.path=unsorted condition=label": "has no classes",
     "condition=label condition.classes=5": "labels are 0..4",

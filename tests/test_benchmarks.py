@@ -22,6 +22,7 @@ COMMANDS = {
     "photos": ["--toy"],
     "planted_faults": ["--toy"],
     "protocol_errors": ["--toy", "--seeds", "2"],
+    "bound_variance": ["--toy", "--draws", "2", "--evaluations", "10"],
     "random_features": ["--toy", "pictures", "pictures"],
     "precision": ["--toy", "pictures", "--picture", "curves.png"],
 }

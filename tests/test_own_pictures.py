@@ -40,10 +40,10 @@ def folder(workspace, monkeypatch):
     return workspace
 
 
-def fill(folder):
+def fill(folder, n=80):
     folder.mkdir()
     draw = np.random.default_rng(0)
-    for k in range(80):
+    for k in range(n):
         Image.fromarray(draw.integers(0, 256, (16, 12, 3), np.uint8)).save(folder / f"{k}.png")
 
 
@@ -113,6 +113,15 @@ def test_one_command_makes_an_ordinary_run(trained, monkeypatch):
         for key in ("budget", "signature"):
             each.pop(key, None)
     assert again == ours
+
+
+def test_ten_pictures_are_measured_where_the_one_that_is_held_out_scores_nothing(workspace, monkeypatch):
+    monkeypatch.setattr(trials, "SECONDS", 0.0)
+    fill(workspace / "mine", 10)
+    results = json.loads((train([*OWN, "out=run"]) / "results.json").read_text())
+    assert results["metrics"]["fid"]["value"] > 0
+    assert results["metrics"]["bits_per_dim"]["n"] == 1
+    assert not results["real"]
 
 
 def test_the_run_is_measured_and_goes_on_as_any_other(run, monkeypatch):

@@ -46,6 +46,7 @@ def test_a_key_that_nobody_listed_counts_as_part_of_the_model():
         ("max_steps", False), ("trainer.devices", False), ("data.path", False), ("loader.num_workers", False),
         ("sampler.steps", False), ("features", False), ("evaluation.seed", False), ("evaluation.metrics", False),
         ("stop.patience", False), ("best.metric", False), ("every.metrics", False), ("validation.metrics", False),
+        ("network.checkpointing", False),
         ("every.samples", False), ("logger", False), ("name", False), ("evaluate_after", False),
     ],
 )  # fmt: skip

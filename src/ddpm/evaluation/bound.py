@@ -93,7 +93,7 @@ class BoundOverSplit:
         rows = self.chunks.rows(f"bound {self.title}", self.n, terms)
         bound = Bound(rows[:, 0], rows[:, 1 : T + 1], rows[:, T + 1 :])
         metric = self._metric(bound.nats, bound.prior, bound.rate_nats, bound.distortion_nats, scale)
-        error = bound.terms.std(0) / math.sqrt(self.n)
+        error = bound.terms.std(0) / math.sqrt(self.n) if self.n > 1 else torch.full_like(bound.terms[0], math.nan)
         return Measured(metric, self._curves(bound, error, scale, num_dims))
 
     def _budgeted(self, bar: Bar, scale: float, num_dims: int, evaluations: int) -> Measured:
@@ -143,7 +143,7 @@ class BoundOverSplit:
     def _metric(self, nats: Tensor, prior: Tensor, rate: Tensor, distortion: Tensor, scale: float) -> dict[str, Any]:
         return {
             "value": float(nats.mean() / scale),
-            "stderr": float(nats.std() / scale / math.sqrt(self.n)),
+            "stderr": float(nats.std() / scale / math.sqrt(self.n)) if self.n > 1 else math.nan,
             "n": self.n,
             "rate": float(rate.mean() / scale),
             "distortion": float(distortion.mean() / scale),

@@ -165,17 +165,19 @@ class Evaluation:
         self._measure_real_images(references, chunks, results)
 
     def _measure_real_images(self, references: Sequence[Reference], chunks: Chunks, results: Results) -> None:
-        """What real images score: those that train beside those that test, and the other way round."""
+        """What real images score: those that train beside those that test, and the other way round.
+
+        Metrics that need more images than the split has are left out.
+        """
         for split in SPLITS:
-            others = [known for known in references if known.split != split]
+            others, examples = [known for known in references if known.split != split], self.images.split(split)
+            shown = min(self.settings.num_samples, len(examples))
             wanted = [
                 metric
                 for metric in self.of_samples.values()
-                if (others if metric.needs_reference else split == "train")
+                if (others if metric.needs_reference else split == "train") and shown >= metric.fewest
             ]
             if wanted:
-                examples = self.images.split(split)
-                shown = min(self.settings.num_samples, len(examples))
                 read = lambda c, e=examples: chunks.examples(e, c)[: len(c.indices)]  # noqa: E731
                 labels = lambda c, e=examples: None if e.labels is None else e.labels[c.indices]  # noqa: E731
                 results.real |= self._measure(f"real {split} images", shown, wanted, others, read, labels, chunks)

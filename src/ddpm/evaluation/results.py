@@ -3,6 +3,7 @@
 import csv
 import itertools
 import json
+import math
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -164,8 +165,9 @@ def _cell(name: str, metrics: Mapping[str, Mapping[str, Any]]) -> str:
     quantity, found = registry.of(name), metrics.get(name)
     if not found:
         return ""
-    error = f" ± {found[quantity.error]:.{quantity.digits}f}" if quantity.error else ""
-    return f"{found['value']:.{quantity.digits}f}{error}"
+    error = found[quantity.error] if quantity.error else math.nan
+    spread = f" ± {error:.{quantity.digits}f}" if math.isfinite(error) else ""  # the bound of one image has none
+    return f"{found['value']:.{quantity.digits}f}{spread}"
 
 
 def _verdict(line: Mapping[str, Any]) -> str:
