@@ -103,7 +103,7 @@ def statistics(features: Callable[[Tensor], Tensor], width: int, images: np.ndar
 
 def inception(file: Path) -> Callable[[Tensor], Tensor]:
     """The features of a TorchScript that takes images of 299 x 299, from -1 to 127 / 128 as TensorFlow had them."""
-    network = torch.jit.load(str(file)).eval()
+    network = torch.jit.optimize_for_inference(torch.jit.load(str(file)).eval())
 
     @torch.no_grad()
     def features(images: Tensor) -> Tensor:

@@ -121,7 +121,7 @@ FAULTS = [
         ("self.guidance(module.p_ema)", "self.guidance(module.p)"),
         ("lambda: self.between(trainer), ", "lambda: None, "),
         ("self.sheet(self.data.train)", "self.sheet(self.data.test)"),
-        ("files = sorted(", "files = list("),
+        ("files = sorted(", "files = list(", "most file systems list few files in their order"),
         ("film_of(files))\n", "film_of(files[:-1]))\n"),
         ("max(drawing.FRAME, min(", "max(1, min("),
     ),
