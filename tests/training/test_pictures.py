@@ -9,6 +9,8 @@ from PIL import Image, ImageSequence
 from ddpm import build
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
+from ddpm.data.dataset import InMemory, Resident
+from ddpm.figures.display import display_of
 from ddpm.figures.drawing import grid
 from ddpm.training.pictures import Pictures, film_of
 
@@ -76,3 +78,24 @@ def test_each_of_many_pictures_can_be_seen_in_a_film(workspace):
     film = film_of(sorted(workspace.iterdir()))
     assert len(film.frames) == 100
     assert film.milliseconds == 80  # each can still be seen
+
+
+class OnDevice(torch.Tensor):
+    """A tensor that, like one in a GPU's memory, becomes an array only by way of `cpu`."""
+
+    def numpy(self, **_):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+    def cpu(self):
+        with torch._C.DisableTorchFunctionSubclass():
+            return self.as_subclass(torch.Tensor)
+
+
+@pytest.mark.parametrize("data", ["digits", "swiss_roll"])
+def test_a_sheet_is_made_of_data_in_a_gpu_s_memory(data):
+    images = build.dataset(compose(["recipe=swiss_roll"] if data == "swiss_roll" else []))
+    held = InMemory(images.split("train").values[:100])
+    resident = Resident(held, torch.device("cpu"))
+    resident.values = held.values.as_subclass(OnDevice)
+    sheet = display_of(images).sheet
+    assert np.array_equal(sheet(resident), sheet(held))

@@ -94,7 +94,7 @@ class ImageDisplay(Display):
         return drawing.labelled(x, columns(len(x)), caption=title, width=FILM)
 
     def sheet(self, examples: Examples) -> Image:
-        return drawing.grid(examples.__getitems__(readable(examples, GRID_SIDE**2)), GRID_SIDE)
+        return drawing.grid(examples.__getitems__(readable(examples, GRID_SIDE**2)).cpu(), GRID_SIDE)
 
     def during_training(
         self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset, told: Told
@@ -137,7 +137,7 @@ class PointDisplay(Display):
         return drawing.drawn(drawing.scatters([x], [title], ""), round(FILM / drawing.COLUMN))
 
     def sheet(self, examples: Examples) -> Image:
-        shown = examples.__getitems__(readable(examples, CLOUD))
+        shown = examples.__getitems__(readable(examples, CLOUD)).cpu()
         return self.frame(shown, f"{len(shown):,} of {len(examples):,} examples")
 
     def during_training(
