@@ -8,6 +8,7 @@ import contextlib
 import copy
 import csv
 import math
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -366,3 +367,16 @@ def test_an_image_that_is_told_is_mirrored_with_the_example():
     torch.testing.assert_close(
         image, torch.nn.functional.avg_pool2d(x_0, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
     )
+
+
+def test_a_run_that_goes_on_with_less_memory_is_the_same_run(run_folder, capsys):
+    shutil.copytree(run_folder, "plain")
+    for name, more in (("plain", []), ("run", ["network.checkpointing=true"])):
+        train([f"resume={name}", "max_steps=8", *more])
+    assert "network.checkpointing=True (was False)" in capsys.readouterr().out
+    plain, other = (
+        torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for name in ("plain", "run")
+    )
+    assert plain.keys() == other.keys()
+    for key, value in plain.items():
+        assert torch.equal(other[key], value), key
