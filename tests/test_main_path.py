@@ -122,7 +122,7 @@ def test_a_sweep_ends_in_a_table(tmp_path):
     assert "report:" in done.stdout
     assert "bits/dim" in (folder / "report.md").read_text()
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png;base64,") == 4  # samples and progressive strips of both
+    assert page.count("data:image/png;base64,") == 5  # samples and progressive strips of both, and their data once
     assert set(re.findall(r'<g class="line" data-line="(\d)"', page)) == {"0", "1"}  # curves of those that ran
     run("-m", "ddpm", "report", str(folder), "out=again", cwd=tmp_path)
     with (tmp_path / "again/report.csv").open() as file:
