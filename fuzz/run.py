@@ -1,8 +1,9 @@
 """Mutate what readers read, guided by coverage: `python fuzz/run.py SECONDS [TARGET ...]`, which needs atheris.
 
-Each target has SECONDS, in a fork of this process, and begins with the inputs of `fuzz/corpus/TARGET`. An input that is
-a finding is kept as `fuzz/found/TARGET-*`, and the exit code is then 1. With `KEEP=1` in the environment, small inputs
-that reach something new join the corpus; `SEED=1` mutates in the same order every time.
+Each target has SECONDS, and a few inputs at least, in a fork of this process, and begins with the inputs of
+`fuzz/corpus/TARGET`. An input that is a finding is kept as `fuzz/found/TARGET-*`, and the exit code is then 1. With
+`KEEP=1` in the environment, small inputs that reach something new join the corpus; `SEED=1` mutates in the same order
+every time.
 """
 
 import os
@@ -18,6 +19,7 @@ with atheris.instrument_imports(include=["ddpm", "targets"]):
     import targets
 
 CORPUS, FOUND = Path(__file__).parent / "corpus", Path(__file__).parent / "found"
+FEWEST = 10  # inputs of a target, however busy the machine is
 MOST, LARGEST = 40, 2000  # inputs of a target that are kept, and their bytes
 
 
@@ -30,7 +32,7 @@ def fuzz(name: str, seconds: str, corpus: Path) -> None:
         nonlocal count
         count += 1
         targets.attempt(name, content)
-        if time.monotonic() - began > float(seconds):
+        if count >= FEWEST and time.monotonic() - began > float(seconds):
             print(f"{name}: {count:,} inputs", flush=True)
             os._exit(0)
 
