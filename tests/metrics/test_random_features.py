@@ -29,7 +29,7 @@ def by_hand(image):
 
     x = image / 127.5 - 1
     mean = np.stack([correlate2d(edged(channel), np.full((3, 3), 1 / 9), "valid") for channel in x])
-    h, found, ins, used = np.concatenate([x, 4 * (x - mean)]), [], 6, 0
+    h, found, ins, used = np.concatenate([x, 8 * (x - mean)]), [], 6, 0
     for level, out in enumerate((32, 64, 128)):
         filters = weights[used : used + out * ins * 9].reshape(out, ins, 3, 3)
         used += filters.size

@@ -1,7 +1,7 @@
 """Features that need no download: what a small convolutional network with fixed random weights sees in an image.
 
-A network that was never trained still tells blur, noise, missing modes and foreign images apart by FID, in the order
-that Inception gives them (benchmarks/random_features.py). Its numbers compare with themselves only.
+A network that was never trained still has FID grow with blur, noise, missing modes and foreign images; how far that
+goes, and where Inception sees more, is in docs/evaluation.md. Its numbers compare with themselves only.
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from ddpm.metrics.features import FeatureExtractor, Features
 
 WIDTHS = (32, 64, 128)  # filters at the full, the half and the quarter resolution
 STREAM = b"ddpm.metrics.random_features, version 1"  # of which the weights are a hash; whatever changes here, count up
-DETAIL = 4.0  # factor of what a 3x3 mean takes away, which is faint in natural images and shows blur and noise
+DETAIL = 8.0  # factor of what a 3x3 mean takes away, which is faint in natural images and shows blur and noise
 
 
 @final
