@@ -11,7 +11,7 @@ from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.data.dataset import InMemory, Resident
 from ddpm.figures.display import display_of
-from ddpm.figures.drawing import grid
+from ddpm.figures.drawing import grid, titled
 from ddpm.training.pictures import Pictures, film_of
 
 
@@ -73,10 +73,12 @@ def test_a_run_keeps_a_sheet_of_its_data_and_a_film_of_its_samples(workspace):
 
 
 def test_each_of_many_pictures_can_be_seen_in_a_film(workspace):
-    for step in range(100):
+    for step in range(300):
         Image.new("RGB", (9, 9)).save(f"step_{step:07d}.png")
     film = film_of(sorted(workspace.iterdir()))
     assert len(film.frames) == 100
+    last = titled(Image.new("RGB", (9, 9)), "step 299")
+    assert np.array_equal(film.frames[-1], last)
     assert film.milliseconds == 80  # each can still be seen
 
 

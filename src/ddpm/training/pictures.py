@@ -22,7 +22,8 @@ from ddpm.loggers.loggers import log_film, log_picture
 from ddpm.randomness import generator
 from ddpm.training.module import DiffusionModule
 
-FILM_SECONDS = 5.0  # of a film, at most
+FILM_SECONDS = 5.0  # of a film, unless its frames would pass too quickly
+FRAMES = 100  # of a film, at most: it is made in memory
 
 Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None], Dataset, Told], Mapping[str, Image]]
 
@@ -103,9 +104,9 @@ class Pictures(Callback):
 
 
 def film_of(files: Sequence[Path]) -> drawing.Film:
-    """The pictures of these files in turn, each with the step that its name says."""
-    frames = []
-    for file in files:
+    """The pictures of these files, or of `FRAMES` of them, in turn, each with the step that its name says."""
+    frames, last = [], len(files) - 1
+    for file in dict.fromkeys(files[round(k * last / (FRAMES - 1))] for k in range(FRAMES)):
         with images.open(file) as picture:
             frames.append(drawing.titled(picture.convert("RGB"), f"step {int(file.stem.removeprefix('step_')):,}"))
     return drawing.Film(frames, milliseconds=max(drawing.FRAME, min(500, round(1e3 * FILM_SECONDS / len(frames)))))
