@@ -21,7 +21,7 @@ KINDS = (peers.Checkpointed, peers.Ours, *peers.available())
 
 def peak_mib(name: str, batch: int, size: peers.Size) -> float:
     """After two training steps in this process."""
-    kind: type[Any] = next(kind for kind in KINDS if name.startswith(kind.name + " "))
+    kind: type[Any] = next(kind for kind in KINDS if kind.name == name.rpartition(" ")[0])
     peer = kind(size, torch.device("cpu"), name.endswith("bf16"))
     x_0 = torch.zeros(batch, 3, size.side, size.side)
     for _ in range(2):

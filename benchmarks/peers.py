@@ -117,7 +117,7 @@ class Ours(Peer):
 
 
 class Checkpointed(Ours):
-    """The same with network.checkpointing=true."""
+    """This is `Ours` with network.checkpointing=true: a block is computed again for its gradient."""
 
     name = "ddpm checkpointed"
 

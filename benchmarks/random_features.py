@@ -150,7 +150,7 @@ def main() -> None:
 
 
 def in_order(fids: dict[str, dict[str, Any]]) -> dict[str, str]:
-    """In how many ways of damaging FID grows with the degree, from that of undamaged pictures on."""
+    """Count for each extractor the ways in which FID grows with every degree of damage, from no damage on."""
     made = {}
     for name, found in fids.items():
         ways = [[found["undamaged"], *way.values()] for way in found.values() if isinstance(way, dict)]

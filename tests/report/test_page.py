@@ -17,7 +17,7 @@ from PIL import Image
 from written_runs import measured, write_cell, write_run
 
 from ddpm import report
-from ddpm.report import pictures
+from ddpm.report import collect, pictures
 
 CHROMIUM = shutil.which("chromium")
 
@@ -177,6 +177,17 @@ def test_data_and_the_training_as_a_film_are_shown_beside_samples(page, workspac
     with Image.open(io.BytesIO(base64.b64decode(film))) as frames:
         assert frames.n_frames == 4  # the run's own at steps 50 and 100, too
     assert looked_at(page)["widths"].count(40) == 1
+
+
+def test_a_picture_that_two_look_for_is_missed_once(page, workspace):
+    cell = workspace / "s/000_cell"
+    for step in (25, 75, 200):
+        (cell / f"samples/step_{step:07d}.png").write_bytes((cell / "samples/step_0000100.png").read_bytes())
+    (cell / "samples/step_0000200.png").write_bytes(b"no picture")
+    run = next(run for run in collect.within([workspace / "s"]) if run.folder == cell)
+    assert pictures.newest(run, "samples").step == 100
+    assert pictures.film(run)
+    assert run.problems == ["samples/step_0000200.png is not a picture"]
 
 
 @pytest.mark.long

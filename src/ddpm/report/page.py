@@ -117,7 +117,7 @@ def _pictures(lines: Sequence[Line], of: Callable[[Run], Picture | None]) -> lis
 
 
 def _distinct(pictures: Sequence[LabelledPicture]) -> list[LabelledPicture]:
-    """Those that no earlier one is like."""
+    """Leave out each picture that is the same as an earlier one, as runs on the same data have."""
     return list({each.picture.source: each for each in reversed(pictures)}.values())[::-1]
 
 

@@ -53,11 +53,13 @@ def film(run: Run) -> Picture | None:
     if len(steps) < FEWEST:
         return None
     chosen = dict.fromkeys(steps[round(k * (len(steps) - 1) / (FRAMES - 1))] for k in range(FRAMES))
-    stills = [found[0] for _, path in chosen if (found := _opened(run, path))]
+    stills = []
+    for _, path in chosen:
+        if found := _opened(run, path):
+            found[0].thumbnail((FILM_WIDTH, 4 * FILM_WIDTH))  # at once: a stranger's may be of any size
+            stills.append(found[0])
     if len(stills) < FEWEST or len({still.size for still in stills}) > 1:
         return None
-    for still in stills:
-        still.thumbnail((FILM_WIDTH, 4 * FILM_WIDTH))
     source = _compressed(
         stills[0], save_all=True, append_images=stills[1:], duration=[*[FRAME] * (len(stills) - 1), LAST]
     )
@@ -85,7 +87,8 @@ def _opened(run: Run, path: Path) -> "tuple[Image, bytes] | None":
             with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
                 return image.convert("RGB"), content
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning):
-        run.problems.append(f"{path.relative_to(run.folder)} is not a picture")
+        if (problem := f"{path.relative_to(run.folder)} is not a picture") not in run.problems:
+            run.problems.append(problem)
         return None
 
 
