@@ -14,6 +14,7 @@ from ddpm import build
 from ddpm.config.compose import compose
 from ddpm.data.digits import Digits
 from ddpm.data.pixels import to_unit
+from ddpm.diffusion import budget
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.evaluation.bound import BOUND, ESTIMATE, PILOT
 from ddpm.evaluation.chunks import Chunks
@@ -22,6 +23,7 @@ from ddpm.launch import Rank
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.randomness import generator
 from ddpm.runs import folders
+from ddpm.samplers.ddim import DDIM
 
 CPU = torch.device("cpu")
 
@@ -111,7 +113,8 @@ def test_what_was_kept_for_other_weights_is_not_used(alone, tmp_path, workspace)
 def test_what_was_kept_under_another_protocol_is_not_used(alone, tmp_path, workspace):
     folder, results = alone
     (tmp_path / folders.UNFINISHED).symlink_to(folder / folders.UNFINISHED)
-    other = evaluated("evaluation.metrics=[fid]", "sampler.steps=5", folder=tmp_path)
+    other = evaluated("evaluation.fid_split=both", "evaluation.metrics=[fid]", "sampler.steps=5", folder=tmp_path)
+    assert other.metrics["fid"]["reference"] == results.metrics["fid"]["reference"]
     assert other.metrics["fid"]["value"] != results.metrics["fid"]["value"]
     assert other.about["weights_sha256"] == results.about["weights_sha256"]
 
@@ -167,6 +170,23 @@ def test_samples_are_those_of_the_sampler(alone):
         *_, last = evaluation.sampler(p, torch.randn((20, 1, 8, 8), generator=draw), draw, clip=True)
         levels = np.clip(np.rint((last.x_t.double().numpy() + 1) * 127.5), 0, 255)[:n]
         assert np.array_equal(kept(alone[0], "samples")[f"{k:06d}.npy"], levels)
+
+
+class Faint(DDIM):
+    """Its last state is not its last estimate of x_0; of the samplers that ship, that of each is."""
+
+    def step(self, *arguments):
+        return super().step(*arguments) / 2
+
+
+def test_samples_are_the_last_states():
+    p, _ = made()
+    chunks = Chunks(20, 0, Rank(0, 1, CPU))
+    samples = Samples(p, Faint(steps=4), (1, 8, 8), chunks, nullcontext).of(chunks.of(20)[0])
+    draw = generator(CPU, 0, 1, 0)
+    *_, last = Faint(steps=4)(p, torch.randn((20, 1, 8, 8), generator=draw), draw, clip=True)
+    assert torch.equal(samples.float(), ((last.x_t + 1) * 127.5).round().clamp(0, 255))
+    assert samples.min() > 60  # half of what is clipped to [-1, 1]
 
 
 def test_the_picture_of_the_process_shows_states_of_one_chain_from_noise_to_sample():
@@ -241,6 +261,22 @@ def test_an_estimate_is_near_the_bound_and_says_what_it_is(alone, workspace, cap
     found.print()
     assert "unbiased estimate" in " ".join(capsys.readouterr().out.split())
     assert found.protocol["fingerprint"] != alone[1].protocol["fingerprint"]
+
+
+def test_the_error_of_an_estimate_is_told_by_its_two_halves(workspace):
+    """The mean of two independent draws has half the deviation of their difference; here over 40 images."""
+    settings = ["evaluation.bits_per_dim.images=40", "evaluation.bits_per_dim.evaluations=12"]
+    p, evaluation = made()
+    images = to_unit(evaluation.images.split("test").__getitems__(list(range(40))))
+    chunks = (images[:20], images[20:])
+    pilot, half = budget.split_budget(12)
+    explored = [budget.explore(p, x_0, pilot, generator(CPU, 0, 3, k)) for k, x_0 in enumerate(chunks)]
+    design = budget.Design.of(budget.Visits(*map(torch.cat, zip(*explored, strict=True))), p.q.T)
+    found = [budget.estimate(p, x_0, design, half, generator(CPU, 0, 4, k)) for k, x_0 in enumerate(chunks)]
+    halves = torch.cat([each.distortion_nats + each.rate_nats for each in found]).double().numpy()
+    difference = (halves[:, 0] - halves[:, 1]) / (64 * math.log(2))
+    metric = evaluated("evaluation.metrics=[bits_per_dim]", *settings).metrics["bits_per_dim"]
+    assert metric["stderr_of_estimate"] == pytest.approx(math.hypot(*difference) / 2 / 40, rel=1e-4)
 
 
 @pytest.mark.slow

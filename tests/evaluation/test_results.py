@@ -41,6 +41,12 @@ def test_a_second_metric_joins_the_first(workspace):
     assert set(content["metrics"]) == {"fid", "bits_per_dim"}
     assert set(content["real"]) == {"fid"}
     assert content["codecs"]["n"] == 101
+    about = {"weights_sha256": content["weights_sha256"]}
+    again = results.Results({"fid": {"value": 0.5}}, {"fid": {"value": 0.25}}, content["protocol"], about)
+    again.write(workspace / "out")
+    measured_anew = json.loads((workspace / "out" / "results.json").read_text())
+    assert measured_anew["metrics"] == content["metrics"] | {"fid": {"value": 0.5}}
+    assert measured_anew["real"] == {"fid": {"value": 0.25}}
     assert {"png", "webp"} <= set(content["codecs"]["lossless"])
     lines = (workspace / "out" / "rate_distortion.csv").read_text().splitlines()
     assert lines[0] == "reverse_step,t,rate_bits_per_dim,rmse"
