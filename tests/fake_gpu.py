@@ -5,10 +5,11 @@ no backward pass, whose engine wants the device itself.
 """
 
 import contextlib
+import functools
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 DEVICE = torch.device("cuda", 0)
 aten = torch.ops.aten
@@ -72,7 +73,7 @@ class Generator(torch.Generator):
 def compute(func, args, kwargs):
     if func is torch.ops.prim.device.default:
         return DEVICE
-    tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)]
+    tensors = [*_tensors(args), *_tensors(kwargs.values())]
     there = any(isinstance(each, Elsewhere) for each in tensors)
     strangers = [each for each in tensors if not isinstance(each, Elsewhere) and each.ndim > 0]
     allowed = func in CROSSING or (func in INDEXING and isinstance(args[0], Elsewhere))
@@ -81,12 +82,34 @@ def compute(func, args, kwargs):
     if "device" in kwargs and kwargs["device"] is not None:
         there = torch.device(kwargs["device"]).type == DEVICE.type
         kwargs = {**kwargs, "device": torch.device("cpu")}
-    inner_args, inner_kwargs = tree_map_only(Elsewhere, lambda tensor: tensor.inner, (args, kwargs))
-    out = func(*inner_args, **inner_kwargs)
+    out = func(*_inner(args), **{name: _inner(value) for name, value in kwargs.items()})
     if func is aten.copy_.default:
         return args[0]
+    if not there:
+        return out
     wrapped = tree_map_only(torch.Tensor, Elsewhere, out)
-    return return_and_correct_aliasing(func, args, kwargs, wrapped) if there else out
+    return return_and_correct_aliasing(func, args, kwargs, wrapped) if _aliases(func) else wrapped
+
+
+@functools.cache
+def _aliases(func):
+    """Whether what an operator gives is a view of an argument, or one that it has written to."""
+    return any(each.alias_info is not None for each in (*func._schema.arguments, *func._schema.returns))
+
+
+def _tensors(values):
+    """Of an operator's arguments, which are tensors, lists of them, and others."""
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            yield value
+        elif isinstance(value, (list, tuple)):
+            yield from _tensors(value)
+
+
+def _inner(value):
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_inner, value))
+    return value.inner if isinstance(value, Elsewhere) else value
 
 
 @contextlib.contextmanager
