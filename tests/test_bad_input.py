@@ -86,6 +86,7 @@ TRAIN = {
     "recipe=own data.path=unsorted budget=2s": "too short here for pictures of 8x8: use budget=",
     "recipe=own data.path=unsorted trainer.devices=2": "use trainer.devices=1",
     "-m recipe=own data.path=unsorted size=4,8": "start these one by one",
+    "recipe=own data.path=unsorted out=run": "is not empty",
     "budget=2h": "budget belongs to recipe=own: add recipe=own",
     "schedule.T=1": "at least 2",
     "schedule.T=ten": "whole number",

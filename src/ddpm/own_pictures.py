@@ -25,6 +25,7 @@ from ddpm.files import write_whole
 from ddpm.hardware import device_type
 from ddpm.messages import printable, say, typed
 from ddpm.progress import duration
+from ddpm.runs import folders
 from ddpm.training.trial import trial
 
 STARTUP = 10.0  # seconds in which a run begins and ends
@@ -58,6 +59,8 @@ class Proposal:
     def __init__(self, asked: Sequence[str]) -> None:
         self.begun, self.asked, self.said = time.monotonic(), list(asked), said_by(asked)
         config = compose(asked)
+        if config.out:
+            folders.check_free(Path(config.out))
         self.budget_said, self.budget = config.budget, proposal.seconds_of(config.budget)
         self.fixed = self._one_process(config)
         folder = build.dataset(config)

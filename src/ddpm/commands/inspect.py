@@ -35,6 +35,8 @@ def main(arguments: list[str]) -> int:
     with request_errors():
         from ddpm.own_pictures import REPORT, SHEET, Proposal
 
+        if own.get("out"):
+            folders.check_free(Path(own["out"]))
         made = Proposal(asked)
         say(*made.seen())
         made.make()

@@ -42,10 +42,19 @@ def claim(folder: Path, key: str = "out") -> Path:
         FileExistsError: it holds something already.
         OSError: it cannot be made or written.
     """
+    check_free(folder, key)
+    return writable(folder.absolute())
+
+
+def check_free(folder: Path, key: str = "out") -> None:
+    """Check that the folder that the user named with the setting `key` can be claimed, before long work for it.
+
+    Raises:
+        FileExistsError: it holds something already.
+    """
     folder = folder.absolute()
     if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty, and nothing is overwritten: choose another folder with {key}=")
-    return writable(folder)
 
 
 def link_latest(folder: Path, link: Path) -> None:
