@@ -69,7 +69,9 @@ def assert_equal_to_one_process(run, steps, cwd):
         assert float(metrics(run)[step]["train/loss"]) == pytest.approx(float(row["train/loss"]), rel=1e-4)
 
 
-def test_torchrun_starts_again_after_a_dead_worker_and_goes_on(tmp_path):
+def test_torchrun_starts_again_after_a_dead_worker_and_goes_on(tmp_path, monkeypatch):
+    [variable] = re.findall(r"needs `export (TORCH_\w+)=1`", (ROOT / "docs/sweeps.md").read_text())
+    monkeypatch.setenv(variable, "1")
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--max-restarts", "1"]
     run = ["out=run", "resume=auto", "max_steps=80", "trainer.devices=2"]
     command = Command(*words, str(ROOT / "train.py"), *TINY, *ON_CPU, *run, cwd=tmp_path)
