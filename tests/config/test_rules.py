@@ -90,6 +90,7 @@ def test_a_rule_reads_facts_and_no_names():
     assert "no gradient" in rules.refuse(config)
 
 
+@pytest.mark.long
 def test_refusals_wait_for_no_torch():
     code = (
         "import sys\nfrom ddpm.config.compose import compose\nfrom ddpm.config.errors import RefusedError\n"

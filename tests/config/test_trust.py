@@ -169,6 +169,7 @@ def test_pictures_of_ones_own_are_found_again_and_those_of_a_stranger_are_not(wo
     assert sorted((workspace / "cache").rglob("*")) == caches
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", ["evaluate", "resume"])
 def test_loggers_are_not_obeyed(command, run_folder, workspace, monkeypatch):
     (workspace / "secret.yaml").write_text("password: 1234\n")

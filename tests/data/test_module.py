@@ -207,6 +207,7 @@ def test_a_resumed_run_goes_on_where_it_was(tmp_path, accumulate):
         assert rest.trained == whole.trained[step * accumulate :]
 
 
+@pytest.mark.long
 @quiet
 def test_a_run_that_ended_can_be_prolonged(tmp_path):
     whole = fit(tmp_path / "whole", 9, 1)

@@ -37,6 +37,7 @@ def evaluated(*overrides):
     return build.evaluation(config, images).run(p, Rank(0, 1, CPU), {})
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("own_metric")
 def test_it_is_measured_and_stated_and_shown(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

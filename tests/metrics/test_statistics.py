@@ -266,6 +266,7 @@ def test_the_least_settings_are_taken():
 # --- processes --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_any_number_of_processes_gives_the_same_metrics(tmp_path):
     """101 samples are 7 chunks for 3 processes; 20 are 2, which leaves one of them with nothing."""
     multiprocessing.set_forkserver_preload(["metrics_in_processes"])  # imported once, not once per process

@@ -22,6 +22,7 @@ def test_published_values_pass_or_fail():
     assert verdicts("experiment=table2_mu_simple", fid=3.2) == {}  # the paper leaves the row blank
 
 
+@pytest.mark.long
 def test_what_is_not_the_published_protocol_is_said_and_not_judged():
     found = verdicts("evaluation.num_samples=10_000", fid=3.2, bits_per_dim=3.75)
     assert "evaluation.num_samples=10000 instead of 50000" in found["fid"]

@@ -36,6 +36,7 @@ def test_a_sweeps_report_is_written_into_it_and_printed(sweep, workspace):
     assert not (workspace / "runs/reports").exists()
 
 
+@pytest.mark.long
 def test_any_other_report_has_a_folder_of_its_own_or_the_one_asked_for(sweep, workspace):
     write_run(workspace / "runs/digits/a", metrics=measured(fid=5.0))
     run("-m", "ddpm", "report", "runs/digits", str(sweep), cwd=workspace)
@@ -46,6 +47,7 @@ def test_any_other_report_has_a_folder_of_its_own_or_the_one_asked_for(sweep, wo
     assert not (sweep / "report.md").exists()
 
 
+@pytest.mark.long
 def test_a_report_is_no_run_of_the_next_report(sweep, workspace):
     run("-m", "ddpm", "report", "runs", cwd=workspace)
     run("-m", "ddpm", "report", "runs", "out=second", cwd=workspace)

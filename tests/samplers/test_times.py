@@ -159,6 +159,7 @@ def test_times_that_are_learned_are_nearer_on_other_noise():
     assert other.distance(UniPC(4, times=times)) < 0.5 * other.distance(UniPC(4, times=start))
 
 
+@pytest.mark.long
 def test_ddpm_steps_writes_what_sampler_times_takes(workspace):
     small = ["network.channels=8", "network.groups=4", "schedule.T=40", "condition=label", "sampler.steps=4"]
     saved("a.ckpt", *small)

@@ -45,6 +45,21 @@ def found(workspace):
     return best["best_params"]["optimizer.lr"], best["best_value"], records.within(folder)
 
 
+def test_a_cell_s_folder_is_named_by_as_many_whole_settings_as_fit(workspace):
+    words = [
+        "evaluation.seed=0",
+        "sampler=dpm_solver_sde",
+        "sampler.spacing=quadratic",
+        "sampler.steps=10",
+        "seed=[1,2]",
+    ]
+    axes = [word.partition("=")[0] for word in words]
+    name = "007_evaluation.seed-0_sampler-dpm_solver_sde_sampler.spacing-quadratic"  # and not: _sampler.steps-1
+    assert job.named(workspace, 7, words, axes).folder.name == name
+    assert job.named(workspace, 7, words, axes[3:]).folder.name == "007_sampler.steps-10_seed-1-2"
+    assert job.named(workspace, 7, [f"data.path={'x' * 99}"], ["data.path"]).folder.name == f"007_data.path-{'x' * 70}"
+
+
 @pytest.mark.filterwarnings("ignore")  # of Optuna and SQLAlchemy about themselves, in this process
 @pytest.mark.parametrize(
     ("direction", "metric", "value", "best"),

@@ -30,6 +30,7 @@ ENDS: dict[int, records.Status] = {
 }
 REQUEUED = (-1, 144)  # submitit ends a process with one of these once its job is in the queue again
 POLL = 1.0  # seconds between two looks at a lock
+LONGEST = 80  # letters of a folder's name, after its number
 
 
 def metric(config: DictConfig) -> str | None:
@@ -44,7 +45,12 @@ def metric(config: DictConfig) -> str | None:
 def named(sweep: Path, number: int, overrides: list[str], varying: Sequence[str]) -> records.Cell:
     """A new record, not yet written, for a cell whose run folder is named by a number and by what varies."""
     own = [text for text in overrides if text.partition("=")[0].lstrip("+") in varying]
-    slug = re.sub(r"[^\w.+-]+", "-", "_".join(own or overrides)).strip("-.")[:80]
+    slug = ""
+    for text in own or overrides:  # as many whole settings as fit: half a number would be another one
+        word = re.sub(r"[^\w.+-]+", "-", text).strip("-.")
+        if slug and len(f"{slug}_{word}") > LONGEST:
+            break
+        slug = (f"{slug}_{word}" if slug else word)[:LONGEST]
     return records.Cell(sweep / f"{number:03d}_{slug or 'run'}", overrides, own)
 
 
