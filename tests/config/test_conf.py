@@ -83,6 +83,7 @@ def test_the_sampler_that_is_chosen_is_the_one_of_its_file():
             assert {**chosen, "steps": None} == {**file, "steps": None}  # how many steps may be the recipe's
 
 
+@pytest.mark.long
 def test_parameter_counts_of_the_recipes():
     def count(*overrides):
         config = compose(overrides)

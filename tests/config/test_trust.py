@@ -94,6 +94,7 @@ def test_without_a_home_nothing_is_signed(tmp_path, monkeypatch):
 # --- what is not followed --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_every_key_that_says_where_has_confs_value():
     """Whatever a file says of them, however it nests them."""
     known = plain(compose([]))
@@ -140,6 +141,7 @@ def test_what_unfolds_is_refused_before_it_does(bomb):
 # --- commands --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_data_are_kept_where_the_user_says(run_folder, workspace, capsys):
     changed(run_folder, data__root=str(workspace / "elsewhere"))
     evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
@@ -210,6 +212,7 @@ def test_consents_are_the_users(run_folder, workspace):
         evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
 
 
+@pytest.mark.long
 def test_devices_are_the_users(run_folder, workspace):
     changed(run_folder, trainer__devices=10**9, trainer__num_nodes=10**9)
     evaluate(["ckpt=run", "evaluation.metrics=[fid]"])
@@ -247,6 +250,7 @@ def test_what_a_diffusers_folder_says_is_quoted(value, workspace, monkeypatch):
     assert "tell-nobody" not in str(caught.value)
 
 
+@pytest.mark.long
 def test_an_export_says_nothing_of_this_machine(run_folder, workspace):
     from ddpm.commands.export import export
 

@@ -13,6 +13,7 @@ def stream(n, seed, epochs):
     return list(itertools.chain.from_iterable(permutation(n, seed, epoch).tolist() for epoch in range(epochs)))
 
 
+@pytest.mark.long
 @given(
     n=st.integers(24, 60),
     parts=st.sampled_from([(1, 1), (2, 1), (1, 3), (2, 3), (4, 2), (5, 1), (3, 3), (7, 2), (24, 1)]),

@@ -135,6 +135,7 @@ def test_a_learned_variance_is_the_conditional_network_s(variance):
     assert not torch.equal(guided.output, plain.output)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: f"{by_name(s)}{s.num_steps}{getattr(s, 'eta', '')}")
 def test_every_prediction_walks_the_same_guided_chain(sampler):
     x_T, told = points(6), Condition(torch.tensor([0, 1, 2, 0, 1, 2]))

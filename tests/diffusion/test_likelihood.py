@@ -119,6 +119,7 @@ def test_the_bound_closes_on_the_entropy_as_steps_shrink():
     assert gaps[0] > 1.5 * gaps[1] > 2 * gaps[2] > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cdf", ["tanh", "exact"])
 def test_bits_per_dim_of_gray_levels_are_those_of_their_distribution(cdf):
     q = ForwardProcess(linear(60, rescale=True))

@@ -64,6 +64,7 @@ def test_the_corrected_estimate_is_the_mean_given_x_t_and_the_measurement(predic
     assert torch.equal(MMPS(process(prediction), measured(4), iterations=2)(x_t, t, s).step.mean, found.x_0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
 def test_samples_have_the_law_of_the_posterior(prediction):
     n = 4000

@@ -179,6 +179,7 @@ def test_dpm_solver_is_algorithm_2_of_its_paper(steps):
     assert at_0.x_t.item() == pytest.approx(x_0_of(want, 1 / 30), abs=1e-9)
 
 
+@pytest.mark.long
 def test_dpm_solver_is_of_second_order_and_ddim_of_first():
     q = ForwardProcess(linear(4000, rescale=True))
     p = optimal(q, X0(), FixedSmall(), MEAN, STD)

@@ -146,6 +146,7 @@ def test_the_script_makes_such_a_classifier(tmp_path):
 # --- torch-fidelity's extractors --------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_other_weights_are_named(inception_weights):
     digest = hashlib.sha256(inception_weights.read_bytes()).hexdigest()
     with pytest.raises(ValueError, match=r"is not the published file .* features\.trust=true"):

@@ -86,6 +86,7 @@ def dropped(images, share, draw):
     return images[draw.choice(kept, len(images))]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("worse", "amounts"),
     [(blurred, (0.5, 1, 2)), (noisy, (4, 10, 30)), (mixed, (0.1, 0.3, 0.6)), (dropped, (0.3, 0.6, 0.9))],

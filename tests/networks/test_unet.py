@@ -80,6 +80,7 @@ def diffusers_twin(network, sample_size, channel_mult, attend):
     return twin.eval()
 
 
+@pytest.mark.long
 def test_same_function_as_diffusers_in_the_cifar10_configuration():
     network = UNet(3, 3).eval()
     randomise(network, seed=0)

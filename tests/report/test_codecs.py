@@ -24,6 +24,7 @@ def test_one_sentence_for_each_set_of_images(tmp_path):
     assert "PNG 3.2500; the same 20 test images" in notes[1]
 
 
+@pytest.mark.long
 def test_the_rates_of_codecs_are_drawn_once_beside_those_of_runs(tmp_path):
     for name in "ab":
         run = write_run(tmp_path / name, metrics=measured(bits_per_dim=4.0), codecs=coded())
@@ -34,6 +35,7 @@ def test_the_rates_of_codecs_are_drawn_once_beside_those_of_runs(tmp_path):
     assert "Dotted: what codecs need" in page
 
 
+@pytest.mark.long
 def test_a_page_without_codecs_does_not_speak_of_them(tmp_path):
     run = write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0))
     (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n0.1,60\n2,1\n")
@@ -41,6 +43,7 @@ def test_a_page_without_codecs_does_not_speak_of_them(tmp_path):
     assert "Dotted" not in (tmp_path / "report.html").read_text()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("title", "value"), [("<b>$\\frac", 1e300), ("a\nb", float("nan")), ("$", "x")])
 def test_what_strangers_wrote_breaks_no_page(tmp_path, title, value):
     found = coded(value, title=title)

@@ -180,6 +180,7 @@ def test_a_link_to_another_tree_is_not_followed(tmp_path):
     assert [run.folder.name for run in collect.within([tmp_path / "runs/more"])] == ["a"]  # asked for by name
 
 
+@pytest.mark.long
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(name=st.sampled_from(sorted(HALF)), content=st.binary(max_size=80), cut=st.integers(0, 400))
 def test_no_content_crashes_the_reader(tmp_path, name, content, cut):

@@ -62,6 +62,7 @@ def page(workspace):
     return workspace / "s/report.html"
 
 
+@pytest.mark.long
 def test_headings_sort_numbers_as_numbers_and_what_is_empty_last(page):
     seen = looked_at(page, "FID", "optimizer.lr")
     assert [text.partition(" ")[0] for text in seen["FID ascending"]] == [
@@ -114,6 +115,7 @@ def test_a_phone_scrolls_tables_and_not_the_page(page):
 EVIL = "</script><script>document.title='!'</script><img src=x onerror=wrong.push('!')>\"' onclick='"
 
 
+@pytest.mark.long
 def test_what_strangers_wrote_is_text(workspace):
     folder = workspace / "<b>&amp;"
     choices, settings = {"objective": EVIL, EVIL: "x"}, {"optimizer.lr": EVIL, "seed": EVIL}
@@ -153,6 +155,7 @@ def test_links_lead_to_the_run_from_wherever_the_page_is(page, workspace):
     assert f"wandb sync {folder}/wandb/offline-run-1" in text
 
 
+@pytest.mark.long
 def test_the_newest_picture_that_is_whole_is_shown(page, workspace):
     samples = workspace / "s/000_cell/samples"
     (samples / "step_0000200.png").write_bytes((samples / "step_0000100.png").read_bytes()[:40])
@@ -163,6 +166,7 @@ def test_the_newest_picture_that_is_whole_is_shown(page, workspace):
     assert looked_at(page)["widths"] == [16] * 5 + [90]
 
 
+@pytest.mark.long
 def test_data_and_the_training_as_a_film_are_shown_beside_samples(page, workspace):
     cell = workspace / "s/000_cell"
     assert "as a film" not in page.read_text()

@@ -16,6 +16,7 @@ def verdicts(*overrides, step=800_000, **values):
     }
 
 
+@pytest.mark.long
 def test_published_values_pass_or_fail():
     assert verdicts(fid=3.2, bits_per_dim=3.9) == {"fid": "PASS", "bits_per_dim": "FAIL"}
     assert verdicts("experiment=table2_mu_vlb_learned", fid=23.0) == {"fid": "PASS"}

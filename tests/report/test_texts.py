@@ -27,6 +27,7 @@ def sweep(workspace):
     return folder
 
 
+@pytest.mark.long
 def test_a_sweeps_report_is_written_into_it_and_printed(sweep, workspace):
     done = run("-m", "ddpm", "report", "runs/sweeps/s", cwd=workspace)
     assert f"report: {sweep / 'report.html'}" in done.stdout

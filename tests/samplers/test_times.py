@@ -146,6 +146,7 @@ def test_the_search_finds_the_nearest_times_and_asks_no_more_often_than_it_says(
     assert len(asked) - 2 <= tries(5)
 
 
+@pytest.mark.long
 def test_times_that_are_learned_are_nearer_on_other_noise():
     p = optimal(Q, X0(), FixedSmall(), 0.3, 0.05)
 
