@@ -93,12 +93,12 @@ def compute(func, args, kwargs):
 
 @functools.cache
 def _aliases(func):
-    """Whether what an operator gives is a view of an argument, or one that it has written to."""
+    """Tell whether an operator gives a view of an argument, or writes to one."""
     return any(each.alias_info is not None for each in (*func._schema.arguments, *func._schema.returns))
 
 
 def _tensors(values):
-    """Of an operator's arguments, which are tensors, lists of them, and others."""
+    """Find the tensors among an operator's arguments, and in the lists among these."""
     for value in values:
         if isinstance(value, torch.Tensor):
             yield value
@@ -107,6 +107,7 @@ def _tensors(values):
 
 
 def _inner(value):
+    """Replace the tensors that claim to be elsewhere by those that compute for them."""
     if isinstance(value, (list, tuple)):
         return type(value)(map(_inner, value))
     return value.inner if isinstance(value, Elsewhere) else value

@@ -173,7 +173,7 @@ def test_samples_are_those_of_the_sampler(alone):
 
 
 class Faint(DDIM):
-    """Its last state is not its last estimate of x_0; of the samplers that ship, that of each is."""
+    """A sampler ends here in a state that is not its last estimate of x_0, as none of those that ship does."""
 
     def step(self, *arguments):
         return super().step(*arguments) / 2
