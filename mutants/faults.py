@@ -752,7 +752,7 @@ FAULTS = [
     # --- networks ----------------------------------------------------------------------------------------------------
     *of(
         "networks/unet.py",
-        "networks/test_unet.py networks/test_dropout.py",
+        "networks/test_unet.py networks/test_dropout.py checkpoints/test_converters.py",
         ("self.conv2(self.dropout(F.silu(h)))", "self.dropout(self.conv2(F.silu(h)))"),
         ("self.conv2(self.dropout(F.silu(h)))", "self.conv2(F.silu(self.dropout(h)))"),
         ("self.conv2(self.dropout(F.silu(h)))", "self.conv2(F.silu(h))"),

@@ -1,3 +1,6 @@
+import math
+
+import numpy as np
 import pytest
 import torch
 
@@ -11,6 +14,33 @@ def test_answers_for_every_point_by_itself():
     out = network(x, t)
     assert out.shape == (5, 4)
     torch.testing.assert_close(network(x[2:3], t[2:3]), out[2:3])
+
+
+def test_is_its_formulas_in_numpy():
+    torch.manual_seed(0)
+    network = MLP(2, 3, channels=8, num_res_blocks=2, frequencies=3)
+    w = {key: value.double().numpy() for key, value in network.state_dict().items()}
+    x, t = np.array([[0.3, -0.7], [0.9, 0.1]]), np.array([4, 700])
+
+    def dense(x, name):
+        return x @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def silu(x):
+        return x / (1 + np.exp(-x))
+
+    frequencies = 10000 ** -(np.arange(4) / 3)
+    temb = np.concatenate([np.sin(np.outer(t, frequencies)), np.cos(np.outer(t, frequencies))], 1)
+    temb = silu(dense(silu(dense(temb, "temb.0")), "temb.2"))
+    features = [x]
+    for octave in (1, 2, 4):
+        features += [np.sin(octave * math.pi * x), np.cos(octave * math.pi * x)]
+    h = dense(np.concatenate(features, 1), "dense_in")
+    for k in range(2):
+        inside = dense(silu(h), f"block.{k}.dense1") + dense(temb, f"block.{k}.temb_proj")
+        h = h + dense(silu(inside), f"block.{k}.dense2")
+    with torch.no_grad():
+        got = network(torch.tensor(x, dtype=torch.float32), torch.tensor(t)).numpy()
+    np.testing.assert_allclose(got, dense(silu(h), "dense_out"), rtol=1e-4, atol=1e-5)
 
 
 def test_sees_the_time():

@@ -1,5 +1,6 @@
 import math
 import re
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,7 @@ import torch
 from diffusers import UNet2DModel
 from torch import nn
 
-from ddpm.networks.unet import Attention, Downsample, UNet, Upsample, time_embedding
+from ddpm.networks.unet import Attention, Downsample, ResBlock, UNet, Upsample, time_embedding
 
 
 def num_parameters(network):
@@ -223,6 +224,40 @@ def test_dropout_acts_in_training_only():
     assert not torch.equal(network(x, t), network(x, t))
     network.eval()
     assert torch.equal(network(x, t), network(x, t))
+
+
+@pytest.mark.parametrize("scale_shift", [False, True])
+def test_a_block_by_hand(scale_shift):
+    """With what dropout made of its input, which is the second convolution's only change in training."""
+    block = ResBlock(8, 12, 6, 0.5, partial(nn.GroupNorm, 4, eps=1e-6), scale_shift).double()
+    randomise(block, seed=0)
+    g = torch.Generator().manual_seed(1)
+    x, temb = (torch.randn(shape, dtype=torch.float64, generator=g) for shape in ((2, 8, 5, 3), (2, 6)))
+    dropped = []
+    block.dropout.register_forward_hook(lambda module, args, out: dropped.append((*args, out)))
+    got = block(x, temb)
+
+    p = dict(block.named_parameters())
+    silu, conv2d = nn.functional.silu, nn.functional.conv2d
+
+    def norm(h, name):
+        groups = h.unflatten(1, (4, -1))
+        mean = groups.mean((2, 3, 4), keepdim=True)
+        std = ((groups - mean).square().mean((2, 3, 4), keepdim=True) + 1e-6).sqrt()
+        gain, bias = (p[f"{name}.{which}"][:, None, None] for which in ("weight", "bias"))
+        return ((groups - mean) / std).flatten(1, 2) * gain + bias
+
+    h = conv2d(silu(norm(x, "norm1")), p["conv1.weight"], p["conv1.bias"], padding=1)
+    time = (temb @ p["temb_proj.weight"].T + p["temb_proj.bias"])[..., None, None]
+    h = norm(h, "norm2") * (1 + time[:, :12]) + time[:, 12:] if scale_shift else norm(h + time, "norm2")
+    (into, out), *more = dropped
+    assert not more
+    torch.testing.assert_close(into, silu(h))
+    kept = out != 0
+    assert 0.3 < kept.double().mean() < 0.7
+    torch.testing.assert_close(out, torch.where(kept, 2 * silu(h), 0))
+    h = conv2d(out, p["conv2.weight"], p["conv2.bias"], padding=1)
+    torch.testing.assert_close(got, conv2d(x, p["nin_shortcut.weight"], p["nin_shortcut.bias"]) + h)
 
 
 @pytest.mark.parametrize(
