@@ -31,6 +31,16 @@ def test_loads_the_averaged_weights_and_what_was_saved_with_them(tmp_path):
     assert found.weights["w"].tolist() == [7, 7]
 
 
+@pytest.mark.parametrize(("seconds", "evaluated"), [(None, False), (-2, False), (0, True), (2, True)])
+def test_results_that_are_older_are_of_another_checkpoint(last, seconds, evaluated):
+    if seconds is not None:
+        results = last.parent.parent / "results.json"
+        results.write_text("{}")
+        saved = last.stat().st_mtime_ns
+        os.utime(results, ns=(saved, saved + seconds * 10**9))
+    assert checkpoint.load(last).evaluated == evaluated
+
+
 def test_the_one_before_stays(last):
     assert checkpoint.load(last).step == 2
     assert checkpoint.load(last.with_name(checkpoint.PREVIOUS)).step == 1

@@ -28,6 +28,12 @@ def averaged(content, change):
     content["state_dict"][name] = change(content["state_dict"][name])
 
 
+def one_is_none(weights):
+    weights = weights.clone()
+    weights.view(-1)[-1] = float("nan")
+    return weights
+
+
 def put(*path_and_value):
     *path, last, value = path_and_value
 
@@ -41,6 +47,7 @@ def put(*path_and_value):
 
 NOT_WEIGHTS = {
     "not a number": (lambda c: averaged(c, lambda w: w.fill_(float("nan"))), "not finite"),
+    "one number is none": (lambda c: averaged(c, one_is_none), "not finite"),
     "infinite": (lambda c: averaged(c, lambda w: w.fill_(float("inf"))), "not finite"),
     "complex": (lambda c: averaged(c, lambda w: w.to(torch.complex64)), "real numbers"),
     "whole numbers": (lambda c: averaged(c, lambda w: w.to(torch.int64)), "real numbers"),
