@@ -235,6 +235,13 @@ def test_a_bound_at_every_t_is_one_measure_for_every_T(tmp_path):
     assert best(two(tmp_path, *full, bits_per_dim=4.0), "bits/dim") == ["a"]
 
 
+def test_as_many_evaluations_as_another_s_T_are_not_every_t(tmp_path):
+    bounds = [{"timesteps": T, "bound": {"images": {"test": 297}, "evaluations": 1000}} for T in (1000, 4000)]
+    found = two(tmp_path, *bounds, bits_per_dim=4.0)
+    assert best(found, "bits/dim") == []
+    assert any("bound.evaluations: every t / 1000" in note for note in found.notes)
+
+
 def test_one_configuration_measured_in_two_ways_is_two_lines(tmp_path):
     for i, (name, fingerprint) in enumerate((("ddim", "f0"), ("ancestral", "f1"), ("ddim", "f0"))):
         protocol = {"sampler": {"name": name}, "fingerprint": fingerprint}
