@@ -16,7 +16,10 @@ from ddpm.diffusion.sampler import Ancestral
 from ddpm.diffusion.schedule import cosine, linear
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, Learned, LearnedRange
 from ddpm.samplers.ddim import DDIM
-from ddpm.samplers.dpm_solver import DPMSolver
+from ddpm.samplers.deis import DEIS
+from ddpm.samplers.dpm_solver import DPMSolver, DPMSolver2S
+from ddpm.samplers.heun import Heun
+from ddpm.samplers.unipc import UniPC
 
 PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]
 VARIANCES = [FixedLarge(), FixedSmall(), Learned(), LearnedRange()]
@@ -161,6 +164,37 @@ def test_ancestral_is_algorithm_2(variance):
         x = reference.ancestral_step(literal, x, epsilon, t, log_var, z)
         assert state.x_t.item() == pytest.approx(x, abs=1e-9)
         assert state.x_0.item() == pytest.approx(x_0, abs=1e-9)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+def test_ddim_is_eqs_12_and_16(eta):
+    q, literal, x_T = (
+        ForwardProcess(linear(30)),
+        reference.Process(reference.linear(30)),
+        gaussian_noise(1, torch.double),
+    )
+    sampler, g, x = DDIM(7, eta), rng(5), x_T.item()
+    for (t, s), state in zip(
+        pairwise([*sampler.steps(q), 0]), sampler(model(q, Epsilon()), x_T, rng(5), clip=False), strict=True
+    ):
+        epsilon = (x - math.sqrt(literal.alpha_bar[t]) * x_0_of(x, t / 30)) / math.sqrt(1 - literal.alpha_bar[t])
+        z = torch.randn(1, 1, generator=g, dtype=torch.double).item()
+        x = reference.ddim_step(literal, x, epsilon, t, s, eta, z)
+        assert state.x_t.item() == pytest.approx(x, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        *(Ancestral(7), DDIM(7), DDIM(7, 0.5), DPMSolver(7), DPMSolver(7, eta=0.5), DPMSolver2S(7), DEIS(7), UniPC(7)),
+        *(Heun(7), Heun(7, S_churn=5.0)),
+    ],
+    ids=lambda sampler: sampler.label,
+)
+def test_a_sampler_says_whether_it_draws_noise(sampler):
+    q, x_T = ForwardProcess(linear(50)), gaussian_noise(20)
+    one, other = (run(sampler, model(q, X0()), x_T, seed)[-1].x_t for seed in (0, 1))
+    assert sampler.stochastic == (not torch.equal(one, other))
 
 
 @pytest.mark.parametrize("steps", [3, 4, 10, 30])
