@@ -919,7 +919,7 @@ FAULTS = [
     ),
     *of(
         "samplers/dpm_solver.py",
-        "samplers/test_peers.py samplers/test_order.py",
+        "samplers/test_peers.py samplers/test_order.py samplers/test_times.py",
         ("return x_0 + slope / 2", "return x_0 + slope"),
         ("expand((end - start) / (within - start) / 2, x_0)", "expand((end - start) / (within - start), x_0)"),
         ("expand(h / (hs[0] + hs[1]), x_0)", "expand(h / hs[1], x_0)"),

@@ -56,6 +56,20 @@ def dpmpp_3m_sde(x, sigmas, times, eta, draw):
     return x
 
 
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_the_weights_of_order_3_are_means_over_the_step(eta):
+    """By quadrature: a step that keeps the share e^-h of x_t / sqrt(alpha_bar) weighs what is at u by e^(h u)."""
+    t, s = torch.tensor([700]), torch.tensor([450])
+    kept = Q.implicit_posterior(torch.zeros(1, 1), torch.ones(1, 1), t, s, eta).mean.double()
+    h = -(kept * (Q.alpha_bar[t] / Q.alpha_bar[s]).sqrt()).log().item()
+    u = (torch.arange(100_000, dtype=torch.float64) + 0.5) / 100_000
+    weight = torch.exp(h * u) / torch.exp(h * u).sum()
+    log_snr = (Q.snr(s) / Q.snr(t)).log() / 2
+    got = DPMSolver(9, 3, eta)._weights(Q, t, s, log_snr)
+    for ours, want in zip(got, ((weight * u).sum(), (weight * u**2 / 2).sum()), strict=True):
+        assert ours.item() == pytest.approx(want.item(), rel=1e-6)
+
+
 @pytest.mark.parametrize("eta", [0.0, 1.0])
 def test_dpm_solver_of_order_3_is_what_k_diffusion_does(eta):
     """Its x is x_t / sqrt(alpha_bar_t). Between 0 and 1 its eta means another noise than DDIM's."""
