@@ -953,7 +953,8 @@ FAULTS = [
     ),
     *of(
         "samplers/heun.py",
-        "samplers/test_peers.py",
+        "samplers/test_peers.py samplers/test_times.py "
+        "diffusion/test_sampler.py::test_a_sampler_says_whether_it_draws_noise",
         ("(above**2 - now**2).clamp(min=0).sqrt()", "(above - now).clamp(min=0)"),
         ("self.S_noise * noise)", "noise)"),
         ("math.sqrt(2) - 1)", "math.sqrt(2))"),
@@ -974,7 +975,11 @@ FAULTS = [
         ("if found < best:", "if found > best:"),
         ("[*times, 0][neighbour]", "[*times, 0][k - 1]"),
         ("for k in range(1, len(times)):", "for k in range(1, len(times) - 1):"),
-        ("all(a > b for a, b in pairwise([*tried, 0]))", "all(a >= b for a, b in pairwise([*tried, 0]))"),
+        (
+            "all(a > b for a, b in pairwise([*tried, 0]))",
+            "all(a >= b for a, b in pairwise([*tried, 0]))",
+            "half of a gap of 1 rounds to 0, so that no time comes to stand on its neighbour",
+        ),
     ),
     *of(
         "samplers/times.py",

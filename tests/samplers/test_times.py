@@ -66,6 +66,8 @@ def test_times_stand_in_the_place_of_the_grid():
         (lambda: UniPC(None, 3, times=[1000, 10, 1]), "at least 4, for this order"),
         (lambda: DPMSolver(3, 3), "at least 4, for this order"),
         (lambda: Heun(7, times=[1000, 10]), "use steps=3"),
+        (lambda: Heun(7, S_churn=1.0, S_min=200.0).steps(Q), "leave nothing of the schedule"),
+        (lambda: Heun(7, S_churn=1.0, S_max=0.001).steps(Q), "leave nothing of the schedule"),
     ],
 )
 def test_refuses_times_that_are_none(make, message):
@@ -104,6 +106,13 @@ def test_what_is_no_file_of_times_is_refused_in_a_line(tmp_path, text):
         files.read(tmp_path / "x.json", Q)
 
 
+@pytest.mark.parametrize("times", [[1000, 400, 400], [1000, 7, 400], [900, 400], [1000, 400, 0], [1000, -1]])
+def test_times_in_a_file_descend_from_T(tmp_path, times):
+    (tmp_path / "x.json").write_text(json.dumps(files.described(times, Q)))
+    with pytest.raises(ValueError, match="do not descend from T=1000"):
+        files.read(tmp_path / "x.json", Q)
+
+
 class Constant(torch.nn.Module):
     def forward(self, x, t):
         return torch.full_like(x, 0.4)
@@ -133,7 +142,7 @@ def test_the_noise_of_any_step_is_standard_normal():
 
 
 def test_the_search_finds_the_nearest_times_and_asks_no_more_often_than_it_says():
-    wanted, asked = [1000, 703, 401, 90, 17], []
+    wanted, asked = [1000, 703, 401, 120, 60], []
 
     def distance(times):
         asked.append(times)
@@ -144,6 +153,13 @@ def test_the_search_finds_the_nearest_times_and_asks_no_more_often_than_it_says(
     found, far = search([1000, 750, 500, 250, 1], distance)
     assert far == distance(found) < 0.1 * distance([1000, 750, 500, 250, 1])
     assert len(asked) - 2 <= tries(5)
+
+
+def test_a_distance_is_the_mean_of_root_mean_squares(monkeypatch):
+    chains = Chains(optimal(Q, X0(), FixedSmall()), x_T(), torch.Generator().manual_seed(0), UniPC(4))
+    chains.ends = torch.zeros(2, 4)
+    monkeypatch.setattr(chains, "ends_of", lambda _: torch.tensor([[3.0, 3.0, 3.0, 3.0], [0.0, 0.0, 2.0, 0.0]]))
+    assert chains.distance(UniPC(4)) == pytest.approx((3 + 1) / 2)
 
 
 @pytest.mark.long
