@@ -96,7 +96,7 @@ def test_a_file_of_times_is_read_back_for_its_schedule_alone(tmp_path):
         '{"T": "x", "times": [1], "alpha_bar": [1]}',
         '{"T": 1000, "times": [true], "alpha_bar": [1]}',
         "[" * 100_000,
-        " " * (1 << 21),
+        json.dumps(files.described([1000, 400], Q)) + " " * (1 << 21),
     ],
     ids=map(str, range(10)),
 )
