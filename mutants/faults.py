@@ -1200,7 +1200,6 @@ FAULTS = [
         ("column.quantity.best(list(known.values()))", "min(known.values())"),
         ("math.hypot(error, lines[i].spread(column))", "error"),
         ("return near if len(near) < len(known) else []", "return near"),
-        ("if len(known) < 2 or", "if"),
         ("self.runs if run.finished]", "self.runs]"),
         ("0 < len(line.finished) < len(line.runs)", "len(line.finished) < len(line.runs)"),
         ("statistics.fmean(seconds) / 60", "sum(seconds) / 60"),

@@ -183,6 +183,15 @@ def test_a_run_that_stopped_early_says_so(workspace, capsys):
     )
 
 
+def test_patience_that_ends_with_the_run_has_not_ended_it(workspace, capsys):
+    bound = {BOUND: lambda step: 5.0 + abs(step - 800) / 1000}
+    patient = {"stop": {"patience": 2, "min_delta": 0.0}, "best": {"metric": "bound"}, "validation": {}}
+    written(workspace / "run", **bound, **patient)
+    main(["diagnose", "run"])
+    line, *_ = capsys.readouterr().out.splitlines()
+    assert line.endswith("finished")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", planted.PLANTED)
 def test_a_planted_fault_is_found(workspace, name, capsys):

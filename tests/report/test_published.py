@@ -19,6 +19,7 @@ def verdicts(*overrides, step=800_000, **values):
 @pytest.mark.long
 def test_published_values_pass_or_fail():
     assert verdicts(fid=3.2, bits_per_dim=3.9) == {"fid": "PASS", "bits_per_dim": "FAIL"}
+    assert verdicts(fid=2.5) == {"fid": "FAIL"}  # too good to be the published run
     assert verdicts("experiment=table2_mu_vlb_learned", fid=23.0) == {"fid": "PASS"}
     assert verdicts("experiment=table2_mu_simple", fid=3.2) == {}  # the paper leaves the row blank
 
@@ -28,6 +29,10 @@ def test_what_is_not_the_published_protocol_is_said_and_not_judged():
     found = verdicts("evaluation.num_samples=10_000", fid=3.2, bits_per_dim=3.75)
     assert "evaluation.num_samples=10000 instead of 50000" in found["fid"]
     assert found["bits_per_dim"] == "PASS"  # the number of samples is not its business
+    assert verdicts("evaluation.kid.subset_size=50", fid=3.2) == {"fid": "PASS"}  # nor are those of another metric
+    many = verdicts("evaluation.num_samples=10_000", "evaluation.chunk=7", "schedule.T=100", "prediction=x0", fid=3.2)
+    assert len(many["fid"].split(" instead of ")) == 1 + 3
+    assert many["fid"].endswith(" more")
     assert "step 1,000 of 800,000" in verdicts(fid=3.2, step=1000)["fid"]
     assert "prediction" in verdicts("prediction=x0", fid=3.2)["fid"]
     assert verdicts("seed=7", "trainer.precision=bf16-mixed", "data.path=elsewhere", fid=3.2)["fid"] == "PASS"

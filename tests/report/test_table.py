@@ -36,6 +36,34 @@ def test_seeds_are_one_line_with_mean_and_sample_deviation(tmp_path):
     assert any("sample deviation over seeds" in note for note in found.notes)
 
 
+def test_a_metric_s_own_error_is_not_said_of_several_runs(tmp_path):
+    for seed in (1, 2):
+        write_run(tmp_path / f"{seed}", seed=seed, metrics=measured(inception_score=9.0 + seed))
+    found = made(tmp_path)
+    (line,) = found.lines
+    assert line.error(column(found, "IS")) == ""
+    assert not any("own error" in note for note in found.notes)
+
+
+def test_means_over_what_finished_are_not_said_where_nothing_did(tmp_path):
+    write_cell(tmp_path, 0, "objective=vlb", choices={"objective": "vlb"}, metrics=measured(fid=2.0))
+    write_cell(tmp_path, 1, "objective=simple", status="diverged", reason="the loss is not finite")
+    assert not any("Means are over" in note for note in made(tmp_path).notes)
+
+
+def test_lines_over_the_same_seeds_of_noise_are_ranked(tmp_path):
+    for i, (steps, seed) in enumerate(((5, 0), (5, 1), (10, 0), (10, 1))):
+        protocol = {"seed": seed, "sampler": {"num_steps": steps}, "fingerprint": f"f{i}"}
+        write_cell(tmp_path, i, f"sampler.steps={steps}", f"evaluation.seed={seed}", protocol=protocol,
+                   metrics=measured(fid=20.0 - steps + seed))  # fmt: skip
+    found = made(tmp_path)
+    assert [(line.settings, [run.seed for run in line.runs]) for line in found.lines] == [
+        ({"sampler.steps": steps}, ["0", "1"]) for steps in ("5", "10")
+    ]
+    assert best(found, "FID") == ["sampler.steps=10"]
+    assert not any("seed:" in note for note in found.notes)
+
+
 def test_one_run_shows_its_own_error_in_brackets(tmp_path):
     found = made(write_run(tmp_path / "a", metrics=measured(fid=2.0, inception_score=9.0, bits_per_dim=4.0)))
     (line,) = found.lines

@@ -193,7 +193,7 @@ def _grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
 def _best(lines: Sequence[Line], column: Column) -> list[int]:
     """The lines with the best mean, and those that cannot be told from it by the errors that are shown."""
     known = {i: mean for i, line in enumerate(lines) if (mean := line.mean(column)) is not None}
-    if len(known) < 2 or column.quantity.better is None:
+    if not known or column.quantity.better is None:
         return []
     target = column.quantity.best(list(known.values()))
     error = max(lines[i].spread(column) for i, mean in known.items() if mean == target)
