@@ -1231,7 +1231,7 @@ FAULTS = [
     ),
     *of(
         "report/collect.py",
-        "report/test_collect.py",
+        "report/test_collect.py report/test_table.py",
         ("if folder in seen or not folder.is_relative_to(top):", "if folder in seen:"),
         ("if path.name not in SKIPPED and", "if"),
         ("path.is_symlink(), path.name", "path.name"),

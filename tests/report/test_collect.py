@@ -160,6 +160,12 @@ def test_absurd_numbers_do_not_end_the_report(value, workspace):
     assert (workspace / "report.html").stat().st_size > 1000
 
 
+def test_a_truth_value_is_no_number(tmp_path):
+    (found,) = collect.within([write_run(tmp_path / "a", metrics={"fid": {"value": True}})])
+    assert found.metrics == {"fid": {}}
+    assert "fid is True" in found.why
+
+
 def test_thousands_of_columns_are_passed_over(tmp_path, monkeypatch):
     run = write_run(tmp_path / "a")
     heading = ",".join(["step", *map(str, range(5000))])

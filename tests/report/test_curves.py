@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
 
 from ddpm.report import curves
 from ddpm.report.run import Run
@@ -49,6 +50,21 @@ def test_a_long_curve_keeps_its_ends_and_few_points(n, log):
     assert len(kept) <= max(curves.POINTS, 1)
     assert kept[:1] == x[:1]
     assert kept[-1:] == x[-1:]
+    if n <= curves.POINTS:
+        assert kept == x
+
+
+def test_dashes_tell_apart_configurations_of_the_same_colour():
+    assert [curves.dashes(i) for i in range(curves.COLOURS)] == [()] * curves.COLOURS
+    again = {curves.dashes(k * curves.COLOURS) for k in range(len(curves.DASHES))}
+    assert again == set(curves.DASHES)
+
+
+@pytest.mark.parametrize(("values", "scale"), [((1.0, 7.0), "linear"), ((1.0, 9.0), "log"), ((0.0, 9.0), "linear")])
+def test_an_axis_is_logarithmic_where_values_are_far_apart(values, scale):
+    axes = Figure().subplots()
+    curves.widen(axes, "y", values)
+    assert (axes.get_yscale(), axes.get_xscale()) == (scale, "linear")
 
 
 def test_every_configuration_is_a_line_that_the_legend_can_find():

@@ -11,6 +11,7 @@ from written_runs import measured, write_cell, write_run
 from ddpm.config.compose import compose
 from ddpm.report import collect, table
 from ddpm.report.run import Run
+from ddpm.report.settings import under
 
 
 def made(*folders):
@@ -24,6 +25,12 @@ def column(found, title):
 def best(found, title):
     j = found.columns.index(column(found, title))
     return [line.name for i, line in enumerate(found.lines) if (i, j) in found.best]
+
+
+def test_a_name_is_under_a_section_or_is_it():
+    assert [under(name, ("bound", "seed")) for name in ("bound", "bound.images", "boundary", "seed", "seeds")] == [
+        *(True, True, False, True, False)
+    ]
 
 
 def test_seeds_are_one_line_with_mean_and_sample_deviation(tmp_path):

@@ -15,7 +15,7 @@ def plots(folder):
 @pytest.fixture
 def sweep(tmp_path):
     """FID of two samplers at three numbers of steps, with two seeds of the noise."""
-    cells = [(name, steps, seed) for name in ("ddim", "dpm_solver") for steps in (5, 10, 50) for seed in (0, 1)]
+    cells = [(name, steps, seed) for name in ("ddim", "dpm_solver") for steps in (10, 5, 50) for seed in (0, 1)]
     for i, (name, steps, seed) in enumerate(cells):
         own = {"fid": 100 / steps + seed + (name == "ddim"), "inception_score": 9.0}
         overrides = (f"sampler={name}", f"sampler.steps={steps}", f"evaluation.seed={seed}")
@@ -51,6 +51,12 @@ def test_the_curve_has_the_means_and_its_bars_the_deviations(sweep, monkeypatch)
     assert x == [5, 10, 50]
     assert means == pytest.approx([21.5, 11.5, 3.5])
     assert bars == pytest.approx([0.5**0.5] * 3)
+
+
+def test_a_value_without_end_makes_no_figure(tmp_path):
+    for i, gamma in enumerate((1, 5, ".inf")):
+        write_cell(tmp_path, i, f"weighting.gamma={gamma}", metrics=measured(fid=1.0 + i))
+    assert plots(tmp_path) == []
 
 
 def test_words_and_two_values_make_no_figure(tmp_path):
