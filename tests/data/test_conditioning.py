@@ -42,6 +42,23 @@ def test_pictures_of_training_show_every_class():
     assert Label(4).shown(Digits(), 8).labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
 
 
+def test_pictures_of_training_tell_the_first_held_out_images_and_begin_again():
+    gray = FromImage("downsample", 2)
+    told = gray.shown(Digits(), 300).image
+    examples = Digits().split("test")
+    assert len(examples) == 297
+    torch.testing.assert_close(told[:3], gray.of(examples, [0, 1, 2]).image)
+    assert not torch.equal(told[0], told[1])
+    assert torch.equal(told[297:], told[:3])
+
+
+@pytest.mark.parametrize("label", [-1, 4])
+def test_a_class_that_there_is_not_is_not_wanted(label):
+    assert Label(4).wanted([0, 3]).labels.tolist() == [0, 3]
+    with pytest.raises(ValueError, match=rf"label={label}: the classes are 0\.\.3"):
+        Label(4).wanted([0, label])
+
+
 def test_classes_are_counted(tmp_path):
     assert classes_of(Digits()) == 10
     for k in range(30):
