@@ -171,6 +171,16 @@ def test_what_cannot_be_read_is_said_and_no_crash(workspace, capsys):
     assert "metrics.csv is damaged from line 31" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("fall", "found"), [(40, []), (400, ["learning rate too low"])])
+def test_a_loss_that_stays_above_a_quarter_is_judged_by_when_it_fell(tmp_path, fall, found):
+    """As with v-prediction, whose smallest loss is a third of that of a network that predicts nothing."""
+    curves = {
+        "train/loss": lambda step: 0.28 + 0.55 * math.exp(-step / fall) + 0.01 * math.sin(step),
+        "train/gradient_norm": lambda step: 0.2 + 0.3 * math.exp(-step / fall),
+    }
+    assert said(written(tmp_path / "run", **curves))[0] == found
+
+
 def test_a_run_that_stopped_early_says_so(workspace, capsys):
     bound = {BOUND: lambda step: 5.0 + abs(step - 600) / 1000}
     patient = {"stop": {"patience": 2, "min_delta": 0.0}, "best": {"metric": "bound"}, "validation": {}}

@@ -27,6 +27,7 @@ FEWEST = 20  # logged losses, without which nothing is said
 LOSS, GRADIENT = "train/loss", "train/gradient_norm"
 SPIKE = 1.3  # times the loss of the untrained network
 STUCK = 0.25  # of that loss, where a healthy run has long been below
+EVENLY = 0.6  # of the whole fall of the loss: a healthy one has fallen by more early in the run, whatever is predicted
 STEEP = 0.3  # of the gradient's norm in the beginning
 SCATTERED = 0.4  # of the loss: where logged losses differ by more, as with objective=vlb, they say nothing one by one
 RISE = 2.0  # times the smallest loss of a tenth of the run
@@ -113,6 +114,8 @@ def learning_rate_too_low(run: Run) -> Finding | None:
     if not (loss and norm and warm) or _spike(run) or not _stuck(run) or _is_scattered(run):
         return None
     if loss[-1] < STUCK * _untrained(run) or norm[-1] < STEEP * norm[0]:
+        return None
+    if _untrained(run) - early(_curve(run, LOSS)) > EVENLY * (_untrained(run) - loss[-1]):
         return None
     return Finding(
         "learning rate too low",
