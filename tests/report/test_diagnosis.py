@@ -171,9 +171,11 @@ def test_what_cannot_be_read_is_said_and_no_crash(workspace, capsys):
     assert "metrics.csv is damaged from line 31" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("fall", "found"), [(40, []), (400, ["learning rate too low"])])
+@pytest.mark.parametrize(
+    ("fall", "found"), [(40, []), (400, ["learning rate too low"]), (-1e5, ["learning rate too low"])]
+)
 def test_a_loss_that_stays_above_a_quarter_is_judged_by_when_it_fell(tmp_path, fall, found):
-    """As with v-prediction, whose smallest loss is a third of that of a network that predicts nothing."""
+    """The loss of v-prediction ends at a third of what it is for a network that predicts nothing."""
     curves = {
         "train/loss": lambda step: 0.28 + 0.55 * math.exp(-step / fall) + 0.01 * math.sin(step),
         "train/gradient_norm": lambda step: 0.2 + 0.3 * math.exp(-step / fall),

@@ -115,7 +115,8 @@ def learning_rate_too_low(run: Run) -> Finding | None:
         return None
     if loss[-1] < STUCK * _untrained(run) or norm[-1] < STEEP * norm[0]:
         return None
-    if _untrained(run) - early(_curve(run, LOSS)) > EVENLY * (_untrained(run) - loss[-1]):
+    fall = max(_untrained(run) - loss[-1], 0.1 * _untrained(run))  # less than that is scatter
+    if _untrained(run) - early(_curve(run, LOSS)) > EVENLY * fall:
         return None
     return Finding(
         "learning rate too low",
