@@ -20,7 +20,7 @@ from ddpm.report import collect, diagnosis
 from ddpm.report.run import Run
 
 SMALL = (
-    *("logger=csv", "network.channels=16", "max_steps=600"),
+    *("experiment=table2_eps_simple", "optimizer.lr=3e-3", "logger=csv", "network.channels=16", "max_steps=600"),
     "every={log: 10, validation: 50, samples: 9999, checkpoint: 9999}",
 )
 PLANTED = {

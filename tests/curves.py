@@ -25,7 +25,7 @@ STEPS, SEEDS = 10, (1, 2)
 NAMES = ("train/loss", "train/gradient_norm")
 # The learning rate rises within these steps and falls again, so that the optimizer's part is seen.
 SHORT = [
-    *("logger=csv", "trainer.accelerator=cpu", f"max_steps={STEPS}", "optimizer.warmup=4", "sampler.steps=1"),
+    *("logger=csv", "trainer.accelerator=cpu", f"max_steps={STEPS}", "optimizer.warmup=4", "sampler.steps=3"),
     *("every.log=1", "every.validation=100", "every.samples=100", "every.checkpoint=100"),
 ]
 PICTURES = ["data=folder", "data.path=pictures", "data.size=[8,8]", "data.horizontal_flip=true"]

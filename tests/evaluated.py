@@ -9,9 +9,12 @@ import torch.distributed as dist
 from ddpm import build
 from ddpm.config.compose import compose
 from ddpm.launch import Rank
+from ddpm.randomness import generator
 
 CPU = torch.device("cpu")
 SMALL = [
+    "schedule=linear",
+    "prediction=eps",
     "schedule.T=20",
     "sampler.steps=4",
     "network.channels=16",
@@ -28,6 +31,9 @@ def made(*overrides):
     config = compose([*SMALL, *overrides])
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
+    draw = generator(CPU, config.seed)
+    for weights in p.network.parameters():  # those of last layers are nearly 0, and all fresh networks nearly the same
+        weights.add_(0.05 * torch.randn(weights.shape, generator=draw))
     return p, build.evaluation(config, images)
 
 

@@ -90,8 +90,8 @@ TRAIN = {
     "budget=2h": "budget belongs to recipe=own: add recipe=own",
     "schedule.T=1": "at least 2",
     "schedule.T=ten": "whole number",
-    "schedule.beta_T=2.0": "beta",
-    "schedule.beta_1=-1.0": "beta",
+    "schedule=linear schedule.beta_T=2.0": "beta",
+    "schedule=linear schedule.beta_1=-1.0": "beta",
     "sampler.steps=0": "at least 1",
     "sampler.steps=1001": "use at most",
     "sampler.eta=2.0": "0 is deterministic",
@@ -145,12 +145,12 @@ TRAIN = {
     "every.log=0": "at least 1",
     "every.checkpoint=never": "whole number",
     "every.metrics=0": "at least 1",
-    "every.metrics=500": "a multiple of every.validation=700",
-    "every.metrics=700 validation.metrics=[fdi]": "validation.metrics: fdi unknown",
-    "every.metrics=700 validation.metrics=[]": "validation.metrics is empty",
-    "every.metrics=700 validation.metrics=[fid,bits_per_dim]": "leave it out",
-    "every.metrics=700 validation.num_samples=9 validation.metrics=[inception_score]": "validation.num_samples=9: ",
-    "every.metrics=700 features=inception": "features.weights",
+    "every.metrics=500": "a multiple of every.validation=825",
+    "every.metrics=825 validation.metrics=[fdi]": "validation.metrics: fdi unknown",
+    "every.metrics=825 validation.metrics=[]": "validation.metrics is empty",
+    "every.metrics=825 validation.metrics=[fid,bits_per_dim]": "leave it out",
+    "every.metrics=825 validation.num_samples=9 validation.metrics=[inception_score]": "validation.num_samples=9: ",
+    "every.metrics=825 features=inception": "features.weights",
     "recipe=swiss_roll every.metrics=500": "validation.metrics: fid measures images",
     "best.metric=fid": "only with every.metrics=STEPS",
     "best.metric=bund": "did you mean bound",
@@ -188,7 +188,7 @@ TRAIN = {
     "init=environment.ckpt": "is an interpolation",
     "init=run prediction=mu": "has prediction=eps",
     "init=run experiment=table2_mu_simple": "trained from nothing",
-    "init=run": "sampler.steps=60 exceeds schedule.T=20",
+    "init=run": "sampler.steps=100 exceeds schedule.T=20",
     "init=run objective=hybrid sampler.steps=5": "variance=learned_range",
     "-m init=run seed=1,1": "the same run twice",
     "resume=run init=run": "init=run (was None): that would be another run",
@@ -384,7 +384,9 @@ class Hostile:
 def workplace(tmp_path_factory):
     """A finished run of two steps, and what strangers might send."""
     cwd = tmp_path_factory.mktemp("user")
-    Fork("train.py", "debug=smoke", "logger=csv", "max_steps=2", "out=run", cwd=cwd).wait()
+    Fork(
+        "train.py", "experiment=table2_eps_simple", "debug=smoke", "logger=csv", "max_steps=2", "out=run", cwd=cwd
+    ).wait()
     saved(cwd / "roll", "recipe=swiss_roll")
     (cwd / "empty").mkdir()
     a = ForwardProcess(linear(20)).alpha_bar.tolist()

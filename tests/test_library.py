@@ -129,7 +129,8 @@ def test_training_and_evaluating_data_that_are_handed_over(workspace):
     assert results.metrics["bits_per_dim"]["n"] == 10  # every tenth
     assert run.results["metrics"]["bits_per_dim"]["value"] == results.metrics["bits_per_dim"]["value"]
     assert run.samples(3).shape == SHAPE
-    assert torch.equal(run.samples(3), ddpm.sample(run.load(), SHAPE, ddpm.DDIM(steps=5, eta=1.0)))
+    sampler = ddpm.DPMSolver(steps=5, eta=1.0, spacing="log_snr")
+    assert torch.equal(run.samples(3), ddpm.sample(run.load(), SHAPE, sampler))
     with pytest.raises(RequestError, match=r"handed over in Python.* use ddpm\.train"):
         ddpm.evaluate(run, "evaluation.metrics=[bits_per_dim]")
     with pytest.raises(RequestError, match=r"data\.content=.*another run"):

@@ -143,7 +143,7 @@ def test_a_whole_number_may_be_written_as_a_float(override, key, value):
 def test_choices_name_the_option_of_every_group():
     choices = compose(["objective=vlb"]).choices
     assert choices.objective == "vlb"
-    assert choices.prediction == "eps"
+    assert choices.prediction == "v"
 
 
 @pytest.mark.parametrize(

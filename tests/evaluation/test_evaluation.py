@@ -19,6 +19,7 @@ from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.evaluation.bound import BOUND, ESTIMATE, PILOT
 from ddpm.evaluation.chunks import Chunks
 from ddpm.evaluation.samples import SAMPLES, Samples
+from ddpm.hardware import prepare_for_evaluation
 from ddpm.launch import Rank
 from ddpm.metrics.inception_score import InceptionScore
 from ddpm.randomness import generator
@@ -67,6 +68,7 @@ def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatc
 
 def test_threads_change_no_bit(alone, workspace):
     p, evaluation = made()
+    prepare_for_evaluation(p.network, bf16=False)
     chunks = Chunks(20, 0, Rank(0, 1, CPU))
     torch.set_num_threads(2)
     try:
@@ -165,6 +167,7 @@ def test_the_bound_is_that_of_the_mathematics(alone, workspace):
 def test_samples_are_those_of_the_sampler(alone):
     """Nothing is done to them but rounding to the nearest of 256 levels; chunk 5 is short."""
     p, evaluation = made()
+    prepare_for_evaluation(p.network, bf16=False)
     for k, n in ((0, 20), (5, 1)):
         draw = generator(CPU, 0, 1, k)
         *_, last = evaluation.sampler(p, torch.randn((20, 1, 8, 8), generator=draw), draw, clip=True)

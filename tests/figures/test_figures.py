@@ -32,7 +32,7 @@ from ddpm.samplers.dpm_solver import DPMSolver
 
 SECTIONS = {name: OmegaConf.load(groups.file_of("figure", name)) for name in groups.options_of("figure")}
 FIGURES = {name: resolve(section._target_, NamedFigure) for name, section in SECTIONS.items()}
-DIGITS = ["schedule.T=20", "sampler.steps=5", "network.channels=16"]
+DIGITS = ["prediction=eps", "schedule.T=20", "sampler.steps=5", "network.channels=16"]
 ROLL = ["recipe=swiss_roll", "schedule.T=20", "sampler.steps=5", "network.channels=16", "figure.points=50"]
 SMALL = [
     "figure.samples.count=7",

@@ -13,7 +13,7 @@ from ddpm.config.errors import RequestError
 from ddpm.runs import records
 
 MEASURED = ["evaluation.metrics=[fid]", "logger=csv"]
-AXES = ["sampler.steps=2,3,5", "evaluation.seed=0,1"]
+AXES = ["sampler.steps=3,4,5", "evaluation.seed=0,1"]
 
 
 def sweep_folder(where):
@@ -41,11 +41,11 @@ def test_killed_and_gone_on_with_it_has_the_numbers_of_each_by_itself(run_folder
         assert float(row["FID"]) == pytest.approx(
             json.loads((cell.folder / "results.json").read_text())["metrics"]["fid"]["value"], rel=1e-3
         )
-    evaluate.evaluate(["ckpt=run", *MEASURED, "sampler.steps=3", "evaluation.seed=1", "out=alone"])
+    evaluate.evaluate(["ckpt=run", *MEASURED, "sampler.steps=4", "evaluation.seed=1", "out=alone"])
     alone, swept = (
         json.loads((place / "results.json").read_text()) for place in (workspace / "alone", found[3].folder)
     )
-    assert found[3].varying == ["sampler.steps=3", "evaluation.seed=1"]
+    assert found[3].varying == ["sampler.steps=4", "evaluation.seed=1"]
     assert swept["metrics"] == alone["metrics"]
     assert swept["protocol"] == alone["protocol"]
     page = (folder / "report.html").read_text()

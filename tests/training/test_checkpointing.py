@@ -28,7 +28,7 @@ def test_a_checkpoint_is_written_when_due_or_best_and_after_the_validation_of_it
 
     monkeypatch.setattr(checkpoint, "write", watched)
     every = "every={log: 1, validation: 2, samples: 100, checkpoint: 3}"
-    train([*SMALL_RUN, every, "max_steps=7", "logger=csv", "out=run"])
+    train(["experiment=table2_eps_simple", *SMALL_RUN, every, "max_steps=7", "logger=csv", "out=run"])
     found = bounds(workspace / "run")
     best = [step for step, bound in found.items() if bound < min([math.inf, *(found[k] for k in found if k < step)])]
     assert 0 < len(best) < 3

@@ -21,8 +21,11 @@ from ddpm.sweep.work import WORKS
 
 T, SEED, BATCH, N = 12, 3, 8, 20
 MODEL = [
+    "prediction=eps",
+    "schedule=linear",
     "network.channels=8",
     "network.groups=4",
+    "network.attention_resolutions=[4]",
     f"schedule.T={T}",
     "schedule.beta_T=0.3",
     "variance=fixed_small",
@@ -30,7 +33,7 @@ MODEL = [
 ]
 OWN = [
     *("data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "logger=csv", f"seed={SEED}"),
-    *(f"loader.batch_size={BATCH}", "sampler.steps=2", "max_steps=1", "ema.decay=0.75", "optimizer.anneal=false"),
+    *(f"loader.batch_size={BATCH}", "sampler.steps=3", "max_steps=1", "ema.decay=0.75", "optimizer.anneal=false"),
     *("optimizer.warmup=0", "every={log: 1, validation: 9, samples: 9, checkpoint: 9}", "out=run"),
 ]
 
@@ -106,7 +109,8 @@ def test_the_first_loss_is_that_of_the_checkpoint_s_averaged_weights(workspace, 
 
 def test_the_model_is_the_checkpoint_s_and_the_rest_the_run_s(workspace, pictures):
     pictures(8, 1)
-    saved("ours.ckpt", *MODEL, "prediction=v", "optimizer.lr=0.5", "seed=9", "sampler=ddim", "ema.decay=0.1")
+    own = ("optimizer.lr=0.5", "seed=9", "sampler=ddim", "ema.decay=0.1")
+    saved("ours.ckpt", "prediction=v", *MODEL[1:], *own)
     start("init=ours.ckpt", *OWN, "weighting=min_snr", "prediction=v", f"schedule.T={T}", "network.dropout=0.1")
     config = OmegaConf.load("run/config.yaml")
     theirs = checkpoint.load("ours.ckpt").config
@@ -115,7 +119,7 @@ def test_the_model_is_the_checkpoint_s_and_the_rest_the_run_s(workspace, picture
         assert config[section] == theirs[section]
         assert config.choices[section] == theirs["choices"][section]
     assert (config.choices.data, config.choices.weighting, config.seed) == ("folder", "min_snr", SEED)
-    assert (config.optimizer.lr, config.ema.decay, config.choices.sampler) == (3e-3, 0.75, "ddim_eta1")
+    assert (config.optimizer.lr, config.ema.decay, config.choices.sampler) == (5e-3, 0.75, "dpm_solver_sde")
     assert config.init == "ours.ckpt"
 
 

@@ -34,7 +34,8 @@ SIZES, CHUNK = {"train": 31, "test": 107}, 100
 LR, CLIP, DECAY, WARMUP, HISTORY, SHARE, DROP = 1e-2, 0.4, 0.8, 3, 1, 0.2, 0.4
 ALPHA_BARS = np.cumprod(1 - reference.linear(T, 1e-4, 0.3))
 SETTINGS = [
-    *("logger=csv", f"seed={SEED}", f"max_steps={STEPS}", f"schedule.T={T}", "schedule.beta_T=0.3"),
+    *("logger=csv", f"seed={SEED}", f"max_steps={STEPS}", "prediction=eps"),
+    *("schedule=linear", f"schedule.T={T}", "schedule.beta_T=0.3"),
     *("sampler.steps=3", f"loader.batch_size={BATCH}", f"optimizer={{lr:{LR},warmup:{WARMUP},grad_clip:{CLIP}}}"),
     f"ema.decay={DECAY}",
     *("network.channels=8", "network.channel_mult=[1,1]", "network.groups=4", "network.attention_resolutions=[4]"),

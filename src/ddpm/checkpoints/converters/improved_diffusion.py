@@ -13,7 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ddpm.checkpoints.converters.converted import Converted, architecture, count, flag, learned, tensors, told_classes
+from ddpm.checkpoints.converters.converted import (
+    OF_THE_PAPER,
+    Converted,
+    architecture,
+    count,
+    flag,
+    learned,
+    tensors,
+    told_classes,
+)
 from ddpm.networks.unet import Attention
 
 NAME = "openai/improved-diffusion or guided-diffusion (a state_dict with time_embed, input_blocks, output_blocks)"
@@ -62,7 +71,7 @@ def read(content: Any) -> Converted:
         stated.append(flag("resblock_updown", True))
     if "label_emb.weight" in weights:
         stated += told_classes(len(weights["label_emb.weight"]))
-    return Converted(NAME.partition(" (")[0], weights, stated, ["network=iddpm", *assumed])
+    return Converted(NAME.partition(" (")[0], weights, stated, ["network=iddpm", *OF_THE_PAPER, *assumed])
 
 
 def split_qkv(weights: Mapping[str, Tensor], network: nn.Module) -> dict[str, Tensor]:
