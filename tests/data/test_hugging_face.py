@@ -3,7 +3,9 @@
 import io
 import shutil
 
+import datasets
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -11,9 +13,6 @@ from PIL import Image
 from ddpm.data.dataset import DataError
 from ddpm.data.folder import Folder
 from ddpm.data.hugging_face import HuggingFace
-
-datasets = pytest.importorskip("datasets")
-pyarrow = pytest.importorskip("pyarrow.parquet") and pytest.importorskip("pyarrow")
 
 N, TEST = 12, 5
 pytestmark = pytest.mark.filterwarnings("ignore:.*MonthDayNano")  # dill's, of Arrow's own classes

@@ -58,7 +58,8 @@ def figure_set(names, *overrides) -> FigureSet:
 def of(config) -> FigureSet:
     """With random weights."""
     images = build.dataset(config)
-    p = build.reverse_process(config, images).requires_grad_(False).eval()
+    p = build.reverse_process(config, images).requires_grad_(False)
+    randomise(p.network, seed=0)  # a fresh network is nearly 0, so that nothing would depend on what it is given
     return build.figures(config, images, checkpoint.Checkpoint(ROOT, {}, {}, 6), p)
 
 

@@ -25,7 +25,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def saved(monkeypatch):
     """The views that were sent to W&B, as its package sends them."""
-    pytest.importorskip("wandb_workspaces")
     from wandb_workspaces.workspaces import internal
 
     views = []
