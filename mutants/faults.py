@@ -1063,7 +1063,7 @@ FAULTS = [
     ),
     *of(
         "training/memorisation.py",
-        "training/test_monitor.py training/test_callbacks.py",
+        "training/test_monitor.py training/test_callbacks.py training/test_module.py",
         ("EstimatedBound(module.p_ema, module.seed)", "EstimatedBound(module.p, module.seed)"),
         ("data.seen_dataloader()", "data.val_dataloader()"),
         ("if not self._warned and", "if"),
@@ -1129,7 +1129,7 @@ FAULTS = [
     ),
     *of(
         "checkpoints/safe_reading.py",
-        "checkpoints/test_crafted.py checkpoints/test_checkpoint.py",
+        "checkpoints/test_safe_reading.py checkpoints/test_crafted.py checkpoints/test_checkpoint.py",
         ("weights_only=True)\n    except", "weights_only=False)\n    except"),
         ("tensor.numel() * tensor.element_size() > size", "False"),
         ("if packed or sum(record.file_size for record in records) > file.stat().st_size:", "if packed:"),

@@ -158,7 +158,9 @@ def test_a_pytorch_dataset_is_taken_with_or_without_labels():
     assert torch.equal(labelled.split("test").labels, torch.arange(40)[9::10] % 7)
     assert plain.split("test").labels is None
     for no_class in (0.5, -1, "cat", [1, 2]):
-        assert given.of([(image.numpy(), no_class) for image in images]).num_classes == 0
+        for where in (range(40), [7]):
+            items = [(image.numpy(), no_class if k in where else 3) for k, image in enumerate(images)]
+            assert given.of(items).num_classes == 0
     with pytest.raises(ValueError, match="only some of the examples have a class"):
         given.of((torch.utils.data.TensorDataset(images, torch.arange(40) % 7), images[:9]))
     assert torch.equal(plain.split("test").values, images[9::10])

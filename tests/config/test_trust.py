@@ -124,18 +124,24 @@ def test_of_loggers_only_the_names():
     assert trust.with_defaults(hostile)["logger"] == {"wandb": OURS}
 
 
-@pytest.mark.parametrize("bomb", ["shared lists", "deep", "long", "object"])
+@pytest.mark.parametrize("bomb", ["shared lists", "many", "deep", "long", "object"])
 def test_what_unfolds_is_refused_before_it_does(bomb):
     shared: object = "x"
     if bomb == "shared lists":
         for _ in range(40):
             shared = [shared] * 10
-    if bomb == "deep":
-        for _ in range(3000):
+    if bomb == "deep":  # and few
+        for _ in range(trust.DEEPEST):
             shared = {"a": shared}
-    shared = {"long": "x" * 10**6, "object": torch.zeros(1)}.get(bomb, shared)
+    many = dict.fromkeys(range(trust.LARGEST))
+    shared = {"many": many, "long": "x" * 10**6, "object": torch.zeros(1)}.get(bomb, shared)
     with pytest.raises(ValueError, match="the saved configuration"):
         trust.of_file({"data": shared}, "file")
+
+
+def test_the_warning_is_not_the_files_to_write():
+    followed = trust.of_file({**trust.with_defaults(plain(compose([]))), trust.NOT_FOLLOWED: "all is well"}, "file")
+    assert trust.NOT_FOLLOWED not in followed
 
 
 # --- commands --------------------------------------------------------------------------------------------------------

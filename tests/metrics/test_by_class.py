@@ -58,6 +58,12 @@ def test_each_class_is_held_against_its_own_and_the_mean_is_over_those_with_enou
     assert "over 2 classes" in metric.notes(found, {})[0]
 
 
+def test_every_class_counts_the_last_too():
+    labels = torch.arange(84) % 4
+    found, _ = measured(features(84, 0), labels, reference(features(84, 1), labels))
+    assert found["fid_by_class"]["classes"] == found["kid_by_class"]["classes"] == 4
+
+
 def test_where_no_class_has_enough_there_is_no_number_and_a_note():
     few = torch.arange(40) % 4
     found, metric = measured(features(40, 0), few, reference(features(40, 1), few))

@@ -110,6 +110,14 @@ def test_few_snapshots_are_kept_and_they_are_small(trained):
     assert all(file.stat().st_size < 2 * len(LENGTHS) * numbers + 60_000 for file in files)
 
 
+def test_averages_are_not_trained():
+    network = nn.Sequential(nn.Linear(2, 2), nn.Dropout())
+    averages = PowerFunctionAverages(network, LENGTHS)
+    assert not any(weight.requires_grad for weight in averages.parameters())
+    assert not any(each.training for each in averages.modules() if each is not averages)
+    assert all(weight.requires_grad for weight in network.parameters())
+
+
 def test_noise_is_averaged_as_the_profiles_say(tmp_path):
     """Weights that are anew at each step leave of two averages' difference just the distance of their profiles."""
     steps, draw, after = 306, torch.Generator().manual_seed(0), []
