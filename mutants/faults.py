@@ -1175,7 +1175,7 @@ FAULTS = [
         ("now[section].setdefault(key, value)", "now[section][key] = value"),
         ("{**known, **section}", "known"),
         ("choices.setdefault(group, option)", "pass"),
-        ("value for key, value in settings.items() if key not in there", "value for key, value in settings.items()"),
+        ("{**settings, **there}", "{**there, **settings}"),
         ('{"times": None}', "{}"),
     ),
     *of(

@@ -28,6 +28,16 @@ def test_targets_and_keys_move_and_the_argument_stays():
     assert translated(translated(saved)) == translated(saved)
 
 
+def test_what_is_stated_as_it_is_now_stays():
+    stated = {
+        "data": {"batch_size": 32},
+        "loader": {"batch_size": 8},
+        "sampler": {"_target_": "ddpm.samplers.ddim.DDIM", "times": [9, 1]},
+        "network": {"_target_": "ddpm.networks.unet.UNet", "checkpointing": True},
+    }
+    assert translated(stated) == {**stated, "data": {}}
+
+
 def test_a_group_that_there_was_not_has_the_option_that_was_the_only_one():
     saved = {"choices": {"data": "digits"}, "data": {}, "ema": {"decay": 0.99}}  # the recipe's
     now = translated(saved)

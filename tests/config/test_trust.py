@@ -72,6 +72,7 @@ def test_a_change_breaks_the_signature():
     for key in config:
         assert not origin.is_own({**config, key: "another"})
     assert not origin.is_own({**config, "more": 1})
+    assert origin.is_own(dict(reversed(config.items())))  # a file may order its keys otherwise
 
 
 def test_another_user_has_another_key(tmp_path, monkeypatch):
@@ -82,6 +83,15 @@ def test_another_user_has_another_key(tmp_path, monkeypatch):
     key = tmp_path / "ddpm" / "key"
     assert key.stat().st_mode & 0o077 == 0
     assert [path.name for path in key.parent.iterdir()] == ["key"]
+
+
+@pytest.mark.parametrize("key", [b"", b"short", bytes(33)])
+def test_with_a_damaged_key_nothing_is_signed(key, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "ddpm").mkdir()
+    (tmp_path / "ddpm" / "key").write_bytes(key)
+    assert origin.signed({"a": 1}) == {"a": 1}
+    assert (tmp_path / "ddpm" / "key").read_bytes() == key
 
 
 def test_without_a_home_nothing_is_signed(tmp_path, monkeypatch):

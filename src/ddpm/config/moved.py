@@ -50,7 +50,7 @@ def translated(saved: dict[str, Any]) -> dict[str, Any]:
                 now[section].setdefault(key, value)
     for (section, ours), settings in SETTINGS.items():
         if isinstance(there := now.get(section), dict) and str(there.get("_target_")).startswith(ours):
-            now[section] = {**there, **{key: value for key, value in settings.items() if key not in there}}
+            now[section] = {**settings, **there}
     if isinstance(choices := now.get("choices"), dict):
         for group, option in GROUPS.items():
             if (group not in now or group not in choices) and isinstance(section := now.get(group, {}), dict):
