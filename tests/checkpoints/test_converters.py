@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 import ddpm
 from ddpm import build
 from ddpm.checkpoints import checkpoint
+from ddpm.checkpoints.converters.converted import Converted
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
@@ -423,6 +424,14 @@ def test_the_hub_out_of_reach(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ImportError, match="pip install"):
         checkpoint.load("hf://google/ddpm-cifar10-32")
+
+
+@pytest.mark.parametrize("value", ["1000 data.root=/x", "1000\n", "${oc.env:SECRET}", "{a: 1}", "'a'", ""])
+def test_a_file_states_plain_values_only(value):
+    assert Converted("of theirs", {}, ["schedule.T=1000", "network.channel_mult=[1,2]"]).step == 0
+    for stated, assumed in ((["schedule.T=1000", f"schedule.T={value}"], []), ([], [f"schedule.T={value}"])):
+        with pytest.raises(ValueError, match="which is no plain value"):
+            Converted("of theirs", {}, stated, assumed)
 
 
 def test_a_foreign_network_can_be_built_and_trained():

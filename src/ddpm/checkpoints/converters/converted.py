@@ -10,10 +10,7 @@ from torch import Tensor
 from ddpm.messages import printable
 
 PLAIN = re.compile(r"\+*[a-z_]+(\.\w+)*=(-?\w[\w.+-]*|\[[\w.,-]*\])")  # an override that a converter may state
-OF_THE_PAPER = [
-    "schedule=linear",
-    "prediction=eps",
-]  # what weights alone leave open, whatever a recipe has
+OF_THE_PAPER = ["schedule=linear", "prediction=eps"]  # assumed of weights alone, whatever the default recipe has
 ATTENTION_HEIGHT = 16  # the feature height at which every published network of this family has its first attention
 
 
