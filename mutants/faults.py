@@ -1298,7 +1298,7 @@ FAULTS = [
     ),
     *of(
         "config/grammar.py",
-        "config/test_compose.py config/test_command.py",
+        "config/test_grammar.py",
         ('"guidance.weak",', ""),
         ("quote(os.path.expanduser(match[2]))", "quote(match[2])"),
         ("2 * m[1] + (", "m[1] + ("),

@@ -50,7 +50,7 @@ def as_typed(overrides: Sequence[str]) -> list[str]:
 
 
 def path_of(key: str, overrides: Sequence[str]) -> str:
-    """The value of a path key that the request_errors must have.
+    """The value of a path key that the request must have.
 
     Raises:
         RequestError: it has none.

@@ -1,0 +1,49 @@
+"""Hydra's grammar, and the paths that it must leave alone."""
+
+import os
+
+import pytest
+
+from ddpm.config.errors import RequestError
+from ddpm.config.grammar import parse, path_of, quote_paths, split_keys
+
+PATHS = (
+    "ckpt", "init", "resume", "out", "to", "push", "data.path", "data.condition_path", "features.weights",
+    "guidance.weak",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("key", PATHS)
+@pytest.mark.parametrize("path", ["a b", "a,b", "${x}", "it's", "a\\", "~/a", "k=v", "{a: 1}", "[1", "a:b", "é"])
+def test_any_path_passes_through(key, path):
+    (override,) = parse(quote_paths([f"{key}={path}"]))
+    assert override.key_or_group == key
+    assert override.value().replace("\\${", "${") == os.path.expanduser(path)
+
+
+@pytest.mark.parametrize("said", ["out=null", "resume=auto", "out=", "network.channels=8", "data=folder", "out"])
+def test_the_rest_is_left_alone(said):
+    assert quote_paths([said]) == [said]
+
+
+def test_of_several_the_last_counts():
+    assert path_of("ckpt", ["ckpt=first", "seed=1", "ckpt=last"]) == "last"
+    for missing in (["seed=1"], ["ckpt=a", "ckpt="], ["ckpt=null"]):
+        with pytest.raises(RequestError, match="ckpt= is missing"):
+            path_of("ckpt", missing)
+
+
+def test_settings_of_a_command_are_apart_from_the_configuration_s():
+    values, rest = split_keys(["to=a", "seed=1", "format=b", "network=unet"], ["to", "format", "force"])
+    assert values == {"to": "a", "format": "b"}
+    assert rest == ["seed=1", "network=unet"]
+
+
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [("seed", "settings are written KEY=VALUE"), ("a=[1", "cannot read 'a=\\[1'"), ("=3", "cannot read")],
+)
+def test_what_is_no_setting_is_refused_in_a_line(said, message):
+    with pytest.raises(RequestError, match=message) as caught:
+        parse(["seed=1", said])
+    assert "\n" not in str(caught.value)
