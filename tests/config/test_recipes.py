@@ -1,0 +1,37 @@
+"""What a recipe says of its own classes is no setting of another class; what an experiment or the user says is."""
+
+import pytest
+
+from ddpm.config import groups
+from ddpm.config.compose import compose
+from ddpm.config.recipes import keys_of, said_by
+
+
+@pytest.fixture
+def own_schedule(tmp_path, monkeypatch):
+    """A schedule that takes a length by another name than the recipe's."""
+    file = tmp_path / "conf" / "schedule" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("_target_: own.schedule\nlength: 9\n")
+    monkeypatch.setenv(groups.OWN, str(tmp_path / "conf"))
+
+
+@pytest.mark.usefixtures("own_schedule")
+def test_the_recipes_settings_go_and_those_of_experiment_and_user_stay():
+    mine = {"_target_": "own.schedule", "length": 9}
+    base = ["recipe=photos", "schedule=mine"]
+    assert {"T", "beta_1", "beta_T"} < {*compose(["recipe=photos"]).schedule}
+    assert compose([*base, "debug=smoke"]).schedule == {**mine, "T": 20}
+    said = compose([*base, "schedule.T=700", "schedule.length=3"])
+    assert said.schedule == {**mine, "length": 3, "T": 700}
+
+
+def test_keys_of_an_option_are_those_of_what_it_builds_on_too():
+    assert {"_target_", "steps", "eta", "order", "spacing", "times"} == keys_of("sampler", "dpm_solver_sde")
+    assert {"channels", "groups"} < keys_of("recipe", "digits_conditional", "network")
+
+
+def test_a_command_line_says_what_its_experiment_says():
+    said = said_by(["debug=smoke", "optimizer.lr=1"])
+    assert {"debug", "optimizer.lr", "schedule.T", "max_steps"} <= said
+    assert "optimizer.warmup" not in said
