@@ -1285,7 +1285,7 @@ FAULTS = [
     ),
     *of(
         "config/recipes.py",
-        "config/test_recipes.py config/test_compose.py config/test_conf.py config/test_proposal.py",
+        "config/test_recipes.py",
         ("strange -= keys_of(preset, str(chosen), group)", "pass"),
         ('if key in section and f"{group}.{key}" not in typed:', "if key in section:"),
         ('return has_budget and said.get("budget", "") is not None', "return has_budget"),

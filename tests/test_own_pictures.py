@@ -20,7 +20,7 @@ from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.proposal import Cost
-from ddpm.config.recipes import made_for_other_data, proposes
+from ddpm.config.recipes import proposes
 from ddpm.config.saved import plain
 from ddpm.own_pictures import Proposal, propose, settled
 from ddpm.sweep.work import WORKS
@@ -247,26 +247,6 @@ def test_the_runs_of_a_sweep_share_a_proposal(folder, priced):
     assert WORKS["train"].prepared(words) == words
     with pytest.raises(RequestError, match="size: the runs of a sweep share"):
         WORKS["train"].prepared([*asked, "size=8,16"])
-
-
-def test_a_proposal_is_only_made_where_a_recipe_has_a_budget():
-    assert proposes(["recipe=own"])
-    assert proposes(["recipe=own", "budget=1h"])
-    assert not proposes(["recipe=own", "budget=null"])
-    assert not proposes(["recipe=digits"])
-    assert not proposes([])
-    with pytest.raises(RequestError, match="budget belongs to recipe=own: add recipe=own"):
-        compose(["budget=1h"])
-
-
-def test_data_of_another_recipe_are_pointed_to_one_of_their_own(folder):
-    for words, expected in {
-        ("data=folder", "data.path=mine"): "made for data=digits, not for data=folder: say which is meant, recipe=own",
-        ("data=cifar10",): "say which is meant, recipe=cifar10",
-    }.items():
-        assert expected in made_for_other_data(compose(words), words)
-    for words in (["recipe=digits", "data=folder", "data.path=mine"], ["data=given"]):
-        assert made_for_other_data(compose(words), words) is None
 
 
 def test_a_trial_that_is_interrupted_is_an_interruption(folder, monkeypatch):

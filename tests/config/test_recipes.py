@@ -4,7 +4,8 @@ import pytest
 
 from ddpm.config import groups
 from ddpm.config.compose import compose
-from ddpm.config.recipes import keys_of, said_by
+from ddpm.config.errors import RequestError
+from ddpm.config.recipes import keys_of, made_for_other_data, proposes, said_by
 
 
 @pytest.fixture
@@ -22,6 +23,7 @@ def test_the_recipes_settings_go_and_those_of_experiment_and_user_stay():
     base = ["recipe=photos", "schedule=mine"]
     assert {"T", "beta_1", "beta_T"} < {*compose(["recipe=photos"]).schedule}
     assert compose([*base, "debug=smoke"]).schedule == {**mine, "T": 20}
+    assert compose([*base, "experiment=iddpm_4k_cosine_simple"]).schedule == {**mine, "T": 4000}
     said = compose([*base, "schedule.T=700", "schedule.length=3"])
     assert said.schedule == {**mine, "length": 3, "T": 700}
 
@@ -35,3 +37,27 @@ def test_a_command_line_says_what_its_experiment_says():
     said = said_by(["debug=smoke", "optimizer.lr=1"])
     assert {"debug", "optimizer.lr", "schedule.T", "max_steps"} <= said
     assert "optimizer.warmup" not in said
+
+
+def test_a_proposal_is_only_made_where_a_recipe_has_a_budget():
+    assert proposes(["recipe=own"])
+    assert proposes(["recipe=own", "budget=1h"])
+    assert not proposes(["recipe=own", "budget=null"])
+    assert not proposes(["recipe=digits"])
+    assert not proposes([])
+    with pytest.raises(RequestError, match="budget belongs to recipe=own: add recipe=own"):
+        compose(["budget=1h"])
+
+
+def test_data_of_another_recipe_are_pointed_to_one_of_their_own():
+    for words, expected in {
+        ("data=folder", "data.path=mine"): "made for data=digits, not for data=folder: say which is meant, recipe=own",
+        ("data=cifar10",): "say which is meant, recipe=cifar10",
+    }.items():
+        assert expected in made_for_other_data(compose(words), words)
+    for words in (
+        ["recipe=digits", "data=folder", "data.path=mine"],
+        ["recipe=digits", "data=cifar10"],
+        ["data=given"],
+    ):
+        assert made_for_other_data(compose(words), words) is None
