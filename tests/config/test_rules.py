@@ -40,6 +40,17 @@ def verdict(*overrides):
 
 
 @pytest.mark.parametrize(
+    ("group", "beside"), [("timesteps", "objective=vlb"), ("data", "condition=label"), ("network", "data=cifar10")]
+)
+def test_a_class_that_states_nothing_is_not_refused(group, beside, tmp_path, monkeypatch):
+    """It may well be able to: what is not known is no reason."""
+    (tmp_path / group).mkdir()
+    (tmp_path / group / "mine.yaml").write_text("_target_: own.Mine\n")
+    monkeypatch.setenv(groups.OWN, str(tmp_path))
+    assert rules.refuse(compose([f"{group}=mine", beside])) is None
+
+
+@pytest.mark.parametrize(
     ("recipe", "groups"),
     [
         ("digits", AXES),  # those that rules look at
