@@ -50,6 +50,18 @@ def test_a_class_that_states_nothing_is_not_refused(group, beside, tmp_path, mon
     assert rules.refuse(compose([f"{group}=mine", beside])) is None
 
 
+def test_what_a_network_cannot_be_told():
+    config, images = compose(["recipe=swiss_roll"]), compose(["condition=image"])
+    config.condition, config.choices.condition = images.condition, "image"
+    assert "network=mlp cannot be told" in rules.refuse(config)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "16-true", "transformer-engine", "transformer-engine-float16"])
+def test_weights_of_16_bits_are_refused(precision):
+    with pytest.raises(RefusedError, match=r"use trainer\.precision=bf16-mixed"):
+        compose([f"trainer.precision={precision}"])
+
+
 @pytest.mark.parametrize(
     ("recipe", "groups"),
     [
