@@ -143,7 +143,8 @@ def tortured(cwd, kills, seed):
         resume = [f"resume={sweep.folder}"]
         time.sleep(dice.uniform(0, 2.5))
         running = sweep.at_work()
-        victims = {0: [sweep.fork.process.pid], 1: running, 2: [sweep.fork.process.pid, *running]}[number % 3]
+        whole = sweep.fork.process.pid
+        victims = {0: [whole], 1: running or [whole], 2: [whole, *running]}[number % 3]  # none runs between two cells
         if sweep.running and victims:
             for victim in victims:
                 with contextlib.suppress(ProcessLookupError):
