@@ -141,11 +141,11 @@ def tortured(cwd, kills, seed):
         if not within(60, lambda sweep=sweep: (cwd / "runs/sweeps/latest").exists() and sweep.at_work(), sweep):
             break  # all have finished
         resume = [f"resume={sweep.folder}"]
-        time.sleep(dice.uniform(0, 2.5))
+        time.sleep(dice.uniform(0, 1.5))
         running = sweep.at_work()
         whole = sweep.fork.process.pid
         victims = {0: [whole], 1: running or [whole], 2: [whole, *running]}[number % 3]  # none runs between two cells
-        if sweep.running and victims:
+        if sweep.running:
             for victim in victims:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(victim, signal.SIGKILL)
