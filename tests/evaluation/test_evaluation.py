@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from contextlib import nullcontext
 
 import numpy as np
@@ -106,7 +107,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_stopped(alone, tmp_path, wor
 
 def test_what_was_kept_for_other_weights_is_not_used(alone, tmp_path, workspace):
     folder, results = alone
-    (tmp_path / folders.UNFINISHED).symlink_to(folder / folders.UNFINISHED)
+    shutil.copytree(folder / folders.UNFINISHED, tmp_path / folders.UNFINISHED)
     other = evaluated("evaluation.fid_split=both", "evaluation.split=both", "seed=2", folder=tmp_path)
     assert other.metrics["fid"] != results.metrics["fid"]
     assert other.about["weights_sha256"] != results.about["weights_sha256"]
@@ -114,7 +115,7 @@ def test_what_was_kept_for_other_weights_is_not_used(alone, tmp_path, workspace)
 
 def test_what_was_kept_under_another_protocol_is_not_used(alone, tmp_path, workspace):
     folder, results = alone
-    (tmp_path / folders.UNFINISHED).symlink_to(folder / folders.UNFINISHED)
+    shutil.copytree(folder / folders.UNFINISHED, tmp_path / folders.UNFINISHED)
     other = evaluated("evaluation.fid_split=both", "evaluation.metrics=[fid]", "sampler.steps=5", folder=tmp_path)
     assert other.metrics["fid"]["reference"] == results.metrics["fid"]["reference"]
     assert other.metrics["fid"]["value"] != results.metrics["fid"]["value"]
