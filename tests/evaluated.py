@@ -5,11 +5,11 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from peer_networks import randomise
 
 from ddpm import build
 from ddpm.config.compose import compose
 from ddpm.launch import Rank
-from ddpm.randomness import generator
 
 CPU = torch.device("cpu")
 SMALL = [
@@ -30,10 +30,8 @@ def made(*overrides):
     """A model with random weights and its evaluation."""
     config = compose([*SMALL, *overrides])
     images = build.dataset(config)
-    p = build.reverse_process(config, images).requires_grad_(False).eval()
-    draw = generator(CPU, config.seed)
-    for weights in p.network.parameters():  # those of last layers are nearly 0, and all fresh networks nearly the same
-        weights.add_(0.05 * torch.randn(weights.shape, generator=draw))
+    p = build.reverse_process(config, images).requires_grad_(False)
+    randomise(p.network, config.seed)  # fresh networks end in a layer of nearly 0, and are nearly the same
     return p, build.evaluation(config, images)
 
 
