@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
+unexport PYTHONDONTWRITEBYTECODE # where it is set, every process compiles torch anew, for ten seconds
+
 .PHONY: train test quick test-all test-cluster golden mutants torture fuzz bench lint format lock docs audit sbom clean
 
 train: $(VENV)/installed

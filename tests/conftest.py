@@ -3,6 +3,7 @@ import os
 import shutil
 from pathlib import Path
 
+import composition
 import pytest
 import torch
 from hypothesis import settings
@@ -15,6 +16,8 @@ torch.set_num_threads(1)
 
 settings.register_profile("ddpm", deadline=None, max_examples=25)  # the same, whichever folder is run
 settings.load_profile("ddpm")
+
+composition.remember()
 
 SMALL_RUN = ("debug=smoke", "network.channels=8", "network.groups=4", "optimizer.anneal=false")
 

@@ -5,6 +5,7 @@ import gc
 import os
 from pathlib import Path
 
+import composition
 import sklearn.utils.parallel  # noqa: F401
 
 import ddpm.build
@@ -21,6 +22,7 @@ assert own == str(Path(__file__).parent)
 if others:
     os.environ["PYTHONPATH"] = others
 
+composition.remember()
 compose(["debug=smoke"])
 compose([], "evaluate")
 load_digits_split()
