@@ -15,6 +15,7 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+import torch.multiprocessing
 
 import ddpm.sweep.process  # noqa: F401  which would name for the server what cells import
 
@@ -22,14 +23,35 @@ ROOT = Path(__file__).parents[1]
 
 
 @functools.cache
-def _forks():
-    """Start the process whose forks commands are, each seconds faster for it: what every command does first is done."""
-    forks = multiprocessing.get_context("forkserver")
-    forks.set_forkserver_preload(["warm"])
+def server():
+    """The address of a process whose forks commands are, each seconds faster for it: what all do first is done there.
+
+    It is started where there is none.
+    """
+    forkserver.set_forkserver_preload(["warm"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         forkserver.ensure_running()
-    return forks
+    return forkserver._forkserver._forkserver_address
+
+
+def share(address):
+    """Take the server of another process for ours."""
+    ours = forkserver._forkserver
+    ours._forkserver_address, ours._forkserver_alive_fd = address, os.open(os.devnull, os.O_RDONLY)
+    ours.ensure_running = forkserver.ensure_running = lambda: None
+
+
+def _fork(*arguments):
+    """A process that will be one of our commands."""
+    address = server()
+    return multiprocessing.get_context("forkserver").Process(target=_main, args=(address, *arguments))
+
+
+def in_processes(number, function, *arguments):
+    """Call function(rank, *arguments) in so many processes at once, and wait for them. It must be a module's."""
+    server()
+    torch.multiprocessing.start_processes(function, arguments, nprocs=number, start_method="forkserver")
 
 
 def run(script, *arguments, cwd, code=0, timeout=300):
@@ -41,7 +63,7 @@ def run(script, *arguments, cwd, code=0, timeout=300):
         return run_anew(script, *arguments, cwd=cwd, code=code, timeout=timeout)
     with tempfile.TemporaryDirectory() as place:
         out, err = Path(place) / "stdout", Path(place) / "stderr"
-        process = _forks().Process(target=_main, args=(_address(), script, arguments, str(cwd), {}, str(out), str(err)))
+        process = _fork(script, arguments, str(cwd), {}, str(out), str(err))
         process.start()
         process.join(timeout)
         done = subprocess.CompletedProcess(arguments, process.exitcode, out.read_text(), err.read_text())
@@ -63,9 +85,7 @@ class Fork:
 
     def __init__(self, script, *arguments, cwd, **environment):
         self.log = Path(cwd) / f".log{os.urandom(4).hex()}"
-        self.process = _forks().Process(
-            target=_main, args=(_address(), script, arguments, str(cwd), environment, *[str(self.log)] * 2)
-        )
+        self.process = _fork(script, arguments, str(cwd), environment, *[str(self.log)] * 2)
         self.process.start()
 
     @classmethod
@@ -138,15 +158,8 @@ def free_port():
             return free.getsockname()[1]
 
 
-def _address():
-    """Where the server listens."""
-    _forks()
-    return forkserver._forkserver._forkserver_address
-
-
 def _main(address, script, arguments, cwd, environment, out, err):
-    # The cells of a sweep are forks of the same server; another would be made in five seconds.
-    forkserver._forkserver._forkserver_address, forkserver._forkserver.ensure_running = address, lambda: None
+    share(address)  # the cells of a sweep are its forks, too
     os.chdir(cwd)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a script starts a command in the background
     os.environ.update(environment)

@@ -8,28 +8,26 @@ from hydra._internal.config_repository import ConfigRepository
 
 from ddpm.config import groups
 
-SHIPPED = [groups.CONF]
-
 
 def remember():
-    """Keep what is read from conf/ and composed of it; where a user adds options to it, nothing is kept."""
+    """Keep what is read from conf/ and from Hydra's own files, and what is composed of these alone."""
     read, compose, files, composed = ConfigRepository.load_config, hydra.compose, {}, {}
 
     @functools.wraps(read)
     def read_once(repository, config_path):
-        if config_path == "saved" or [*groups.roots().values()] != SHIPPED:
+        if not config_path.startswith("hydra/") and not (groups.CONF / f"{config_path}.yaml").is_file():
             return read(repository, config_path)
         if config_path not in files:
             files[config_path] = read(repository, config_path)
         return copy.deepcopy(files[config_path])
 
     @functools.wraps(compose)
-    def compose_once(config_name, overrides, **options):
-        if config_name == "saved" or [*groups.roots().values()] != SHIPPED:
-            return compose(config_name, overrides, **options)
+    def compose_once(config_name, overrides=(), **options):
+        if config_name not in ("train", "evaluate") or [*groups.roots().values()] != [groups.CONF]:
+            return compose(config_name, [*overrides], **options)
         key = (config_name, *overrides, *options.items())
         if key not in composed:
-            composed[key] = compose(config_name, overrides, **options)
+            composed[key] = compose(config_name, [*overrides], **options)
         return copy.deepcopy(composed[key])
 
     ConfigRepository.load_config, hydra.compose = read_once, compose_once

@@ -3,6 +3,7 @@ import os
 import shutil
 from pathlib import Path
 
+import commands
 import composition
 import pytest
 import torch
@@ -30,6 +31,17 @@ LONG = (
     "loggers/test_loggers.py",
     "sweep/test_engines.py",
 )
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """All workers have one server of processes."""
+    node.workerinput["server"] = commands.server()
+
+
+def pytest_configure(config):
+    if hasattr(config, "workerinput"):
+        commands.share(config.workerinput["server"])
 
 
 def pytest_collection_modifyitems(config, items):

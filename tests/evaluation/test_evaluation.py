@@ -8,8 +8,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from commands import in_processes
 from evaluated import SMALL, evaluated, made, process
-from torch import multiprocessing
 
 from ddpm import build
 from ddpm.config.compose import compose
@@ -48,10 +48,8 @@ def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatc
     folder, results = alone
     monkeypatch.chdir(tmp_path)
     quick = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=9").metrics
-    multiprocessing.set_forkserver_preload(["evaluated"])  # imported once, not once per process
     for world_size in (2, 3):
-        arguments = (world_size, tmp_path)
-        torch.multiprocessing.start_processes(process, arguments, nprocs=world_size, start_method="forkserver")
+        in_processes(world_size, process, world_size, tmp_path)
         for what in ("samples", "bound test", "bound train", "codecs test"):
             ours, theirs = kept(folder, what), kept(tmp_path / f"processes{world_size}", what)
             assert list(ours) == list(theirs) == [f"{k:06d}.npy" for k in range(6)]

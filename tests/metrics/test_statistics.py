@@ -1,12 +1,12 @@
 import itertools
 import json
 import math
-import multiprocessing
 import warnings
 
 import numpy as np
 import pytest
 import torch
+from commands import in_processes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_in_processes import begun, held, metrics_over, numbers, process, some_features
@@ -269,8 +269,7 @@ def test_the_least_settings_are_taken():
 @pytest.mark.long
 def test_any_number_of_processes_gives_the_same_metrics(tmp_path):
     """101 samples are 7 chunks for 3 processes; 20 are 2, which leaves one of them with nothing."""
-    multiprocessing.set_forkserver_preload(["metrics_in_processes"])  # imported once, not once per process
-    torch.multiprocessing.start_processes(process, (tmp_path,), nprocs=3, start_method="forkserver")
+    in_processes(3, process, tmp_path)
     alone = {n: metrics_over(0, 1, n) for n in (101, 20)}
     for world_size in (2, 3):
         for rank in range(world_size):

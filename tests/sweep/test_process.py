@@ -25,12 +25,16 @@ time.sleep(100)
 
 @pytest.fixture
 def modules(tmp_path, monkeypatch):
-    """A folder of modules that a process may run, which is the current one; the server is not another test's."""
+    """A folder of modules that a process may run, which is the current one. The server is not the other tests'."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
-    forkserver._forkserver._stop()
+    server = forkserver.ForkServer()
+    server.set_forkserver_preload([])
+    monkeypatch.setattr(forkserver, "_forkserver", server)
+    for name in ("ensure_running", "get_inherited_fds", "connect_to_new_process"):
+        monkeypatch.setattr(forkserver, name, getattr(server, name))
     yield tmp_path
-    forkserver._forkserver._stop()
+    server._stop()
 
 
 def once_ready(tell):
