@@ -8,7 +8,7 @@ from torch import nn
 
 
 def randomise(network, seed):
-    """Every tensor random and of a size that matters, the nearly-zero ones and the biases too."""
+    """The network in evaluation mode, every weight random and of a size that matters, the nearly-zero ones, too."""
     g = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in network.named_parameters():

@@ -7,6 +7,7 @@ import pytest
 import reference
 import torch
 from diffusers import UNet2DModel
+from peer_networks import randomise
 from torch import nn
 
 from ddpm.networks.unet import Attention, Downsample, ResBlock, UNet, Upsample, time_embedding
@@ -14,15 +15,6 @@ from ddpm.networks.unet import Attention, Downsample, ResBlock, UNet, Upsample, 
 
 def num_parameters(network):
     return sum(parameter.numel() for parameter in network.parameters())
-
-
-def randomise(network, seed):
-    """Every tensor random and of a size that matters, the nearly-zero ones and the biases too."""
-    g = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            fan_in = parameter[0].numel() if parameter.ndim > 1 else 10
-            parameter.copy_(torch.randn(parameter.shape, generator=g) / fan_in**0.5 + (parameter.ndim == 1))
 
 
 def to_diffusers(key, levels):
@@ -219,7 +211,7 @@ def test_takes_any_channels_and_any_size_that_halves(size, channels_in, channels
 
 def test_dropout_acts_in_training_only():
     network = UNet(1, 1, 8, (1, 2), 1, (), dropout=0.5, image_size=(4, 4), groups=4)
-    randomise(network, seed=0)
+    randomise(network, seed=0).train()
     x, t = torch.randn(2, 1, 4, 4), torch.tensor([3, 4])
     assert not torch.equal(network(x, t), network(x, t))
     network.eval()
@@ -230,7 +222,7 @@ def test_dropout_acts_in_training_only():
 def test_a_block_by_hand(scale_shift):
     """With what dropout made of its input, which is the second convolution's only change in training."""
     block = ResBlock(8, 12, 6, 0.5, partial(nn.GroupNorm, 4, eps=1e-6), scale_shift).double()
-    randomise(block, seed=0)
+    randomise(block, seed=0).train()
     g = torch.Generator().manual_seed(1)
     x, temb = (torch.randn(shape, dtype=torch.float64, generator=g) for shape in ((2, 8, 5, 3), (2, 6)))
     dropped = []
@@ -331,7 +323,7 @@ def test_checkpointing_keeps_less_and_computes_the_same():
     def gradients(checkpointing):
         torch.manual_seed(0)
         network = UNet(3, 3, 16, (1, 2), 2, (4,), 0.3, (8, 8), groups=8, checkpointing=checkpointing)
-        randomise(network, seed=0)
+        randomise(network, seed=0).train()
         x, t = torch.randn(4, 3, 8, 8, generator=torch.Generator().manual_seed(1)), torch.tensor([0, 9, 99, 999])
         kept = []
         torch.manual_seed(2)  # of dropout
