@@ -256,14 +256,14 @@ class Up(nn.Module):
 
 def _attended(block: nn.Module, attn: nn.Module, h: Tensor, temb: Embedding, *, again: bool) -> Tensor:
     """attn(block(h, temb)), of which nothing inside is kept for the gradient where it is computed `again`."""
-
-    def inside(h: Tensor, temb: Tensor) -> Tensor:
-        out: Tensor = attn(block(h, temb))
+    if again and torch.is_grad_enabled():
+        out: Tensor = checkpoint(_through, block, attn, h, temb, use_reentrant=False)
         return out
+    return _through(block, attn, h, temb)
 
-    if not (again and torch.is_grad_enabled()):
-        return inside(h, temb)
-    out: Tensor = checkpoint(inside, h, temb, use_reentrant=False)
+
+def _through(block: nn.Module, attn: nn.Module, h: Tensor, temb: Embedding) -> Tensor:
+    out: Tensor = attn(block(h, temb))
     return out
 
 
