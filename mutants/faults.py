@@ -758,7 +758,7 @@ FAULTS = [
         ("self.conv2(self.dropout(F.silu(h)))", "self.conv2(F.silu(h))"),
         ("self.norm2(h) * (1 + scale) + shift", "self.norm2(h) * scale + shift"),
         ("(half - shift)", "half"),
-        ("if not (again and torch.is_grad_enabled()):", "if True:"),
+        ("if again and torch.is_grad_enabled():", "if False:"),
         ("t[:, None] * (scale * frequencies)", "t[:, None] * frequencies"),
         ("torch.cat([angles.sin(), angles.cos()], dim=1)", "torch.cat([angles.cos(), angles.sin()], dim=1)"),
         ("out: Tensor = x + self.proj_out(h)", "out: Tensor = self.proj_out(h)"),
