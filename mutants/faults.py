@@ -1363,7 +1363,6 @@ FAULTS = [
         "figures/test_figures.py",
         ("largest=False", "largest=True"),
         ("index.gather(1, smallest.indices)", "smallest.indices"),
-        ("k = min(k, len(examples))", "pass"),
         (
             'context.images.split("train"), context.images.split("test")',
             'context.images.split("test"), context.images.split("train")',

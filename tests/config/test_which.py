@@ -26,3 +26,20 @@ def test_nothing_is_read_into_other_words(workspace):
     assert with_chosen(words) == words
     with pytest.raises(RequestError, match="ckpt=hf://a/b is none"):
         with_chosen(quote_paths(["ckpt=hf://a/b", "which=best"]))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ckpt=run", "which=first"], "must be last or best"),
+        (["which=best"], "names"),
+        (["ckpt=run", "which=best"], "run has no checkpoints/best.ckpt"),
+        (["resume=auto", "out=run", "which=best"], "resume=auto goes on from the last"),
+        (["init=run/checkpoints/last.ckpt", "which=best"], "is of a run folder"),
+    ],
+)
+def test_what_cannot_be_chosen(workspace, words, message):
+    (workspace / "run/checkpoints").mkdir(parents=True)
+    (workspace / "run/checkpoints/last.ckpt").touch()
+    with pytest.raises(RequestError, match=message):
+        with_chosen(words)

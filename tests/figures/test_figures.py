@@ -2,6 +2,7 @@
 
 import inspect
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from peer_networks import randomise
 from PIL import Image
+from scipy.linalg import sqrtm
 
 from ddpm import build
 from ddpm.checkpoints import checkpoint
@@ -20,6 +22,7 @@ from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.data.dataset import InMemory
 from ddpm.data.pixels import to_uint8, to_unit
+from ddpm.diffusion.guidance import ClassifierFree
 from ddpm.figures import chains, drawing, inpaint, interpolation, neighbours
 from ddpm.figures.bound import losses
 from ddpm.figures.context import NamedFigure
@@ -125,6 +128,19 @@ def test_samples_are_those_of_the_sampler_in_any_chunks(context, digits, tmp_pat
     assert len(figure_set(["samples"], *DIGITS, "evaluation.chunk=3").context.samples(7)) == 7
 
 
+@pytest.fixture
+def shown(monkeypatch):
+    """The grids of pictures that are drawn, as they come, each with its caption."""
+    drawn = []
+
+    def labelled(images, *_, caption, **__):
+        drawn.append((images, caption))
+        return Image.new("L", (1, 1))
+
+    monkeypatch.setattr(drawing, "labelled", labelled)
+    return drawn
+
+
 def watched(monkeypatch, context):
     """The labels that each evaluation of the network is told, as they come."""
     seen, forward = [], type(context.p.network).forward
@@ -153,14 +169,12 @@ def test_samples_of_wanted_classes_are_told_them(told, monkeypatch):
         assert seen == [want] * 5
 
 
-def test_each_column_of_guidance_has_its_weight_and_all_of_them_one_noise(told, monkeypatch):
+def test_each_column_of_guidance_has_its_weight_and_all_of_them_one_noise(told, shown, monkeypatch):
     seen = watched(monkeypatch, told)
     FIGURES["guidance"].make(told, labels=[1, 4], scales=[0.0, 1.5])
     assert seen == [[1, 4]] * 5 + [[1, 4], [-1, -1]] * 5
-    drawn = []
-    monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images) or Image.new("L", (1, 1)))
     FIGURES["guidance"].make(told, labels=[6], scales=[2.0, 2.0, 0.0])
-    (row,) = drawn
+    row, _ = shown[-1]
     assert torch.equal(row[0], row[1])
     assert not torch.equal(row[0], row[2])
 
@@ -181,11 +195,9 @@ def test_real_examples_are_told_their_own_class(told, monkeypatch):
 
 
 @pytest.mark.parametrize("method", inpaint.METHODS)
-def test_what_is_known_stays_and_the_rest_is_filled_in(method, context, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(drawing, "labelled", lambda images, *_, **__: drawn.append(images) or Image.new("L", (1, 1)))
+def test_what_is_known_stays_and_the_rest_is_filled_in(method, context, shown):
     FIGURES["inpaint"].make(context, images=[0, 7], mask="left", method=method, samples=2, resamplings=2)
-    real, known, *made = drawn[0].reshape(2, 4, 1, 8, 8).int().unbind(1)
+    real, known, *made = shown[0][0].reshape(2, 4, 1, 8, 8).int().unbind(1)
     assert torch.equal(real, context.images.split("test").__getitems__([0, 7]).int())
     assert torch.equal(known[..., :4], real[..., :4])
     for each in made:
@@ -195,17 +207,27 @@ def test_what_is_known_stays_and_the_rest_is_filled_in(method, context, monkeypa
     assert not torch.equal(*made)
 
 
-def test_what_is_restored_stands_between_what_is_told_and_the_example(monkeypatch):
-    drawn = []
+@pytest.mark.parametrize("method", inpaint.METHODS)
+def test_what_is_hidden_is_not_looked_at(method, context, shown, monkeypatch):
+    real, made = torch.rand(2, 1, 8, 8) * 2 - 1, []
+    for hidden in (real[..., 4:], torch.ones(2, 1, 8, 4)):
+        images = torch.cat([real[..., :4], hidden], 3)
+        monkeypatch.setattr(inpaint, "_real", lambda *_, images=images: images)
+        FIGURES["inpaint"].make(context, images=[0, 1], mask="left", method=method, samples=2, resamplings=2)
+        made.append(shown[-1][0].reshape(2, 4, 1, 8, 8)[:, 2:])
+    assert torch.equal(*made)
 
-    def labelled(images, *_, caption, **__):
-        drawn.append((images, caption))
-        return Image.new("L", (1, 1))
 
-    monkeypatch.setattr(drawing, "labelled", labelled)
+def test_what_is_filled_in_is_told_nothing(told, shown, monkeypatch):
+    seen = watched(monkeypatch, told)
+    FIGURES["inpaint"].make(told, images=[0], mask="top", method="repaint", samples=2, resamplings=1)
+    assert {label for each in seen for label in each} == {-1}
+
+
+def test_what_is_restored_stands_between_what_is_told_and_the_example(shown):
     context = figure_set(["restored"], *TOLD_IMAGES).context
     FIGURES["restored"].make(context, images=[3, 7], samples=2)
-    images, caption = drawn[0]
+    images, caption = shown[0]
     told, first, second, real = images.reshape(2, 4, 1, 8, 8).float().unbind(1)
     assert torch.equal(real, context.images.split("test").__getitems__([3, 7]).float())
     coarse = real.unflatten(3, (2, 4)).mean(4).unflatten(2, (2, 4)).mean(3)
@@ -253,6 +275,8 @@ def test_sorting_is_by_class_and_loses_no_sample(context, digits, tmp_path):
     found = torch.from_numpy(np.load(tmp_path / "samples.npz")["arr_0"]).permute(0, 3, 1, 2)
     classes = context.features()(found).logits.argmax(1)
     assert (classes.diff() >= 0).all()
+    confidence = context.features()(found).logits.softmax(1).amax(1)
+    assert (confidence.diff()[classes.diff() == 0] <= 1e-6).all()
     assert sorted(map(bytes, found.numpy())) == sorted(map(bytes, context.samples(7).numpy()))
 
 
@@ -263,6 +287,18 @@ def test_the_last_estimate_of_progressive_generation_is_the_sample(sampler):
     *_, (t, last) = made.chain("", 3)
     assert (t, last.t) == (1, 0)
     assert torch.equal(to_uint8(last.x_0), to_uint8(last.x_t))
+
+
+def test_progressive_generation_shows_the_estimates_of_x_0():
+    """By hand, from the states of the chain that has them."""
+    context, panels = figure_set(["progressive"], *DIGITS).context, []
+    context.panels = lambda states, times, caption: panels.append((states, times)) or ()
+    FIGURES["progressive"].make(context, count=2, t=[16, 8])
+    [(states, times)] = panels
+    x_t = {state.t: state.x_t for _, state in context.chain("", 2)}
+    assert len(states) == len(times) >= 2
+    for shown, t in zip(states, times, strict=True):
+        assert torch.equal(shown, to_uint8(context.p(x_t[t], torch.full((2,), t), clip=True).x_0)), t
 
 
 def test_groups_of_shared_latents_share_x_t_and_nothing_else(context):
@@ -325,6 +361,41 @@ def test_a_training_image_is_its_own_nearest_neighbour(context, space):
     torch.testing.assert_close(found.distance[:, 1:], all_at_once.values[:, 1:4], rtol=1e-4, atol=1e-4)
 
 
+def test_neighbours_are_training_images_and_held_out_images_the_measure_of_their_distance(context, shown):
+    FIGURES["nearest_neighbours"].make(context, count=3, neighbours=2, spaces=["pixels"])
+    images, caption = shown[0]
+    samples, _, *ranks = images.reshape(3, 4, 1, 8, 8).unbind(1)
+    train, test = context.images.split("train").values, context.images.split("test").values[:100]
+    ours, theirs = (torch.cdist(to_unit(each).flatten(1), to_unit(train).flatten(1)) for each in (samples, test))
+    for rank, which in zip(ranks, ours.argsort(1).T, strict=False):
+        assert torch.equal(rank, train[which])
+    assert torch.equal(samples, context.samples(3))
+    nearest = [float(each.amin(1).median()) for each in (ours, theirs)]
+    assert f"pixels {nearest[0]:.3g} (of 100 test images {nearest[1]:.3g})" in caption
+
+
+@pytest.mark.long
+def test_the_curve_of_guidance_is_of_samples_that_are_guided_so_much(monkeypatch):
+    """Agreement with the label by hand, FID by scipy."""
+    context = figure_set(["guidance_curve"], *TOLD, "evaluation.chunk=25").context
+    drawn, draw = [], drawing.curves
+    monkeypatch.setattr(drawing, "curves", lambda x, values, *rest: drawn.append(values) or draw(x, values, *rest))
+    scales, count = [0.0, 3.0], 60
+    FIGURES["guidance_curve"].make(context, scales=scales, count=count)
+    (found,) = drawn
+    assert set(found) == {"fid", "inception_score", "agreement"}
+    features, labels = context.features(), context.told(range(count)).labels
+    real = features(context.images.split("test").values).pool.double().numpy()
+    for k, scale in enumerate(scales):
+        made = features(replace(context, guidance=ClassifierFree(scale)).samples(count))
+        assert found["agreement"][k] == pytest.approx(float((made.logits.argmax(1) == labels).double().mean()))
+        pool = made.pool.double().numpy()
+        root = sqrtm(np.cov(pool.T) @ np.cov(real.T)).real
+        fid = ((pool.mean(0) - real.mean(0)) ** 2).sum() + np.trace(np.cov(pool.T) + np.cov(real.T) - 2 * root)
+        assert found["fid"][k] == pytest.approx(float(fid), rel=1e-4)
+    assert found["fid"][0] != pytest.approx(found["fid"][1], rel=1e-3)
+
+
 def test_losses_are_those_of_the_bound(context):
     found = losses(context, 3)
     assert found.bound.terms.shape == found.simple.shape == (3, 20)
@@ -340,6 +411,32 @@ def test_a_film_has_its_frames(context, tmp_path):
     (path,) = drawing.write(tmp_path, "film", film)
     with Image.open(path) as image:
         assert image.n_frames == 4
+        shown_for = [image.info["duration"] for frame in range(4) if image.seek(frame) is None]
+    assert shown_for == [drawing.FRAME] * 3 + [drawing.LAST_FRAME]
+
+
+def test_a_strip_has_a_row_for_each_chain_and_goes_from_left_to_right():
+    levels = torch.tensor([[10, 20, 30], [110, 120, 130]], dtype=torch.uint8)  # of a state, and of a chain in it
+    picture = np.asarray(drawing.strip([each.reshape(3, 1, 1, 1).expand(3, 1, 4, 4) for each in levels]).convert("L"))
+    high, wide = (size // n for size, n in zip(picture.shape, (3, 2), strict=True))
+    middles = picture[high // 2 :: high, wide // 2 :: wide]
+    assert middles.tolist() == levels.T.tolist()
+
+
+def test_a_plot_of_rates_counts_the_steps_that_are_done_and_one_of_losses_shows_two_errors():
+    rate, rmse = torch.tensor([3.0, 2.0, 1.0]), torch.tensor([10.0, 20.0, 30.0])
+    left, middle, _ = drawing.rates(rate, rmse, "").axes
+    assert [*left.lines[0].get_xdata()] == [*middle.lines[0].get_xdata()] == [2, 1, 0]
+    assert [*middle.lines[0].get_ydata()] == rate.tolist()
+    terms = torch.tensor([[1.0, 5.0], [3.0, 9.0], [8.0, 7.0]])
+    for axes, values in zip(
+        drawing.losses(terms, "bits/dim", terms + 1, "noise", "").axes, (terms, terms + 1), strict=True
+    ):
+        mean, error = values.mean(0).numpy(), values.numpy().std(0, ddof=1) / 3**0.5
+        (band,) = axes.collections[0].get_paths()
+        for k, t in enumerate((1, 2)):
+            edges = sorted({round(float(y), 4) for x, y in band.vertices if x == t})
+            assert edges[:: len(edges) - 1] == pytest.approx([mean[k] - 2 * error[k], mean[k] + 2 * error[k]], rel=1e-3)
 
 
 def test_a_labelled_grid_holds_the_pixels():

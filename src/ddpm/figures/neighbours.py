@@ -26,7 +26,6 @@ class Nearest(NamedTuple):
 def nearest(images: UInt8[Tensor, "n c h w"], examples: Examples, k: int, embed: Embed, chunk: int) -> Nearest:
     """The k nearest of all examples, in the Euclidean distance of `embed`."""
     device, sought = images.device, embed(images)
-    k = min(k, len(examples))
     best = Nearest(sought.new_empty(len(images), 0), torch.empty(len(images), 0, dtype=torch.long, device=device))
     with Bar("nearest training images", len(examples)) as bar:
         for first in range(0, len(examples), chunk):
