@@ -1,11 +1,27 @@
 """What a recipe says of its own classes is no setting of another class; what an experiment or the user says is."""
 
 import pytest
+from omegaconf import OmegaConf
 
 from ddpm.config import groups
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.config.recipes import keys_of, made_for_other_data, proposes, said_by
+from ddpm.config.grammar import dotted
+from ddpm.config.recipes import PRESETS_OVER_RECIPES, keys_of, made_for_other_data, proposes, said_by
+
+PRESETS = [(group, option) for group in ("recipe", *PRESETS_OVER_RECIPES) for option in groups.options_of(group)]
+
+
+@pytest.mark.parametrize(("group", "option"), PRESETS)
+def test_what_is_composed_is_what_a_preset_says(group, option):
+    """Of recipes, experiments and debug=smoke: nothing else in conf/ takes the place of a value."""
+    said = OmegaConf.to_container(OmegaConf.load(groups.file_of(group, option)))
+    said.pop("defaults", None)
+    composed = OmegaConf.to_container(compose([f"{group}={option}"]))
+    for key in dotted(said):
+        value, found = (OmegaConf.select(OmegaConf.create(each), key) for each in (said, composed))
+        if not OmegaConf.is_dict(value):
+            assert found == value, key
 
 
 @pytest.fixture
