@@ -5,6 +5,9 @@ import sys
 
 import pytest
 from commands import ROOT
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -181,3 +184,18 @@ def test_questions_are_answered_without_torch(script, arguments, workspace):
     assert answer.returncode == 0, answer.stderr
     assert "sampler" in answer.stdout
     assert not list(workspace.iterdir())
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate"])
+def test_what_the_tests_remember_is_what_hydra_composes(name, monkeypatch):
+    """`composition.remember`, which makes the tests quick, and Hydra without it."""
+    ckpt = ["ckpt=x"] * (name == "evaluate")
+    requests = [["debug=smoke", "seed=3"], ["recipe=photos", "network.channels=8", "schedule.T=90"],
+                ["experiment=table2_eps_simple", "sampler=ddim", "evaluation={num_samples: 4}"],
+                ["data=folder", "data.path='a b'", "logger=[csv,wandb]"]]  # fmt: skip
+    remembered = [compose([*words, *ckpt], name) for words in requests * 2]
+    for owner, function in ((config_loader_impl, "create_defaults_list"), (ConfigRepository, "load_config"),
+                            (ConfigLoaderImpl, "_compose_config_from_defaults_list")):  # fmt: skip
+        monkeypatch.setattr(owner, function, getattr(owner, function).__wrapped__)
+    anew = [compose([*words, *ckpt], name) for words in requests]
+    assert [OmegaConf.to_yaml(each) for each in remembered] == [OmegaConf.to_yaml(each) for each in anew] * 2
