@@ -141,12 +141,12 @@ def shown(monkeypatch):
     return drawn
 
 
-def watched(monkeypatch, context):
-    """The labels that each evaluation of the network is told, as they come."""
+def watched(monkeypatch, context, what=lambda told: told.labels.tolist()):
+    """What each evaluation of the network is told, as it comes: the labels."""
     seen, forward = [], type(context.p.network).forward
 
     def forwarded(network, x, t, told):
-        seen.append(told.labels.tolist())
+        seen.append(what(told))
         return forward(network, x, t, told)
 
     monkeypatch.setattr(type(context.p.network), "forward", forwarded)
@@ -224,14 +224,16 @@ def test_what_is_filled_in_is_told_nothing(told, shown, monkeypatch):
     assert {label for each in seen for label in each} == {-1}
 
 
-def test_what_is_restored_stands_between_what_is_told_and_the_example(shown):
+def test_what_is_restored_stands_between_what_is_told_and_the_example(shown, monkeypatch):
     context = figure_set(["restored"], *TOLD_IMAGES).context
+    seen = watched(monkeypatch, context, lambda told: to_uint8(told.image).float())
     FIGURES["restored"].make(context, images=[3, 7], samples=2)
     images, caption = shown[0]
     told, first, second, real = images.reshape(2, 4, 1, 8, 8).float().unbind(1)
     assert torch.equal(real, context.images.split("test").__getitems__([3, 7]).float())
     coarse = real.unflatten(3, (2, 4)).mean(4).unflatten(2, (2, 4)).mean(3)
     assert (told - coarse.repeat_interleave(4, 2).repeat_interleave(4, 3)).abs().max() <= 0.5
+    assert all(torch.equal(each, told.repeat_interleave(2, 0)) for each in seen)
     assert not torch.equal(first, second)
     error = (torch.stack([first, second]) - real).square().mean()
     assert f"PSNR {10 * math.log10(255**2 / error):.1f} dB" in caption
