@@ -1391,7 +1391,7 @@ FAULTS = [
             "context.show(state.x_t) for now, state in walk if now in times",
         ),
         ("(seen - confidence).argsort()", "(seen + confidence).argsort()"),
-        ("p(x_t, at, clip=True).x_0", "p(x_t, at, clip=False).x_0"),
+        ("torch.stack([x_t, p(x_t, at).x_0], 1)", "torch.stack([p(x_t, at).x_0, x_t], 1)"),
     ),
     *of(
         "figures/guidance.py",

@@ -25,7 +25,7 @@ from ddpm.data.pixels import to_uint8, to_unit
 from ddpm.diffusion.guidance import ClassifierFree
 from ddpm.figures import chains, drawing, inpaint, interpolation, neighbours
 from ddpm.figures.bound import losses
-from ddpm.figures.context import NamedFigure
+from ddpm.figures.context import NOISED, NamedFigure
 from ddpm.figures.figures import FigureSet
 from ddpm.instantiate import resolve
 from ddpm.metrics import codecs
@@ -183,6 +183,20 @@ def test_chains_of_a_model_with_classes_are_made(tmp_path):
     names = ["reverse", "progressive", "shared_latents", "nearest_neighbours", "film"]
     figure_set(names, *TOLD).draw(tmp_path, torch.device("cpu"))
     assert {path.stem for path in tmp_path.iterdir()} == {*names}
+
+
+def test_denoising_shows_x_t_above_the_estimate_from_it(context, shown):
+    FIGURES["denoise"].make(context, count=2, t=[5, 15])
+    noisy, estimates = shown[0][0].reshape(2, 2, 3, 1, 8, 8).unbind(1)
+    real = context.images.split("test").__getitems__([0, 1])
+    assert torch.equal(noisy[:, 0], real)
+    assert torch.equal(estimates[:, 0], real)
+    noise = torch.randn(2, 1, 8, 8, generator=context.draw(NOISED))
+    for k, t in ((1, 5), (2, 15)):
+        at = torch.full((2,), t)
+        x_t = context.p.q.diffuse(to_unit(real), at, noise)
+        assert torch.equal(noisy[:, k], to_uint8(x_t))
+        assert torch.equal(estimates[:, k], to_uint8(context.p(x_t, at).x_0))
 
 
 def test_real_examples_are_told_their_own_class(told, monkeypatch):

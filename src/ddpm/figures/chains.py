@@ -150,7 +150,7 @@ def denoise(context: FigureContext, *, count: int, t: list[int] | None) -> Produ
     for now in times:
         at = context.at(now, count)
         x_t = context.p.q.diffuse(x_0, at, noise)
-        columns.append(torch.stack([x_t, p(x_t, at, clip=True).x_0], 1))
+        columns.append(torch.stack([x_t, p(x_t, at).x_0], 1))
     rows = torch.stack(columns, 2).flatten(0, 2)  # image, then x_t or estimate, then t
     what = f"Real {context.split} images with noise, x_t, and the estimate of x_0 from it by one evaluation, by t"
     return (
