@@ -1,6 +1,7 @@
 """Pictures that the `datasets` library reads: the same bytes as a folder of the same files gives."""
 
 import io
+import os
 import shutil
 
 import datasets
@@ -10,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ddpm.data import hugging_face
 from ddpm.data.dataset import DataError
 from ddpm.data.folder import Folder
 from ddpm.data.hugging_face import HuggingFace
@@ -106,11 +108,90 @@ def test_one_file_is_held_out_from(parquet, tmp_path):
     assert (
         made(file, held_out=0.25, root="again").split("test").labels.tolist() == dataset.split("test").labels.tolist()
     )
+    whole = made(parquet)
+    pictures = [row.numpy().tobytes() for row in values(whole, "train")]
+    of = dict(zip(pictures, whole.split("train").labels.tolist(), strict=True))
+    for split in ("train", "test"):  # each picture keeps its own
+        theirs = [of[row.numpy().tobytes()] for row in values(dataset, split)]
+        assert dataset.split(split).labels.tolist() == theirs
 
 
 def test_columns_and_splits_are_named(parquet):
     assert made(parquet, image_column="picture", label_column="kind").split("test").labels is not None
     assert len(made(parquet, train_split="validation", test_split="train").split("train")) == TEST
+
+
+def test_what_is_trained_on_is_no_test_split(parquet):
+    dataset = made(parquet, train_split="validation", held_out=0.4)
+    assert (len(dataset.split("train")), len(dataset.split("test"))) == (TEST - 2, 2)
+
+
+def test_of_several_columns_of_images_one_is_named(tmp_path):
+    both = table(4, 1).add_column("other", [{"bytes": each, "path": None} for each in pngs(4, 2)])
+    both.cast_column("other", datasets.Image()).to_parquet(tmp_path / "two.parquet")
+    with pytest.raises(DataError, match="no column of images, or several"):
+        made(tmp_path / "two.parquet")
+    first, second = (values(made(tmp_path / "two.parquet", image_column=c), "train") for c in ("picture", "other"))
+    assert not torch.equal(first, second)
+
+
+def test_classes_that_are_not_published_are_none(tmp_path):
+    classes = datasets.ClassLabel(names=["cat", "dog"])
+    (tmp_path / "there").mkdir()
+    for split, kinds in (("train", [0, 1, 1, 0]), ("test", [-1] * 4)):
+        table(4, 1, kind=kinds).cast_column("kind", classes).to_parquet(tmp_path / "there" / f"{split}.parquet")
+    dataset = made(tmp_path / "there")
+    assert dataset.split("train").labels.tolist() == [0, 1, 1, 0]
+    assert dataset.split("test").labels is None
+
+
+def test_a_fingerprint_is_of_the_content_of_some_and_the_size_of_all(tmp_path, monkeypatch):
+    monkeypatch.setattr(hugging_face, "SAMPLED", 2)  # of four, the first and the third
+
+    def bitmap(level):  # of the same size, whatever it shows
+        Image.new("RGB", (8, 8), level).save(buffer := io.BytesIO(), "bmp")
+        return buffer.getvalue()
+
+    def fingerprint(name, *levels, more=b""):
+        pictures = [bitmap(level) for level in levels]
+        pictures[1] += more
+        written(tmp_path / name / "train.parquet", [(each, None) for each in pictures])
+        written(tmp_path / name / "test.parquet", [(bitmap("red"), None)])
+        return HuggingFace(8, str(tmp_path / name), image_column="image").sources["train"].fingerprint
+
+    first = fingerprint("a", "red", "green", "blue", "white")
+    assert fingerprint("b", "red", "green", "blue", "white") == first
+    assert fingerprint("c", "red", "green", "gray", "white") != first
+    assert fingerprint("d", "red", "green", "blue", "white", more=b"\0") != first
+
+
+def test_a_file_that_is_named_and_has_changed_is_noticed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    for k, each in enumerate(pngs(4, 1)):
+        (tmp_path / "mine" / f"{k}.png").write_bytes(each)
+
+    def noticed():
+        rows = HuggingFace(8, str(tmp_path / "mine")).sources["train"]
+        return rows.state, rows.fingerprint
+
+    before = noticed()
+    assert noticed() == before
+    for file in (tmp_path / "mine").iterdir():
+        os.utime(file, ns=(1, 1))
+    touched = noticed()
+    assert touched[0] != before[0]  # what was decoded is decoded anew
+    assert touched[1] == before[1]  # and is the same data
+    for file in (tmp_path / "mine").iterdir():
+        file.write_bytes(file.read_bytes() + b"\0")
+    assert noticed()[1] != before[1]
+
+
+@pytest.mark.parametrize(("path", "revision"), [("owner/name", "v2"), ("owner/name", None)])
+def test_the_revision_is_the_one_that_is_asked_for(path, revision, monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "load_dataset", lambda *what, **how: asked.append((what, how)) or {"train": []})
+    HuggingFace(8, path, revision=revision)._load()
+    assert asked == [((path, None), {"revision": revision})]
 
 
 def test_pictures_may_be_plain_bytes_and_a_column_of_them_named(tmp_path):

@@ -17,6 +17,7 @@ from ddpm.commands.export import export
 from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import quote_paths
+from ddpm.config.initial import compose_run
 from ddpm.sweep.work import WORKS
 
 T, SEED, BATCH, N = 12, 3, 8, 20
@@ -267,3 +268,16 @@ def test_nothing_is_held_against_values_of_runs_that_began_with_nothing(workspac
     assert published.compare(config, entry, config.max_steps)[0]["verdict"] == "PASS"
     config.init = "ours.ckpt"
     assert "init=ours.ckpt" in published.compare(config, entry, config.max_steps)[0]["verdict"]
+
+
+def test_of_two_checkpoints_the_last_that_is_said_counts():
+    """As of every setting."""
+    asked = []
+
+    def config_of(path):
+        asked.append(path)
+        raise RequestError("there is none")
+
+    with pytest.raises(RequestError, match="there is none"):
+        compose_run(["init=first.ckpt", "seed=3", "init=second.ckpt"], config_of)
+    assert asked == ["second.ckpt"]
