@@ -33,8 +33,9 @@ def remember():
     def choose_once(repo, config_name, overrides_list, **options):
         if config_name not in ("train", "evaluate") or [*groups.roots().values()] != [groups.CONF]:
             return choose(repo, config_name, overrides_list, **options)
-        settings = [each for each in overrides_list if not repo.group_exists(each.key_or_group)]
-        of_groups = [each for each in overrides_list if repo.group_exists(each.key_or_group)]
+        now = [each for each in overrides_list if not each.is_sweep_override()]  # the others are of its cells
+        settings = [each for each in now if not repo.group_exists(each.key_or_group)]
+        of_groups = [each for each in now if repo.group_exists(each.key_or_group)]
         key = (config_name, *(each.input_line for each in of_groups), *options.items())
         if key not in chosen:
             chosen[key] = choose(repo, config_name, of_groups, **options)
