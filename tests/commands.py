@@ -24,9 +24,9 @@ ROOT = Path(__file__).parents[1]
 
 @functools.cache
 def server():
-    """The address of a process whose forks commands are, each seconds faster for it: what all do first is done there.
+    """Start the process of which all commands are forks, where there is none yet, and return its address.
 
-    It is started where there is none.
+    It has done what every command does first, so that each starts seconds sooner.
     """
     forkserver.set_forkserver_preload(["warm"])
     with pytest.MonkeyPatch.context() as patch:
@@ -36,14 +36,14 @@ def server():
 
 
 def share(address):
-    """Take the server of another process for ours."""
+    """Use the server that another process has started, at this address."""
     ours = forkserver._forkserver
     ours._forkserver_address, ours._forkserver_alive_fd = address, os.open(os.devnull, os.O_RDONLY)
     ours.ensure_running = forkserver.ensure_running = lambda: None
 
 
 def _fork(*arguments):
-    """A process that will be one of our commands."""
+    """Make a process that will run one of our commands."""
     address = server()
     return multiprocessing.get_context("forkserver").Process(target=_main, args=(address, *arguments))
 

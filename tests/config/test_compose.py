@@ -188,7 +188,7 @@ def test_questions_are_answered_without_torch(script, arguments, workspace):
 
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_what_the_tests_remember_is_what_hydra_composes(name, monkeypatch):
-    """`composition.remember`, which makes the tests quick, and Hydra without it."""
+    """With `composition.remember`, Hydra makes the same configurations as without it."""
     ckpt = ["ckpt=x"] * (name == "evaluate")
     requests = [["debug=smoke", "seed=3"], ["recipe=photos", "network.channels=8", "schedule.T=90"],
                 ["experiment=table2_eps_simple", "sampler=ddim", "evaluation={num_samples: 4}"],

@@ -14,7 +14,7 @@ PRESETS = [(group, option) for group in ("recipe", *PRESETS_OVER_RECIPES) for op
 
 @pytest.mark.parametrize(("group", "option"), PRESETS)
 def test_what_is_composed_is_what_a_preset_says(group, option):
-    """Of recipes, experiments and debug=smoke: nothing else in conf/ takes the place of a value."""
+    """No other file of conf/ overrides a value that a recipe, an experiment or debug=smoke sets."""
     said = OmegaConf.to_container(OmegaConf.load(groups.file_of(group, option)))
     said.pop("defaults", None)
     composed = OmegaConf.to_container(compose([f"{group}={option}"]))

@@ -306,7 +306,7 @@ def test_the_last_estimate_of_progressive_generation_is_the_sample(sampler):
 
 
 def test_progressive_generation_shows_the_estimates_of_x_0():
-    """By hand, from the states of the chain that has them."""
+    """The estimates are computed by hand here, from the states of the same chain."""
     context, panels = figure_set(["progressive"], *DIGITS).context, []
     context.panels = lambda states, times, caption: panels.append((states, times)) or ()
     FIGURES["progressive"].make(context, count=2, t=[16, 8])
@@ -375,6 +375,8 @@ def test_a_training_image_is_its_own_nearest_neighbour(context, space):
     assert found.distance[:, 0].max() < 1e-4
     all_at_once = torch.cdist(embed(images), embed(train.values)).sort(1)
     torch.testing.assert_close(found.distance[:, 1:], all_at_once.values[:, 1:4], rtol=1e-4, atol=1e-4)
+    few = neighbours.nearest(images, InMemory(train.values[:3]), 5, embed, chunk=2)
+    assert few.which.sort(1).values.tolist() == [[0, 1, 2]] * 3  # all, where there are fewer than are asked for
 
 
 def test_neighbours_are_training_images_and_held_out_images_the_measure_of_their_distance(context, shown):
@@ -392,7 +394,7 @@ def test_neighbours_are_training_images_and_held_out_images_the_measure_of_their
 
 @pytest.mark.long
 def test_the_curve_of_guidance_is_of_samples_that_are_guided_so_much(monkeypatch):
-    """Agreement with the label by hand, FID by scipy."""
+    """The curve's agreement is counted by hand here, and its FID computed by scipy."""
     context = figure_set(["guidance_curve"], *TOLD, "evaluation.chunk=25").context
     drawn, draw = [], drawing.curves
     monkeypatch.setattr(drawing, "curves", lambda x, values, *rest: drawn.append(values) or draw(x, values, *rest))

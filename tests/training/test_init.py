@@ -271,7 +271,7 @@ def test_nothing_is_held_against_values_of_runs_that_began_with_nothing(workspac
 
 
 def test_of_two_checkpoints_the_last_that_is_said_counts():
-    """As of every setting."""
+    """A second init= takes the place of the first, as a second value of any setting does."""
     asked = []
 
     def config_of(path):

@@ -24,7 +24,7 @@ class Nearest(NamedTuple):
 
 
 def nearest(images: UInt8[Tensor, "n c h w"], examples: Examples, k: int, embed: Embed, chunk: int) -> Nearest:
-    """The k nearest of all examples, in the Euclidean distance of `embed`."""
+    """Find the k nearest examples, or all where there are fewer, in the Euclidean distance of `embed`."""
     device, sought = images.device, embed(images)
     best = Nearest(sought.new_empty(len(images), 0), torch.empty(len(images), 0, dtype=torch.long, device=device))
     with Bar("nearest training images", len(examples)) as bar:
