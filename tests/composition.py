@@ -7,6 +7,7 @@ from dataclasses import replace
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_store import ConfigStore
 
 from ddpm.config import groups
 
@@ -49,5 +50,7 @@ def remember():
             composed[id(defaults)] = pickle.dumps(compose(loader, defaults, repo))
         return pickle.loads(composed[id(defaults)])
 
+    # Each composition copies whatever was ever stored in order to look for files anew; those who read there copy, too.
+    ConfigStore.__deepcopy__ = lambda store, memo: store
     ConfigRepository.load_config, config_loader_impl.create_defaults_list = read_once, choose_once
     ConfigLoaderImpl._compose_config_from_defaults_list = compose_once

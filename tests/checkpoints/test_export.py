@@ -119,6 +119,7 @@ def test_safetensors_are_a_checkpoint(workspace):
         (["variance=learned", "objective=vlb"], "diffusers has no variance=learned"),
         (["network=iddpm", "network.attention_resolutions=[32,16]"], "heads of one size, and these have 8 and 16"),
         (["network.channel_mult=[2,2]"], "no network with channel_mult=[2, 2]"),
+        (["network.patch_size=2"], "no network with patch_size=2"),
         (["network=iddpm", "network.time_scale=0.25"], "no network with time_scale=0.25"),
     ],
 )

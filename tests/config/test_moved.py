@@ -19,7 +19,7 @@ def test_targets_and_keys_move_and_the_argument_stays():
     before = copy.deepcopy(saved)
     assert translated(saved) == {
         "data": {"_target_": "ddpm.data.digits.Digits"},
-        "network": {"_target_": "ddpm.networks.unet.UNet", "channels": 8, "checkpointing": False},
+        "network": {"_target_": "ddpm.networks.unet.UNet", "channels": 8, "checkpointing": False, "patch_size": 1},
         "evaluation": {"fid_split": "test", "split": "both"},
         "loader": {"batch_size": 32, "num_workers": 1},
         "list": [{"_target_": "ddpm.metrics.features.Digits"}, "ddpm.unet.UNet"],
@@ -33,7 +33,7 @@ def test_what_is_stated_as_it_is_now_stays():
         "data": {"batch_size": 32},
         "loader": {"batch_size": 8},
         "sampler": {"_target_": "ddpm.samplers.ddim.DDIM", "times": [9, 1]},
-        "network": {"_target_": "ddpm.networks.unet.UNet", "checkpointing": True},
+        "network": {"_target_": "ddpm.networks.unet.UNet", "checkpointing": True, "patch_size": 2},
     }
     assert translated(stated) == {**stated, "data": {}}
 

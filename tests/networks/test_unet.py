@@ -1,3 +1,4 @@
+import itertools
 import math
 import re
 from functools import partial
@@ -258,6 +259,7 @@ def test_a_block_by_hand(scale_shift):
         ({"image_size": (28, 28)}, "image size 28x28 does not halve 3 times.*use 24x24 or 32x32"),
         ({"image_size": (33, 64)}, "use 32x64 or 40x64"),
         ({"image_size": (4, 4)}, "use 8x8, or fewer"),
+        ({"image_size": (64, 40), "patch_size": 4}, "into patches of 4x4 that halve 3 times.*use 64x32 or 64x64"),
         ({"channels": 48}, "divisible by groups=32: use channels=64, or"),
         ({"channels": 20, "groups": 32}, "use channels=32"),
         ({"channels": 15, "groups": 5}, "must be even.*use channels=20"),
@@ -317,6 +319,28 @@ def test_an_image_that_is_told_is_more_channels_of_the_input():
     assert torch.equal(told(x, t, SimpleNamespace(labels=None, image=image)), wide(torch.cat([x, image], 1), t))
     with pytest.raises(TypeError, match="told an image"):
         told(x, t)
+
+
+@pytest.mark.parametrize("P", [2, 3])
+def test_the_pixels_of_a_patch_are_the_channels_of_one_position(P):
+    """By the network without patches, whose images are rearranged by hand."""
+    small = {"channels": 8, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (2,), "groups": 4}
+    in_patches = UNet(3, 2, **small, image_size=(4 * P, 8 * P), condition_channels=1, patch_size=P).eval()
+    plain = UNet(4 * P**2, 2 * P**2, **small, image_size=(4, 8)).eval()
+    assert in_patches.state_dict().keys() == plain.state_dict().keys()
+    randomise(in_patches, seed=0)
+    plain.load_state_dict(in_patches.state_dict())
+    g = torch.Generator().manual_seed(1)
+    x, image = (torch.randn(2, channels, 4 * P, 8 * P, generator=g) for channels in (3, 1))
+    t = torch.tensor([0, 50])
+    whole = torch.cat([x, image], 1)
+    rearranged = torch.empty(2, 4 * P**2, 4, 8)
+    for c, i, j in itertools.product(range(4), range(P), range(P)):
+        rearranged[:, c * P**2 + i * P + j] = whole[:, c, i::P, j::P]
+    out, expected = in_patches(x, t, SimpleNamespace(labels=None, image=image)), plain(rearranged, t)
+    assert out.shape == (2, 2, 4 * P, 8 * P)
+    for c, i, j in itertools.product(range(2), range(P), range(P)):
+        torch.testing.assert_close(out[:, c, i::P, j::P], expected[:, c * P**2 + i * P + j])
 
 
 def test_checkpointing_keeps_less_and_computes_the_same():

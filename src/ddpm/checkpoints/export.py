@@ -91,6 +91,8 @@ def unet_config(network: DictConfig, shape: tuple[int, ...], out_channels: int) 
     ours = {name: argument.default for name, argument in inspect.signature(UNet).parameters.items()} | dict(network)
     if ours["time_scale"] != 1:
         raise ValueError(f"diffusers has no network with time_scale={ours['time_scale']}: use format=safetensors")
+    if ours["patch_size"] != 1:
+        raise ValueError(f"diffusers has no network with patch_size={ours['patch_size']}: use format=safetensors")
     if ours["resblock_updown"]:
         raise ValueError("no UNet2DModel of diffusers has resblock_updown=true: use format=safetensors")
     if ours["channel_mult"][0] != 1:

@@ -21,6 +21,7 @@ AT_LEAST = {
     "network.channels": 1,
     "network.num_res_blocks": 1,
     "network.groups": 1,
+    "network.patch_size": 1,
     "condition.classes": 1,
     "condition.factor": 2,
     "optimizer.warmup": 0,

@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm.config.checks import AT_LEAST, wrong_value
 from ddpm.config.errors import RefusedError, RequestError, root_message
 from ddpm.config.grammar import dotted, nearest, parse
-from ddpm.config.groups import SEVERAL, WHOLE, file_of, group_names, hydra_context, options_of
+from ddpm.config.groups import SEVERAL, WHOLE, content_of, group_names, hydra_context, options_of
 from ddpm.config.recipes import drop_strange_settings, keys_of
 from ddpm.config.rules import refuse
 from ddpm.config.targets import check_targets
@@ -155,7 +155,7 @@ def _belongs_elsewhere(key: str) -> str | None:
     group, _, name = key.partition(".")
     if not name and (recipes := [f"recipe={each}" for each in options_of("recipe") if key in keys_of("recipe", each)]):
         return f"{key} belongs to {' or '.join(recipes)}: add {recipes[0]}"
-    having = [o for o in options_of(group) if name in OmegaConf.load(file_of(group, o))] if name else []
+    having = [o for o in options_of(group) if name in content_of(group, o)] if name else []
     options = [f"{group}={option}" for option in having]
     which = options[0] if len(options) == 1 else "the one that is meant"
     return f"{key} belongs to {' or '.join(options)}: add {which}" if options else None

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.config.compose import compose, require_option
 from ddpm.config.errors import RefusedError, RequestError
 from ddpm.config.grammar import parse, split_keys
-from ddpm.config.groups import CONF, file_of, options_of
+from ddpm.config.groups import CONF, content, content_of, options_of
 from ddpm.config.roles import describes_the_model, evaluation_keys, open_to_evaluation
 from ddpm.config.saved import compose_saved, section_of
 from ddpm.messages import say
@@ -38,12 +38,11 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
     chosen, overrides = split_keys(overrides, (DEBUG, EMA))
     if DEBUG in chosen:
         require_option(DEBUG, chosen[DEBUG])
-        smaller = OmegaConf.load(file_of(DEBUG, chosen[DEBUG]))
-        merged = OmegaConf.merge(section_of(base, "evaluation"), smaller.get("evaluation") or {})  # type: ignore[arg-type]
+        smaller = content_of(DEBUG, chosen[DEBUG])
+        merged = OmegaConf.merge(section_of(base, "evaluation"), smaller.get("evaluation") or {})
         base = {**base, "evaluation": OmegaConf.to_container(merged)}
-    own: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "evaluate.yaml"))  # type: ignore[assignment]
-    figures = {name: OmegaConf.to_container(OmegaConf.load(file_of("figure", name))) for name in options_of("figure")}
-    own["figure"] |= figures
+    own = content(CONF / "evaluate.yaml")
+    own["figure"] |= {name: content_of("figure", name) for name in options_of("figure")}
     base = {**base, "ckpt": None, **{key: own[key] for key in ("keep", "figures", "figure")}}
     if EMA in chosen:
         base = _with_average(base, chosen[EMA])
@@ -57,7 +56,7 @@ def _with_average(base: dict[str, Any], said: str) -> dict[str, Any]:
         RequestError: it is neither, or the run has kept nothing that it could be made of.
     """
     section = section_of(base, EMA)
-    exponential = [option for option in options_of(EMA) if not OmegaConf.load(file_of(EMA, option)).lengths]
+    exponential = [option for option in options_of(EMA) if not content_of(EMA, option)["lengths"]]
     choices = {**section_of(base, "choices"), EMA: said}
     if said in exponential:
         return {**base, "choices": choices, EMA: {**section, "length": None}}

@@ -5,6 +5,7 @@ and from the folders of `--config-dir`. An option's name belongs to one of them.
 """
 
 import contextlib
+import copy
 import functools
 import importlib.metadata
 import importlib.util
@@ -12,12 +13,14 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import OmegaConf
 
 from ddpm.config.errors import RequestError
 
@@ -98,6 +101,23 @@ def _groups_in(root: Path) -> list[str]:
 def file_of(group: str, option: str) -> Path:
     """The file of an option that exists."""
     return next(file for root in roots().values() if (file := root / group / f"{option}.yaml").is_file())
+
+
+def content_of(group: str, option: str) -> dict[str, Any]:
+    """What the file of an option that exists says, as plain values; interpolations are left as text."""
+    return content(file_of(group, option))
+
+
+def content(file: Path) -> dict[str, Any]:
+    """What a file of groups says, as plain values; interpolations are left as text."""
+    return copy.deepcopy(_content(file, file.stat().st_mtime_ns))  # callers may change it
+
+
+@functools.cache
+def _content(file: Path, written: int) -> dict[str, Any]:
+    """The same; a command asks for some files several times."""
+    found: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file))  # type: ignore[assignment]
+    return found
 
 
 def options_of(group: str) -> list[str]:

@@ -2,9 +2,7 @@
 
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from ddpm.config.groups import file_of
+from ddpm.config.groups import content_of
 
 # Classes that a saved configuration names in `_target_`, by the beginning of the name: before, and now.
 TARGETS = {
@@ -25,7 +23,7 @@ KEYS = {
 # Settings that classes of ours did not have in earlier versions, by their section and the beginning of their name.
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("sampler", "ddpm."): {"times": None},
-    ("network", "ddpm.networks.unet."): {"checkpointing": False},
+    ("network", "ddpm.networks.unet."): {"checkpointing": False, "patch_size": 1},
 }
 
 # Groups that earlier versions did not have, and the option that stands for what they did.
@@ -54,8 +52,7 @@ def translated(saved: dict[str, Any]) -> dict[str, Any]:
     if isinstance(choices := now.get("choices"), dict):
         for group, option in GROUPS.items():
             if (group not in now or group not in choices) and isinstance(section := now.get(group, {}), dict):
-                known: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file_of(group, option)))  # type: ignore[assignment]
-                now[group] = {**known, **section}
+                now[group] = {**content_of(group, option), **section}
                 choices.setdefault(group, option)
     return now
 

@@ -49,15 +49,27 @@ class Cost(NamedTuple):
 
 @dataclass(frozen=True)
 class Rung:
-    """A size of pictures and a width of the network for it: what is tried, from the cheapest up."""
+    """A size of pictures and a network for it, by its width and its patches: what is tried, from the cheapest up."""
 
     height: int
     width: int
     channels: int
+    patch_size: int = 1
 
     @property
     def halvings(self) -> int:
-        return halvings(max(self.height, self.width))
+        """How often the network halves the pictures, after the patches have done so."""
+        return halvings(max(self.height, self.width)) - round(math.log2(self.patch_size))
+
+    @property
+    def lowest(self) -> tuple[int, int]:
+        """Height and width of the network's lowest level."""
+        unit = self.patch_size << self.halvings
+        return self.height // unit, self.width // unit
+
+    def finer(self) -> "Rung":
+        """The rung of the same size and width whose network sees each pixel by itself."""
+        return replace(self, patch_size=1)
 
     def wider(self, channels: int) -> "Rung":
         """The rung of the same size whose network has this many channels."""
@@ -72,7 +84,7 @@ class Rung:
     @property
     def attention(self) -> list[int]:
         """The heights at which the network has attention, as `network.attention_resolutions` counts."""
-        lowest = self.height >> self.halvings
+        lowest, _ = self.lowest
         return [lowest, 2 * lowest] if self.channels > WIDTHS[0] and self.halvings > 1 else [lowest]
 
 
@@ -108,11 +120,15 @@ def of_rung(rung: Rung, pictures: Pictures, batch: int, precision: str) -> list[
     if pictures.agreeing < MOST:
         aspect = "square, since their aspect ratios differ: their centres are taken"
     mult, few = MULTIPLIERS[rung.halvings], pictures.train < FEW
-    lowest = f"{height >> rung.halvings}x{width >> rung.halvings}"
+    lowest = "{}x{}".format(*rung.lowest)
+    patches = "each pixel is one position of the network"
+    if (side := rung.patch_size) > 1:
+        patches = f"squares of {side}x{side} pixels are one position: 1/{side**2} of the time"
     dropout = "so few pictures are soon known by heart" if few else "there are enough pictures"
     return [
         Choice("data.size", f"[{height},{width}]", aspect),
         Choice("network.channels", str(rung.channels), "the width of the first level"),
+        Choice("network.patch_size", str(rung.patch_size), patches),
         Choice("network.channel_mult", _listed(mult), f"halves the pictures down to {lowest}"),
         Choice("network.attention_resolutions", _listed(rung.attention), "where attention sees all of it and is cheap"),
         Choice("network.dropout", "0.1" if few else "0.0", dropout),

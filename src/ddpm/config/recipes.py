@@ -1,12 +1,11 @@
 """What a recipe says of a class goes when the user chooses another class than the recipe does."""
 
 from collections.abc import Sequence
-from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ddpm.config.grammar import dotted, parse
-from ddpm.config.groups import file_of, group_names, options_of
+from ddpm.config.groups import content_of, group_names, options_of
 from ddpm.config.targets import target_of
 
 PRESETS_OVER_RECIPES = ("experiment", "debug")  # whose settings take the place of the recipe's
@@ -38,10 +37,10 @@ def drop_strange_settings(config: DictConfig, overrides: Sequence[str]) -> None:
 
 def keys_of(group: str, option: str, section: str | None = None) -> set[str]:
     """The keys that an option's file, and those on which it builds, have; of one section, if it is named."""
-    content: Any = OmegaConf.load(file_of(group, option))
+    content = content_of(group, option)
     found = {str(key) for key in (content.get(section) or {} if section else content) if key != "defaults"}
     for base in content.get("defaults", []):
-        for where, names in base.items() if isinstance(base, DictConfig) else [(group, base)]:
+        for where, names in base.items() if isinstance(base, dict) else [(group, base)]:
             where = str(where).lstrip("/")
             if names in options_of(where) and (where == group or section):
                 found |= keys_of(where, str(names), section)
@@ -54,8 +53,8 @@ def said_by(overrides: Sequence[str]) -> frozenset[str]:
     keys = {override.key_or_group for override in parsed}
     for override in parsed:
         if (group := override.key_or_group) in PRESETS_OVER_RECIPES and override.value() in options_of(group):
-            content: Any = OmegaConf.to_container(OmegaConf.load(file_of(group, override.value())))
-            keys |= {key for key in dotted(content) if not key.startswith("defaults")}
+            said = dotted(content_of(group, override.value()))
+            keys |= {key for key in said if not key.startswith("defaults")}
     return frozenset(keys)
 
 
@@ -92,9 +91,9 @@ def _data_of(recipe: str) -> str | None:
     """The data for which a recipe, or the one on which it builds, says that it is; None if it says nothing."""
     if recipe not in options_of("recipe"):
         return None
-    content: Any = OmegaConf.load(file_of("recipe", recipe))
+    content = content_of("recipe", recipe)
     for base in content.get("defaults", []):
-        found = base.get("override /data") if isinstance(base, DictConfig) else _data_of(base)
+        found = base.get("override /data") if isinstance(base, dict) else _data_of(base)
         if found:
             return str(found)
     return None

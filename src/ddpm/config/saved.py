@@ -13,7 +13,7 @@ from ddpm.config import origin
 from ddpm.config.compose import SAVED, compose, explained
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse
-from ddpm.config.groups import CONF, SEVERAL, file_of, group_names, options_of
+from ddpm.config.groups import CONF, SEVERAL, content, content_of, group_names, options_of
 from ddpm.config.roles import open_to_evaluation
 from ddpm.config.trust import NOT_FOLLOWED
 from ddpm.messages import warn
@@ -57,11 +57,11 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
     for section in (*needed, *(group for group in group_names() if group in base and group not in SEVERAL)):
         section_of(base, section)
     chosen = {override.key_or_group for override in parse(overrides)} & set(group_names())
-    node: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]
+    node = content(CONF / "train.yaml")
     base = completed(base)
     # Where a saved configuration is older than a setting, the setting has its default.
     node |= {key: without_interpolation(value) for key, value in base.items()}
-    node["trainer"] = {**OmegaConf.load(CONF / "trainer" / "auto.yaml"), **node["trainer"]}
+    node["trainer"] = {**content_of("trainer", "auto"), **node["trainer"]}
     warning = node.pop(NOT_FOLLOWED, None)
     for key in (*chosen, "hydra", "defaults"):
         node.pop(key, None)
@@ -82,11 +82,11 @@ def completed(base: dict[str, Any]) -> dict[str, Any]:
     section = base.get("evaluation")
     if not isinstance(section, dict):
         return base
-    train: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(CONF / "train.yaml"))  # type: ignore[assignment]
+    train = content(CONF / "train.yaml")
     base = {**base, **{name: {**train[name], **own} for name in NEW if isinstance(own := base.get(name, {}), dict)}}
-    known = {name: OmegaConf.to_container(OmegaConf.load(file_of("metric", name))) for name in options_of("metric")}
+    known = {name: content_of("metric", name) for name in options_of("metric")}
     own = {name: section[name] for name in known if isinstance(section.get(name), dict)}
-    filled = {name: {**default, **own.get(name, {})} for name, default in known.items()}  # type: ignore[dict-item]
+    filled = {name: {**default, **own.get(name, {})} for name, default in known.items()}
     return {**base, "evaluation": {**section, **filled}}
 
 

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ddpm.config import groups
 from ddpm.config.errors import RequestError
 
@@ -43,19 +41,14 @@ def allowed_targets() -> frozenset[str]:
 
 @functools.cache
 def _targets_under(roots: tuple[Path, ...]) -> frozenset[str]:
-    trees = (OmegaConf.to_container(OmegaConf.load(file)) for root in roots for file in root.rglob("*.yaml"))
+    trees = (groups.content(file) for root in roots for file in root.rglob("*.yaml"))
     return frozenset(target for tree in trees for target in targets_in(tree))
 
 
 def target_of(group: str, option: str) -> str:
     """The `_target_` of an option, its own or that of the option on which it builds; "" for one that has none."""
-    content = _content(groups.file_of(group, option))
+    content = groups.content_of(group, option)
     if "_target_" in content:
         return str(content["_target_"])
     bases = (base for base in content.get("defaults", []) if isinstance(base, str) and base != "_self_")
     return next((found for base in bases if (found := target_of(group, base))), "")
-
-
-@functools.cache
-def _content(file: Path) -> Any:
-    return OmegaConf.load(file)

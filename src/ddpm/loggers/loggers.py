@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from lightning.pytorch.loggers import Logger
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from PIL.Image import Image
 
 from ddpm.checkpoints.checkpoint import Checkpoint
@@ -113,7 +113,7 @@ def _target(name: str, settings: Mapping[str, Any]) -> str:
         return str(settings["_target_"])
     if name not in (known := groups.options_of("logger")):
         raise ValueError(f"logger.{name} names no class as its _target_, and is none of {', '.join(known)}")
-    return str(OmegaConf.select(OmegaConf.load(groups.file_of("logger", name)), f"{name}._target_"))
+    return str(groups.content_of("logger", name).get(name, {}).get("_target_"))
 
 
 def _ours(loggers: Sequence[Logger]) -> Sequence[RunLogger]:

@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from omegaconf import OmegaConf
-
 from ddpm.config import groups
 from ddpm.config.facts import fact
 
@@ -90,14 +88,14 @@ def _all() -> dict[str, Quantity]:
 
 @functools.cache
 def _shipped(conf: Path) -> list[str]:
-    defaults = OmegaConf.load(conf / "train.yaml").defaults
-    return next((list(entry.metric) for entry in defaults if "metric" in entry), [])
+    defaults = groups.content(conf / "train.yaml")["defaults"]
+    return next((list(entry["metric"]) for entry in defaults if "metric" in entry), [])
 
 
 @functools.cache
 def _metrics(options: tuple[str, ...]) -> dict[str, Registered]:
-    found = {name: OmegaConf.load(groups.file_of("metric", name)) for name in options}
-    targets = {name: str(found[name]._target_) for name in dict.fromkeys([*shipped(), *found])}
+    found = {name: groups.content_of("metric", name) for name in options}
+    targets = {name: str(found[name]["_target_"]) for name in dict.fromkeys([*shipped(), *found])}
     return {
         name: Registered(_quantities(target), fact(target, "settings") or {}, bool(fact(target, "needs_reference")))
         for name, target in targets.items()

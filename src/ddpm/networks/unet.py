@@ -47,13 +47,16 @@ class UNet(Network):
 
     Level i has channels * channel_mult[i] channels and `num_res_blocks` blocks on the way down, one more on the way up.
     Attention follows every block of the levels whose feature height is in `attention_resolutions` (the height decides
-    for images that are not square, too), and stands once in the middle.
+    for images that are not square, too), and stands once in the middle. With a `patch_size` of P the first level works
+    at 1 / P of the resolution.
 
     The defaults of the arguments after `groups` are the paper's. Other values are those of Nichol & Dhariwal 2021, of
     Dhariwal & Nichol 2021 and of other networks whose weights can be read.
 
     Args:
         image_size: height and width.
+        patch_size: the P x P pixels of a square are the channels of one position (Hoogeboom, Heek and Salimans 2023,
+            section 3.3), so that large images take 1 / P^2 of the time and memory; the paper's is 1.
         groups: groups of every GroupNorm.
         heads: number of heads of every attention.
         head_channels: channels of each head, instead of `heads`.
@@ -97,11 +100,12 @@ class UNet(Network):
         num_classes: int = 0,
         condition_channels: int = 0,
         checkpointing: bool = False,
+        patch_size: int = 1,
     ) -> None:
         super().__init__()
         height, width = image_size
         _check_channels(channels, groups)
-        _check_size(height, width, len(channel_mult))
+        _check_size(height, width, len(channel_mult), patch_size)
         norm = partial(nn.GroupNorm, groups, eps=norm_eps)
 
         def block(ins: int, out: int, resample: Resample | None = None) -> ResBlock:
@@ -117,7 +121,7 @@ class UNet(Network):
             return Attention(out, norm, out // head_channels if head_channels else heads)
 
         def attention_at(level: int, out: int) -> nn.Module:
-            return attention(out) if height >> level in attention_resolutions else nn.Identity()
+            return attention(out) if height // patch_size >> level in attention_resolutions else nn.Identity()
 
         self.channels = channels
         self.frequency_shift, self.time_scale = frequency_shift, time_scale
@@ -125,7 +129,9 @@ class UNet(Network):
         self.num_classes = num_classes
         self.label_emb = nn.Embedding(num_classes, 4 * channels) if num_classes else None
         self.condition_channels = condition_channels
-        self.conv_in = conv(in_channels + condition_channels, channels, 3)
+        self.to_patches = nn.PixelUnshuffle(patch_size) if patch_size > 1 else nn.Identity()
+        self.from_patches = nn.PixelShuffle(patch_size) if patch_size > 1 else nn.Identity()
+        self.conv_in = conv((in_channels + condition_channels) * patch_size**2, channels, 3)
         widths = [channels * mult for mult in channel_mult]
         lowest = len(widths) - 1
         h, skips = channels, [channels]  # channel counts that follow the forward pass
@@ -148,7 +154,7 @@ class UNet(Network):
         self.up = nn.ModuleList(reversed(up))
 
         self.norm_out = norm(h)
-        self.conv_out = conv(h, out_channels, 3, gain=NEAR_ZERO)
+        self.conv_out = conv(h, out_channels * patch_size**2, 3, gain=NEAR_ZERO)
 
     def forward(self, x: FeatureMap, t: Int[Tensor, " b"], told: Told | None = None) -> Float[Tensor, "b out h w"]:
         embedding = self.temb(time_embedding(t, self.channels, self.frequency_shift, self.time_scale))
@@ -164,14 +170,14 @@ class UNet(Network):
                 raise TypeError("a network that is told an image is called with one, if only of 0 throughout")
             x = torch.cat([x, told.image], 1)
         temb = F.silu(embedding)  # every block would begin with this silu
-        h = self.conv_in(x)
+        h = self.conv_in(self.to_patches(x))
         skips = [h]
         for down in self.down:
             h = down(h, temb, skips)
         h = self.mid(h, temb)
         for up in reversed(self.up):
             h = up(h, temb, skips)
-        out: Tensor = self.conv_out(F.silu(self.norm_out(h)))
+        out: Tensor = self.from_patches(self.conv_out(F.silu(self.norm_out(h))))
         return out
 
 
@@ -405,13 +411,14 @@ def _check_channels(channels: int, groups: int) -> None:
         )
 
 
-def _check_size(height: int, width: int, levels: int) -> None:
-    unit = 2 ** (levels - 1)
+def _check_size(height: int, width: int, levels: int, patch_size: int) -> None:
+    unit = patch_size * 2 ** (levels - 1)
     if height % unit != 0 or width % unit != 0:
         smaller = "x".join(str(max(1, side // unit) * unit) for side in (height, width))
         larger = "x".join(str(-(-side // unit) * unit) for side in (height, width))
         nearest = larger if smaller == larger else f"{smaller} or {larger}"
+        halve = f"divide into patches of {patch_size}x{patch_size} that halve" if patch_size > 1 else "halve"
         raise ValueError(
-            f"image size {height}x{width} does not halve {levels - 1} times, as {levels} levels need: "
+            f"image size {height}x{width} does not {halve} {levels - 1} times, as {levels} levels need: "
             f"use {nearest}, or fewer levels (channel_mult)"
         )
