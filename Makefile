@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 
 unexport PYTHONDONTWRITEBYTECODE # where it is set, every process compiles torch anew, for ten seconds
 
-.PHONY: train test quick test-all test-cluster golden mutants torture fuzz bench lint format lock docs audit sbom clean
+.PHONY: train test compiled quick test-all test-cluster golden mutants torture fuzz bench lint format lock docs audit sbom clean
 
 train: $(VENV)/installed
 	$(BIN)/python train.py
@@ -13,8 +13,12 @@ train: $(VENV)/installed
 # Files are shared out among all cores, the longest first; one file by itself is quicker without: pytest tests/FILE.
 IN_PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
 
-test: lint
+test: $(VENV)/installed
+	$(MAKE) --jobs=2 lint compiled
 	$(BIN)/python -m pytest $(IN_PARALLEL)
+
+compiled: $(VENV)/installed  # to bytecode, what most tests import: else all workers would begin with it side by side
+	$(BIN)/python -c "import ddpm.preloaded"
 
 QUICK := $(addprefix tests/,diffusion samplers networks data metrics report config)
 

@@ -30,6 +30,12 @@ LONG = (
     "training/test_resume.py",
     "loggers/test_loggers.py",
     "sweep/test_engines.py",
+    "test_bad_input.py",
+    "figures/test_figures.py",
+    "diffusion/test_sampler.py",
+    "training/test_init.py",
+    "training/test_module.py",
+    "training/test_posthoc.py",
 )
 
 
