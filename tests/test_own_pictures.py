@@ -13,7 +13,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ddpm import own_pictures
+from ddpm import build, own_pictures
 from ddpm.commands import inspect
 from ddpm.commands.evaluate import evaluate
 from ddpm.commands.train import train
@@ -49,14 +49,18 @@ def fill(folder, n=80):
 
 @pytest.fixture
 def priced(folder, monkeypatch):
-    """The same on a machine of a known speed, in multiplications a second; and the sizes and networks it has tried."""
+    """The same on a machine of a known speed, in multiplications a second; and the sizes and networks it has tried.
+
+    As (height, width, channels, patch size, batch size).
+    """
     tried = []
 
     def on(speed):
         def cost(module, batch, config):
             height, width = batch.values.shape[-2:]
-            tried.append((height, width, config.network.channels, config.loader.batch_size))
-            step = 1e3 * height * width * config.network.channels**2 / speed
+            network = config.network
+            tried.append((height, width, network.channels, network.get("patch_size", 1), config.loader.batch_size))
+            step = 1e3 * height * width * network.channels**2 / network.get("patch_size", 1) ** 2 / speed
             return Cost(step, step / 3, 2**30)
 
         monkeypatch.setattr(own_pictures, "trial", cost)
@@ -171,6 +175,28 @@ def test_the_faster_the_machine_the_larger_the_pictures_and_then_the_network(fol
     assert len(tried) <= 5
     took = made.chosen.plan.seconds(made.chosen.plan.steps)
     assert 0.8 * 600 < took < 600
+
+
+@pytest.mark.parametrize(
+    ("speed", "said", "expected"),
+    [
+        (5e11, [], (64, 2, 32)),  # larger pictures, in patches, before every pixel by itself
+        (2e12, [], (64, 1, 32)),
+        (1e16, [], (64, 1, 128)),  # and that before a wider network
+        (1e16, ["network.patch_size=2"], (64, 2, 128)),
+        (1e16, ["network.patch_size=4", "size=32"], (32, 4, 128)),
+    ],
+)
+def test_large_pictures_are_in_patches_where_time_is_short(folder, priced, speed, said, expected):
+    resize(folder, 64, 64)
+    priced(speed)
+    made = Proposal(["recipe=own", "data.path=mine", "budget=10min", *said])
+    made.make()
+    rung = made.chosen.rung
+    assert (rung.height, rung.patch_size, rung.channels) == expected
+    config = compose([*made.words, *made.asked])
+    assert config.network.patch_size == rung.patch_size
+    build.network(config, build.dataset(config))  # which the size fits
 
 
 def test_more_budget_is_more_steps_and_a_larger_batch(folder, priced):

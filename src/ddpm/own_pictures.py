@@ -74,6 +74,7 @@ class Proposal:
         _, height, width = folder.shape
         self.own_shape = (height, width) if "data.size" in self.said else None
         self.own_channels = config.network.get("channels") if "network.channels" in self.said else None
+        self.own_patches = config.network.get("patch_size") if "network.patch_size" in self.said else None
         self.steps = config.max_steps if "max_steps" in self.said else None
 
     def _one_process(self, config: DictConfig) -> list[Choice]:
@@ -96,7 +97,7 @@ class Proposal:
         return pictures.lines(self.pictures)
 
     def make(self) -> None:
-        """Choose the largest size and then the widest network of which the budget buys enough, by trials.
+        """Choose the largest size, then the smallest patches, then the widest network of which the budget buys enough.
 
         Raises:
             RequestError: the budget is too small for the smallest, or no size is possible.
@@ -105,9 +106,12 @@ class Proposal:
         widths = (
             [self.own_channels] if self.own_channels else WIDTHS if self._is_open("network.channels") else WIDTHS[:1]
         )
-        best = self._try(Rung(*shapes[0], widths[0]), batch)
+        rungs = [self._rung(shape, widths[0]) for shape in shapes]
+        best = self._try(rungs[0], batch)
         if best.enough:
-            best = self._last_enough(best, (Rung(*shape, widths[0]) for shape in shapes[1:]), batch)
+            best = self._last_enough(best, iter(rungs[1:]), batch)
+            if self._is_open("network.patch_size"):
+                best = self._last_enough(best, iter(best.rung.finer()), batch)
             best = self._last_enough(best, (best.rung.wider(width) for width in widths[1:]), batch)
         elif self.steps is None and (budget := proposal.too_short(best.plan, best.rung)):
             smaller = f", or size={smallest}" if (smallest := pictures.sizes(self.pictures)[0]) < max(shapes[0]) else ""
@@ -160,6 +164,11 @@ class Proposal:
         if self.own_shape:
             return [self.own_shape]
         return [pictures.shape(self.pictures, size) for size in pictures.sizes(self.pictures, self.size)]
+
+    def _rung(self, shape: tuple[int, int], channels: int) -> Rung:
+        """The cheapest rung of this shape and width that the user has left open."""
+        rung = Rung(*shape, channels, self.own_patches or 1)
+        return rung.in_patches() if self._is_open("network.patch_size") else rung
 
     def _last_enough(self, best: Tried, rungs: Iterator[Rung], batch: int) -> Tried:
         """The last of these rungs, each dearer than the one before, of which the budget buys enough."""

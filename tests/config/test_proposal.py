@@ -127,6 +127,17 @@ def test_larger_pictures_and_wider_networks_need_to_see_more():
     assert small.enough < larger.enough < larger.wider(64).enough < larger.wider(128).enough
 
 
+@pytest.mark.parametrize(("size", "patches"), [(16, [1]), (32, [1]), (48, [2, 1]), (64, [2, 1]), (128, [4, 2, 1])])
+def test_large_pictures_are_tried_in_patches_first_and_halved_as_far(size, patches):
+    rung = Rung(size, size // 2, 32).in_patches()
+    assert [each.patch_size for each in (rung, *rung.finer())] == patches
+    for each in (rung, *rung.finer()):
+        assert each.patch_size * 2**each.halvings == 2 ** pictures.halvings(size)
+        assert each.lowest == Rung(size, size // 2, 32).lowest
+        said = {choice.key: choice.value for choice in proposal.of_rung(each, EMOJI, 32, "32-true")}
+        assert len(said["network.channel_mult"].split(",")) == each.halvings + 1
+
+
 def test_gray_and_damaged_pictures_have_settings():
     said = {choice.key: choice.value for choice in proposal.of_pictures(EMOJI)}
     assert said == {"name": "own_emoji", "data.channels": "3"}

@@ -14,11 +14,24 @@ from ddpm.config.errors import RequestError
 from ddpm.config.pictures import FEW, MOST, Pictures, halvings
 
 WIDTHS = (32, 64, 128)  # channels of the network's first level; 128 is the paper's
-MULTIPLIERS = {1: [1, 2], 2: [1, 2, 2], 3: [1, 2, 2, 2], 4: [1, 1, 2, 2, 2], 5: [1, 1, 2, 2, 4], 6: [1, 1, 2, 2, 4, 4]}
+MULTIPLIERS = {
+    0: [1],
+    1: [1, 2],
+    2: [1, 2, 2],
+    3: [1, 2, 2, 2],
+    4: [1, 1, 2, 2, 2],
+    5: [1, 1, 2, 2, 4],
+    6: [1, 1, 2, 2, 4, 4],
+}
 ENOUGH = 60_000  # pictures that the narrowest network is to be shown at 32x32; by experience, as is `enough`
 ROUGH = 4  # a quarter of that gives something, less gives nothing
 BATCHES = ((160_000, 32), (1_000_000, 64), (math.inf, 128))  # up to so many pictures in all: so many in a batch
-MOST_OF = {"s": 90, "min": 90 * 60, "h": 48 * 3600, "d": math.inf}  # what a person counts in each
+MOST_OF = {"s": 90, "min": 180 * 60, "h": 48 * 3600, "d": math.inf}  # what a person counts in each
+PATCHES = (
+    (32, 1),
+    (64, 2),
+    (math.inf, 4),
+)  # up to so many pixels of the longer side: such patches, in the cheapest network
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 PICTURES, GRID = 5, 64  # grids of samples that are drawn in a run, at most, and samples in each
 EVALUATIONS_OF_TEST = 16  # of the network, for a test picture in a validation
@@ -59,7 +72,7 @@ class Rung:
     @property
     def halvings(self) -> int:
         """How often the network halves the pictures, after the patches have done so."""
-        return halvings(max(self.height, self.width)) - round(math.log2(self.patch_size))
+        return max(0, halvings(max(self.height, self.width)) - round(math.log2(self.patch_size)))
 
     @property
     def lowest(self) -> tuple[int, int]:
@@ -67,9 +80,14 @@ class Rung:
         unit = self.patch_size << self.halvings
         return self.height // unit, self.width // unit
 
-    def finer(self) -> "Rung":
-        """The rung of the same size and width whose network sees each pixel by itself."""
-        return replace(self, patch_size=1)
+    def in_patches(self) -> "Rung":
+        """The rung of the same size and width whose network takes the least time."""
+        longer = max(self.height, self.width)
+        return replace(self, patch_size=next(side for most, side in PATCHES if longer <= most))
+
+    def finer(self) -> list["Rung"]:
+        """The rungs of the same size and width that have smaller patches, down to single pixels."""
+        return [replace(self, patch_size=side) for _, side in reversed(PATCHES) if side < self.patch_size]
 
     def wider(self, channels: int) -> "Rung":
         """The rung of the same size whose network has this many channels."""
