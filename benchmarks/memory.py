@@ -16,7 +16,7 @@ import peers
 import record
 import torch
 
-KINDS = (peers.Checkpointed, peers.Ours, *peers.available())
+KINDS = (peers.InPatches, peers.Checkpointed, peers.Ours, *peers.available())
 
 
 def peak_mib(name: str, batch: int, size: peers.Size) -> float:

@@ -11,7 +11,7 @@ import importlib.util
 import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -48,6 +48,7 @@ class Size:
     attention_resolutions: tuple[int, ...]
     dropout: float = 0.1
     colours: int = 3
+    patch_size: int = 1
 
 
 CIFAR10 = Size(32, 128, (1, 2, 2, 2), 2, (16,))
@@ -125,6 +126,15 @@ class Checkpointed(Ours):
         super().__init__(device=device, size=size, bf16=bf16)
         for level in (*self.network.down, *self.network.up):
             level.checkpointing = True
+
+
+class InPatches(Ours):
+    """This is `Ours` with network.patch_size=2: squares of 2x2 pixels are one position of the network."""
+
+    name = "ddpm in patches"
+
+    def __init__(self, size: Size, device: torch.device, bf16: bool) -> None:
+        super().__init__(device=device, size=replace(size, patch_size=2), bf16=bf16)
 
 
 class Diffusers(Peer):
@@ -269,6 +279,7 @@ def our_network(size: Size) -> UNet:
         size.dropout,
         (size.side, size.side),
         groups=min(32, size.channels // 4),
+        patch_size=size.patch_size,
     )
 
 
