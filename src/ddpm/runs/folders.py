@@ -39,22 +39,28 @@ def claim(folder: Path, key: str = "out") -> Path:
     """The folder that the user named with the setting `key`, absolute, new or empty (but for hidden files).
 
     Raises:
-        FileExistsError: it holds something already.
+        FileExistsError: it holds something already, or a file is in the way.
         OSError: it cannot be made or written.
     """
     check_free(folder, key)
-    return writable(folder.absolute())
+    return writable(folder.absolute(), key)
 
 
 def check_free(folder: Path, key: str = "out") -> None:
     """Check that the folder that the user named with the setting `key` can be claimed, before long work for it.
 
     Raises:
-        FileExistsError: it holds something already.
+        FileExistsError: it holds something already, or a file is in the way.
     """
     folder = folder.absolute()
+    _check_no_file(folder, key)
     if folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty, and nothing is overwritten: choose another folder with {key}=")
+
+
+def _check_no_file(folder: Path, key: str) -> None:
+    if file := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
+        raise FileExistsError(f"{file} is a file, and no folder: choose another folder with {key}=")
 
 
 def link_latest(folder: Path, link: Path) -> None:
@@ -175,12 +181,13 @@ def check_inside(folder: Path) -> None:
                 raise PermissionError(f"{path} is neither a file nor a folder: take it away")
 
 
-def writable(folder: Path) -> Path:
-    """The folder, there and open to new files.
+def writable(folder: Path, key: str = "out") -> Path:
+    """The folder, which the user may have named with the setting `key`, there and open to new files.
 
     Raises:
         OSError: it cannot be made or written.
     """
+    _check_no_file(folder, key)
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be written")
