@@ -41,12 +41,12 @@ def test_the_second_half_of_the_channels_is_the_variance():
 
 
 def test_clipping_cuts_x_0_before_the_mean_is_made():
-    p = ReverseProcess(Fixed(torch.full((1, 2), 7.0)), q, X0(), FixedSmall())
-    x_t, t = torch.zeros(1, 2), torch.tensor([50])
+    p = ReverseProcess(Fixed(torch.tensor([[7.0, -7.0, -0.5, 0.5]])), q, X0(), FixedSmall())
+    x_t, t = torch.zeros(1, 4), torch.tensor([50])
     free, clipped = p(x_t, t), p(x_t, t, clip=True)
-    assert free.x_0.unique().tolist() == [7]
-    assert clipped.x_0.unique().tolist() == [1]
-    torch.testing.assert_close(free.step.mean, 7 * clipped.step.mean)
+    assert free.x_0.tolist() == [[7, -7, -0.5, 0.5]]
+    assert clipped.x_0.tolist() == [[1, -1, -0.5, 0.5]]
+    torch.testing.assert_close(free.step.mean, torch.tensor([7, 7, 1, 1]) * clipped.step.mean)
     assert torch.equal(clipped.output, free.output)
 
 
