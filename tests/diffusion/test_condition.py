@@ -21,6 +21,10 @@ def test_only_those_that_are_named_are_dropped():
     assert everything.image.shape == BOTH.image.shape
 
 
+def test_no_class_has_the_label_of_those_that_are_told_none():
+    assert DROPPED < 0
+
+
 def test_the_parts_are_those_that_there_are():
     assert BOTH.parts.keys() == {"labels", "image"}
     assert Condition(image=BOTH.image).dropped().parts.keys() == {"image"}

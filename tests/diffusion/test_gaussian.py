@@ -60,3 +60,11 @@ def test_noise_depends_on_generator_and_shape_only():
     b = noise_like(torch.ones(3, 4, 2).transpose(1, 2), torch.Generator().manual_seed(7))
     assert torch.equal(a, b)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_noise_is_drawn_where_the_generator_lives():
+    generator, again = torch.Generator().manual_seed(7), torch.Generator().manual_seed(7)
+    noise = noise_like(torch.zeros(3, 2, device="meta"), generator)
+    assert noise.device.type == "meta"  # where x is
+    torch.randn(3, 2, generator=again)
+    assert torch.equal(generator.get_state(), again.get_state())

@@ -284,6 +284,17 @@ def test_clipped_samples_are_in_range_and_every_state_is_yielded(sampler):
     assert torch.equal(states[-1].x_t, states[-1].x_0)
 
 
+def test_the_estimate_is_clipped_unless_told_otherwise():
+    """As the original's sampling does (p_sample_loop's clip_denoised)."""
+    q = ForwardProcess(linear(30))
+    p, x_T = ReverseProcess(AsPrediction(q, Epsilon()), q, Epsilon(), FixedLarge()), gaussian_noise(64)
+    ours, clipped, free = (
+        [state.x_0 for state in Ancestral()(p, x_T, rng(), **said)] for said in ({}, {"clip": True}, {"clip": False})
+    )
+    assert all(torch.equal(one, other) for one, other in zip(ours, clipped, strict=True))
+    assert max(x_0.abs().max() for x_0 in free) > 1.1
+
+
 def test_mu_keeps_its_raw_mean_on_the_full_chain():
     q, x_T = ForwardProcess(linear(50)), 3 * gaussian_noise(20)
     free, clipped = (run(Ancestral(), model(q, Mu()), x_T, clip=clip) for clip in (False, True))
