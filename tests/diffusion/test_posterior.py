@@ -113,6 +113,33 @@ def test_repaint_fills_in_what_goes_with_the_known_part():
     assert (once.mean(0) - mean[1:]).abs().max() > 2 * (often.mean(0) - mean[1:]).abs().max()
 
 
+def test_repaint_is_algorithm_1_of_its_paper():
+    """Lugmayr et al. 2022, written out with U = 3; the network's estimate is the optimal one, cut to [-1, 1]."""
+    known, mask = noise(4, 5), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64).expand(4, 3)
+    states = list(repaint(process(Epsilon()), known, mask, Ancestral(), noise(4), draw := rng(1), again=3))
+    again, x_t = rng(1), noise(4)
+
+    def drawn():
+        return torch.randn(4, 3, generator=again, dtype=torch.float64)
+
+    alpha_bar = q.alpha_bar.double()
+    for t, state in zip(range(T, 0, -1), states, strict=True):
+        a_t, a_s = alpha_bar[t], alpha_bar[t - 1]
+        beta = 1 - a_t / a_s
+        for u in (1, 2, 3):
+            z, epsilon = drawn(), drawn()
+            if t == 1:
+                z, epsilon = 0 * z, 0 * epsilon
+            of_known = a_s.sqrt() * known + (1 - a_s).sqrt() * epsilon
+            x_0 = process(Epsilon())(x_t, torch.full((4,), t)).x_0.clamp(-1, 1)
+            mean = (a_s.sqrt() * beta * x_0 + (1 - beta).sqrt() * (1 - a_s) * x_t) / (1 - a_t)
+            unknown = mean + (beta * (1 - a_s) / (1 - a_t)).sqrt() * z
+            x_s = mask * of_known + (1 - mask) * unknown
+            x_t = x_s if u == 3 else (1 - beta).sqrt() * x_s + beta.sqrt() * drawn()
+        torch.testing.assert_close(state.x_t, x_t, rtol=1e-5, atol=1e-6)
+    assert torch.equal(draw.get_state(), again.get_state())
+
+
 @pytest.mark.parametrize("sampler", [Ancestral(5), DDIM(5)], ids=by_name)
 def test_repaint_visits_the_times_of_the_sampler(sampler):
     p = process(X0())

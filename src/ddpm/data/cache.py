@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.data.dataset import DataError
+from ddpm.files import sync_folder
 
 INDEX = "index.json"
 
@@ -45,7 +46,7 @@ def once(folder: Path, build: Callable[[Path], None]) -> None:
                 build(partial)
                 _sync(partial)
                 partial.rename(folder)
-                _sync_folder(folder.parent)
+                sync_folder(folder.parent)
             except BaseException:
                 shutil.rmtree(partial, ignore_errors=True)
                 raise
@@ -124,14 +125,4 @@ def _sync(folder: Path) -> None:
         for file in files:
             with open(os.path.join(parent, file), "rb") as handle:
                 os.fsync(handle.fileno())
-        _sync_folder(Path(parent))
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name != "posix":  # Windows opens no folders
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+        sync_folder(Path(parent))
