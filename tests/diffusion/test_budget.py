@@ -56,6 +56,16 @@ def test_the_estimate_without_a_pilot_is_unbiased(model, K):
     within(estimate_bound(p, x_0, rng(8), K).nats, exact)
 
 
+def test_the_estimate_without_a_pilot_holds_the_prior():
+    """Which is nearly nothing in any schedule of use: here little noise is left to tell x_T from the prior."""
+    q = ForwardProcess(linear(8, beta_T=0.02))
+    p = optimal(q, Epsilon(), FixedLarge())
+    x_0 = levels(gaussian_data(400, 4))
+    found = estimate_bound(p, x_0, rng(), 3)
+    assert prior_term(q, x_0).min() > 1
+    torch.testing.assert_close(found.nats.double(), prior_term(q, x_0).double() + found.shares.double().sum(1))
+
+
 @pytest.mark.parametrize("K", [6, 11, 30])
 def test_the_estimate_on_a_budget_is_unbiased(model, K):
     p, x_0, exact = model
