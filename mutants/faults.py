@@ -852,6 +852,8 @@ FAULTS = [
         ("1000 / T if rescale", "T / 1000 if rescale"),
         ("largest * scale >= 1", "largest * scale > 1"),
         ("if not 0 < value < 1:", "if not 0 <= value < 1:"),
+        ("if snr_scale != 1:", "if False:"),
+        ("signal = snr_scale *", "signal = snr_scale**2 *"),
         ("_endpoints(T, beta_T, beta_T, rescale)[1]", "_endpoints(T, beta_T, beta_T, False)[1]"),
     ),
     *of(

@@ -52,6 +52,15 @@ def test_cosine_anchors():
     assert ForwardProcess(betas).alpha_bar[-1].item() == pytest.approx(1.52e-10, rel=0.01)
 
 
+@pytest.mark.parametrize("side", [32, 64, 256])
+def test_a_scaled_cosine_is_that_of_simple_diffusion(side):
+    """Hoogeboom et al. 2023: log SNR(u) = -2 log tan(pi u / 2) + 2 log(64 / side), in continuous time u = t / T."""
+    alpha_bar = ForwardProcess(S.cosine(1000, offset=1e-9, snr_scale=(64 / side) ** 2)).alpha_bar[1:-1].double()
+    u = np.arange(1, 1000) / 1000
+    log_snr = -2 * np.log(np.tan(np.pi * u / 2)) + 2 * np.log(64 / side)
+    np.testing.assert_allclose(alpha_bar.log() - torch.log1p(-alpha_bar), log_snr, rtol=1e-6, atol=1e-6)
+
+
 def test_rescaled_linear_anchors():
     betas = S.linear(4000, rescale=True)
     assert betas[0].item() == pytest.approx(2.5e-5)
@@ -104,3 +113,5 @@ def test_refuses_bad_shapes_of_cosine_and_jsd():
         S.cosine(10, max_beta=0.0)
     with pytest.raises(ValueError, match="offset=-1"):
         S.cosine(10, offset=-1.0)
+    with pytest.raises(ValueError, match="snr_scale=0"):
+        S.cosine(10, snr_scale=0.0)

@@ -23,6 +23,7 @@ KEYS = {
 # Settings that classes of ours did not have in earlier versions, by their section and the beginning of their name.
 SETTINGS: dict[tuple[str, str], dict[str, Any]] = {
     ("sampler", "ddpm."): {"times": None},
+    ("schedule", "ddpm.diffusion.schedule.cosine"): {"snr_scale": 1.0},
     ("network", "ddpm.networks.unet."): {"checkpointing": False, "patch_size": 1},
 }
 

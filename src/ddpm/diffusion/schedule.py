@@ -53,14 +53,23 @@ def jsd(T: int, max_beta: float = 0.999) -> Betas:
     return torch.arange(T, 0, -1, dtype=torch.float64).reciprocal().clamp(max=max_beta)
 
 
-def cosine(T: int, offset: float = 0.008, max_beta: float = 0.999) -> Betas:
-    """alpha_bar_t is proportional to cos^2((t/T + offset) / (1 + offset) pi/2); Nichol & Dhariwal 2021, Eq. (17)."""
+def cosine(T: int, offset: float = 0.008, max_beta: float = 0.999, snr_scale: float = 1.0) -> Betas:
+    """alpha_bar_t is proportional to cos^2((t/T + offset) / (1 + offset) pi/2); Nichol & Dhariwal 2021, Eq. (17).
+
+    `snr_scale` multiplies alpha_bar_t / (1 - alpha_bar_t). Neighbouring pixels of large images agree, so that the same
+    noise hides less: (64 / side)^2 makes up for it (Hoogeboom, Heek and Salimans 2023, "shifted cosine").
+    """
     _check_T(T)
     _check_beta("max_beta", max_beta)
     if not 0 < offset < math.inf:
         raise ValueError(f"offset={offset} must be a positive number, as 0.008")
+    if not 0 < snr_scale < math.inf:
+        raise ValueError(f"snr_scale={snr_scale} must be a positive number, as 0.25")
     u = torch.linspace(0, 1, T + 1, dtype=torch.float64)
     alpha_bar = torch.cos((u + offset) / (1 + offset) * math.pi / 2).square()
+    if snr_scale != 1:
+        signal = snr_scale * alpha_bar / alpha_bar[0]
+        alpha_bar = signal / (signal + 1 - alpha_bar / alpha_bar[0])
     return (1 - alpha_bar[1:] / alpha_bar[:-1]).clamp(max=max_beta)
 
 
