@@ -30,7 +30,8 @@ from ddpm.loggers.logger import LoggedRun
 from ddpm.loggers.tensorboard import TensorBoard
 from ddpm.runs import records
 
-SMOKE = ["debug=smoke", "evaluation.bits_per_dim.images=100", "every.log=1", "logger=[wandb,tensorboard]"]
+SMOKE = ["debug=smoke", "network.channels=8", "network.groups=4", "evaluation.bits_per_dim.images=100", "every.log=1",
+         "logger=[wandb,tensorboard]"]  # fmt: skip
 
 
 def wandb_records(folder):
@@ -104,7 +105,8 @@ def whole(workplace):
 @pytest.fixture(scope="module")
 def resumed(workplace):
     """A run that was stopped and went on."""
-    process = Fork("train.py", *SMOKE, "max_steps=24", "out=stopped", cwd=workplace)
+    seldom = ["max_steps=24", "every.validation=6", "every.samples=12"]
+    process = Fork("train.py", *SMOKE, *seldom, "out=stopped", cwd=workplace)
     folder = workplace / "stopped"
     until((folder / "metrics.csv").exists, process)
     process.send(signal.SIGTERM)

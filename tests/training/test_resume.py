@@ -24,7 +24,7 @@ SETTINGS = [
     "loader.batch_size=16", "network.channels=8", "network.groups=4", "network.dropout=0.1", "schedule.T=20",
     "timesteps=loss_second_moment", "+timesteps.history=2", "sampler.steps=5", "max_steps=18", "logger=csv",
     "every={log: 1, validation: 5, samples: 10, checkpoint: 3}", "condition=label", "condition.drop=0.3",
-    "ema=posthoc",
+    "ema=posthoc", "evaluation.chunk=40",
 ]  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def workplace(tmp_path_factory):
     """A directory with pictures of two classes to train on: 40, so that an epoch is two and a half steps."""
     cwd = tmp_path_factory.mktemp("user")
     draw = np.random.default_rng(0)
-    for split, n in (("train", 40), ("test", 201)):
+    for split, n in (("train", 40), ("test", 81)):
         for i in range(n):
             folder = cwd / "pictures" / split / ("odd" if i % 2 else "even")
             folder.mkdir(parents=True, exist_ok=True)
