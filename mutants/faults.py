@@ -538,6 +538,7 @@ FAULTS = [
         ("if self.on_cpu and larger > batch:", "if False:"),
         ("key not in self.said and", "True or"),
         ("self.own_patches or 1", "1"),
+        ("proposal.MARGIN * (self.budget - (time.monotonic() - self.begun)", "(self.budget"),
         ("iter(best.rung.finer())", "iter(())"),
         ('if not word.startswith("budget=")), "budget=null"]', ")]"),
         ("return [*made.words, *overrides], made", "return [*overrides], made"),

@@ -174,14 +174,14 @@ def test_the_faster_the_machine_the_larger_the_pictures_and_then_the_network(fol
     assert (rung.height, rung.width, rung.channels) == expected
     assert len(tried) <= 5
     took = made.chosen.plan.seconds(made.chosen.plan.steps)
-    assert 0.8 * 600 < took < 600
+    assert 0.75 * 600 < took < 0.9 * 600  # a run is slower than its trial
 
 
 @pytest.mark.parametrize(
     ("speed", "said", "expected"),
     [
-        (5e11, [], (64, 2, 32)),  # larger pictures, in patches, before every pixel by itself
-        (2e12, [], (64, 1, 32)),
+        (7e11, [], (64, 2, 32)),  # larger pictures, in patches, before every pixel by itself
+        (3e12, [], (64, 1, 32)),
         (1e16, [], (64, 1, 128)),  # and that before a wider network
         (1e16, ["network.patch_size=2"], (64, 2, 128)),
         (1e16, ["network.patch_size=4", "size=32"], (32, 4, 128)),

@@ -189,7 +189,7 @@ class Proposal:
         conditioning = build.conditioning(config)
         conditioning.check(images)
         cost = trial(module, conditioning.batch(examples, (some * n)[:n]), config)
-        left = self.budget - (time.monotonic() - self.begun) - STARTUP
+        left = proposal.MARGIN * (self.budget - (time.monotonic() - self.begun) - STARTUP)
         draws = config.sampler.get("steps") or config.schedule.T
         return Tried(rung, choices, cost, Plan(left, cost, self.pictures, n, draws))
 

@@ -32,6 +32,7 @@ PATCHES = (
     (64, 2),
     (math.inf, 4),
 )  # up to so many pixels of the longer side: such patches, in the cheapest network
+MARGIN = 0.9  # of the time that is left is planned with: a run is slower than its trial, and no machine is quiet
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 PICTURES, GRID = 5, 64  # grids of samples that are drawn in a run, at most, and samples in each
 EVALUATIONS_OF_TEST = 16  # of the network, for a test picture in a validation
@@ -266,7 +267,7 @@ def budget_for(shown: float, plan: Plan) -> str:
     seconds = max(plan.budget, 1.0)
     while replace(plan, budget=seconds).shown < shown:
         seconds *= 1.1
-    seconds *= 1.1  # the trials, and what else a run begins with
+    seconds *= 1.1 / MARGIN  # the trials, and what else a run begins with
     unit = next(unit for unit, most in MOST_OF.items() if seconds <= most)
     return f"{math.ceil(seconds / UNITS[unit])}{unit}"
 
