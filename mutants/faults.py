@@ -539,7 +539,7 @@ FAULTS = [
         ("key not in self.said and", "True or"),
         ("self.own_patches or 1", "1"),
         ("proposal.MARGIN * (self.budget - (time.monotonic() - self.begun)", "(self.budget"),
-        ("iter(best.rung.finer())", "iter(())"),
+        ("best, best.rung.finer()", "best, ()"),
         ('if not word.startswith("budget=")), "budget=null"]', ")]"),
         ("return [*made.words, *overrides], made", "return [*overrides], made"),
     ),

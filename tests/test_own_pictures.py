@@ -49,9 +49,9 @@ def fill(folder, n=80):
 
 @pytest.fixture
 def priced(folder, monkeypatch):
-    """The same on a machine of a known speed, in multiplications a second; and the sizes and networks it has tried.
+    """`priced(speed)` makes this a machine of so many multiplications a second, and returns a list of what it tries.
 
-    As (height, width, channels, patch size, batch size).
+    Each entry is (height, width, channels, patch size, batch size).
     """
     tried = []
 
@@ -174,7 +174,7 @@ def test_the_faster_the_machine_the_larger_the_pictures_and_then_the_network(fol
     assert (rung.height, rung.width, rung.channels) == expected
     assert len(tried) <= 5
     took = made.chosen.plan.seconds(made.chosen.plan.steps)
-    assert 0.75 * 600 < took < 0.9 * 600  # a run is slower than its trial
+    assert 0.8 * 600 < took < 0.9 * 600  # a run is slower than its trial
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ The proposal is words of a command line, put before those that the user typed. W
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,9 +109,9 @@ class Proposal:
         rungs = [self._rung(shape, widths[0]) for shape in shapes]
         best = self._try(rungs[0], batch)
         if best.enough:
-            best = self._last_enough(best, iter(rungs[1:]), batch)
+            best = self._last_enough(best, rungs[1:], batch)
             if self._is_open("network.patch_size"):
-                best = self._last_enough(best, iter(best.rung.finer()), batch)
+                best = self._last_enough(best, best.rung.finer(), batch)
             best = self._last_enough(best, (best.rung.wider(width) for width in widths[1:]), batch)
         elif self.steps is None and (budget := proposal.too_short(best.plan, best.rung)):
             smaller = f", or size={smallest}" if (smallest := pictures.sizes(self.pictures)[0]) < max(shapes[0]) else ""
@@ -170,7 +170,7 @@ class Proposal:
         rung = Rung(*shape, channels, self.own_patches or 1)
         return rung.in_patches() if self._is_open("network.patch_size") else rung
 
-    def _last_enough(self, best: Tried, rungs: Iterator[Rung], batch: int) -> Tried:
+    def _last_enough(self, best: Tried, rungs: Iterable[Rung], batch: int) -> Tried:
         """The last of these rungs, each dearer than the one before, of which the budget buys enough."""
         for rung in rungs:
             tried = self._try(rung, batch)

@@ -57,7 +57,7 @@ def test_the_estimate_without_a_pilot_is_unbiased(model, K):
 
 
 def test_the_estimate_without_a_pilot_holds_the_prior():
-    """Which is nearly nothing in any schedule of use: here little noise is left to tell x_T from the prior."""
+    """The prior's part is nearly nothing in any schedule of use; in this one little noise is added, and it is large."""
     q = ForwardProcess(linear(8, beta_T=0.02))
     p = optimal(q, Epsilon(), FixedLarge())
     x_0 = levels(gaussian_data(400, 4))

@@ -114,7 +114,7 @@ def test_repaint_fills_in_what_goes_with_the_known_part():
 
 
 def test_repaint_is_algorithm_1_of_its_paper():
-    """Lugmayr et al. 2022, written out with U = 3; the network's estimate is the optimal one, cut to [-1, 1]."""
+    """The walk equals Lugmayr et al. 2022 written out with U = 3, by the optimal estimate cut to [-1, 1]."""
     known, mask = noise(4, 5), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64).expand(4, 3)
     states = list(repaint(process(Epsilon()), known, mask, Ancestral(), noise(4), draw := rng(1), again=3))
     again, x_t = rng(1), noise(4)

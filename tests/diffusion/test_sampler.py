@@ -285,7 +285,7 @@ def test_clipped_samples_are_in_range_and_every_state_is_yielded(sampler):
 
 
 def test_the_estimate_is_clipped_unless_told_otherwise():
-    """As the original's sampling does (p_sample_loop's clip_denoised)."""
+    """The original's sampling clips by default, too (`clip_denoised` of its p_sample_loop)."""
     q = ForwardProcess(linear(30))
     p, x_T = ReverseProcess(AsPrediction(q, Epsilon()), q, Epsilon(), FixedLarge()), gaussian_noise(64)
     ours, clipped, free = (

@@ -323,7 +323,7 @@ def test_an_image_that_is_told_is_more_channels_of_the_input():
 
 @pytest.mark.parametrize("P", [2, 3])
 def test_the_pixels_of_a_patch_are_the_channels_of_one_position(P):
-    """By the network without patches, whose images are rearranged by hand."""
+    """The network without patches gives the same, for images that are rearranged by hand."""
     small = {"channels": 8, "channel_mult": (1, 2), "num_res_blocks": 1, "attention_resolutions": (2,), "groups": 4}
     in_patches = UNet(3, 2, **small, image_size=(4 * P, 8 * P), condition_channels=1, patch_size=P).eval()
     plain = UNet(4 * P**2, 2 * P**2, **small, image_size=(4, 8)).eval()

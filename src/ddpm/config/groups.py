@@ -115,7 +115,7 @@ def content(file: Path) -> dict[str, Any]:
 
 @functools.cache
 def _content(file: Path, written: int) -> dict[str, Any]:
-    """The same; a command asks for some files several times."""
+    """Read a file once for each time it was written, since a command asks for some files several times."""
     found: dict[str, Any] = OmegaConf.to_container(OmegaConf.load(file))  # type: ignore[assignment]
     return found
 

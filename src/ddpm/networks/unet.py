@@ -55,8 +55,6 @@ class UNet(Network):
 
     Args:
         image_size: height and width.
-        patch_size: the P x P pixels of a square are the channels of one position (Hoogeboom, Heek and Salimans 2023,
-            section 3.3), so that large images take 1 / P^2 of the time and memory; the paper's is 1.
         groups: groups of every GroupNorm.
         heads: number of heads of every attention.
         head_channels: channels of each head, instead of `heads`.
@@ -70,6 +68,8 @@ class UNet(Network):
         condition_channels: of an image that the network is told, beside those of x.
         checkpointing: training keeps the outputs of blocks only, and computes what is inside a block again for its
             gradient (Chen et al. 2016): less memory, about a third more time, the same numbers.
+        patch_size: the P x P pixels of a square are the channels of one position (Hoogeboom, Heek and Salimans 2023),
+            so that large images take about 1 / P^2 of the time and memory.
 
     Raises:
         ValueError: sizes that do not fit each other; the message names one that does.
