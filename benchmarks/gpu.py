@@ -1,4 +1,4 @@
-"""Every number that a GPU gives, in one command of about five minutes.
+"""Every number that a GPU gives, in one command of about ten minutes.
 
     python benchmarks/gpu.py [--rounds 10] [--dry-run]
 
@@ -26,6 +26,8 @@ from ddpm.data.dataset import InMemory, Resident
 from ddpm.diffusion.likelihood import term
 from ddpm.hardware import prepare_for_evaluation
 
+MODES = ("default", "reduce-overhead")  # of torch.compile; the latter launches CUDA graphs
+
 
 def train_variants(size: peers.Size, device: torch.device, compiled: bool) -> dict[str, Callable[[], peers.Peer]]:
     def ours(**how: Any) -> Callable[[], peers.Peer]:
@@ -37,7 +39,8 @@ def train_variants(size: peers.Size, device: torch.device, compiled: bool) -> di
         "ddpm bf16, channels last": ours(bf16=True, channels_last=True),
     }
     if compiled:
-        made["ddpm bf16, channels last, compiled"] = ours(bf16=True, channels_last=True, compiled="default")
+        for mode in MODES:
+            made[f"ddpm bf16, channels last, compiled: {mode}"] = ours(bf16=True, channels_last=True, compiled=mode)
     for precision in peers.PRECISIONS:
         made[f"diffusers {precision}"] = lambda bf16=precision == "bf16": peers.Diffusers(size, device, bf16)
     return made
@@ -49,7 +52,7 @@ def sample_variants(size: peers.Size, device: torch.device, compiled: bool) -> d
         prepare_for_evaluation(peer.network, bf16)
         return peer
 
-    modes = ("default", "reduce-overhead") if compiled else ()
+    modes = MODES if compiled else ()
     made: dict[str, Callable[[], peers.Peer]] = {"ddpm float32": lambda: ours(False), "ddpm bf16": lambda: ours(True)}
     made |= {f"ddpm bf16, compiled: {mode}": partial(ours, True, mode) for mode in modes}
     made |= {name: make for name, make in train_variants(size, device, False).items() if name.startswith("diffusers")}
@@ -112,7 +115,7 @@ def whole_runs(size: peers.Size, batch: int, toy: bool) -> dict[str, dict[str, f
         settings += ["max_steps=9", "every.log=3", "network.channels=32"] if toy else ["max_steps=400", "every.log=50"]
         return {
             f"trainer.compile={how}": record.images_per_second([*settings, f"trainer.compile={how}"])
-            for how in (["null"] if toy else ["null", "default"])
+            for how in (["null"] if toy else ["null", *MODES])
         }
 
 
