@@ -5,6 +5,7 @@ from pathlib import Path
 
 import commands
 import composition
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -65,6 +66,25 @@ def pytest_collection_finish():
 
 def pytest_sessionfinish():
     gc.unfreeze()  # some libraries complain of what is left at the end
+
+
+class FirstCalls(type(jaxtyping.config)):
+    """Has shapes checked in the first calls that a test makes: a loop of thousands of steps has the same in each."""
+
+    checked, left = 1000, 0
+
+    @property
+    def jaxtyping_disable(self):
+        FirstCalls.left -= 1
+        return FirstCalls.left < 0
+
+
+jaxtyping.config.__class__ = FirstCalls  # it is asked at each call
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup():
+    FirstCalls.left = FirstCalls.checked
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 import composition
+import pytest  # noqa: F401
 import sklearn.utils.parallel  # noqa: F401
+import wandb.sdk.launch  # noqa: F401
 
 import ddpm.build
 import ddpm.commands.evaluate

@@ -33,19 +33,19 @@ def compose(
         RequestError: an unknown key, group or option (with the nearest names), a bad value, a refused combination.
     """
     with hydra_context(), explained(overrides, config_name):
-        composed = hydra.compose(
+        config = hydra.compose(
             config_name, overrides=[*whole_groups(config_name), *overrides], return_hydra_config=True
         )
-        choices = dict(composed.get("choices", {}))
+        choices = dict(config.get("choices", {}))
         choices |= {
-            group: option for group, option in composed.hydra.runtime.choices.items() if "/" not in group and option
+            group: option for group, option in config.hydra.runtime.choices.items() if "/" not in group and option
         }
         given = {override.key_or_group: override.value() for override in parse(overrides)}
         choices |= {group: given[group] for group in SEVERAL if isinstance(given.get(group), list)}
         for group in WHOLE:
             choices.pop(group, None)
-        config = OmegaConf.masked_copy(composed, [str(key) for key in composed if key != "hydra"])
         OmegaConf.set_struct(config, False)
+        del config["hydra"]
         config.choices = choices
         drop_strange_settings(config, overrides)
         if revise:

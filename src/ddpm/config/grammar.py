@@ -1,6 +1,7 @@
 """The words of a command line: Hydra's grammar, and paths that it must leave alone."""
 
 import difflib
+import functools
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -76,16 +77,18 @@ def parse(overrides: Sequence[str]) -> list[Any]:
     Raises:
         RequestError: an override that is not in Hydra's grammar.
     """
-    parser = OverridesParser.create()
-    parsed = []
-    for override in overrides:
-        try:
-            parsed.append(parser.parse_override(override))
-        except HydraException as error:
-            hint = "" if "=" in override else " (settings are written KEY=VALUE)"
-            raise RequestError(f"cannot read {override!r}{hint}: {first_line(error)}") from None
-        if not parsed[-1].key_or_group:
-            raise RequestError(f"cannot read {override!r}: settings are written KEY=VALUE")
+    return [_parsed(override) for override in overrides]
+
+
+@functools.lru_cache(maxsize=4096)  # a command asks for the same words a dozen times
+def _parsed(override: str) -> Any:
+    try:
+        parsed = OverridesParser.create().parse_override(override)
+    except HydraException as error:
+        hint = "" if "=" in override else " (settings are written KEY=VALUE)"
+        raise RequestError(f"cannot read {override!r}{hint}: {first_line(error)}") from None
+    if not parsed.key_or_group:
+        raise RequestError(f"cannot read {override!r}: settings are written KEY=VALUE")
     return parsed
 
 
