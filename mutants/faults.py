@@ -521,6 +521,8 @@ FAULTS = [
         "config/proposal.py",
         "config/test_proposal.py test_own_pictures.py",
         ("left = self.budget - self.beside - self.evaluation", "left = self.budget"),
+        (" + self.validated * self.cost.coding", ""),
+        ("fits = min(fits, CODING * self.budget / self.cost.coding)", "pass"),
         ("0.03 * steps", "0.3 * steps"),
         ("return self.steps * self.batch", "return self.steps"),
         ("if plan.shown < least else None", "if plan.shown > least else None"),

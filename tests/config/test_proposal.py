@@ -91,16 +91,30 @@ def test_pictures_of_many_shapes_are_cut_square():
     assert pictures.shape(of_size(640, 480, agreeing=0.4), 32) == (32, 32)
 
 
+@pytest.mark.parametrize("coding", [0.0, 0.08])
 @pytest.mark.parametrize("cost", [1e-4, 2e-3, 2e-2])
 @pytest.mark.parametrize("budget", [300.0, 3600.0, 86400.0])
-def test_a_plan_fits_its_budget_and_uses_most_of_it(cost, budget):
-    plan = Plan(budget, Cost(cost, cost / 4), EMOJI, batch=32, draws=50)
+def test_a_plan_fits_its_budget_and_uses_most_of_it(cost, budget, coding):
+    plan = Plan(budget, Cost(cost, cost / 4, coding=coding), EMOJI, batch=32, draws=50)
     assert 0.85 * budget < plan.seconds(plan.steps) <= budget
     said = {choice.key: choice.value for choice in proposal.of_plan(plan)}
     samples, images = int(said["evaluation.num_samples"]), int(said["evaluation.bits_per_dim.images"])
     of_bound = images * int(said["evaluation.bits_per_dim.evaluations"])
     measured = (samples * plan.draws + of_bound) * plan.cost.evaluation
     assert measured <= plan.evaluation or samples == 100  # which is the least
+
+
+@pytest.mark.parametrize("budget", [60.0, 600.0, 7200.0])
+def test_codecs_take_a_twentieth_of_the_budget_at_most(budget):
+    free, dear = (Plan(budget, Cost(1e-3, 1e-4, coding=each), EMOJI, batch=32, draws=50) for each in (0.0, 0.08))
+    seconds = dear.validated * 0.08
+    assert seconds <= 0.05 * budget
+    assert seconds > 0.045 * budget or dear.validated == EMOJI.test
+    assert dear.validated <= free.validated
+    same = replace(free, pictures=replace(EMOJI, test=dear.validated))  # with as many pictures to validate
+    assert dear.beside - replace(same, pictures=replace(same.pictures, train=4000 - dear.validated)).beside == (
+        pytest.approx(seconds, rel=1e-6)
+    )
 
 
 def test_the_average_remembers_a_part_of_the_run():

@@ -36,6 +36,7 @@ MARGIN = 0.9  # of the time that is left is planned with: a run is slower than i
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 PICTURES, GRID = 5, 64  # grids of samples that are drawn in a run, at most, and samples in each
 EVALUATIONS_OF_TEST = 16  # of the network, for a test picture in a validation
+CODING = 0.05  # of the budget, for picture codecs at most
 
 
 class Choice(NamedTuple):
@@ -53,12 +54,14 @@ class Choice(NamedTuple):
 class Cost(NamedTuple):
     """What a trial has measured: seconds of a training step and of an evaluation of the network, for each picture.
 
-    `memory` is the most that was in use, in bytes; None where that is not known.
+    `memory` is the most that was in use, in bytes; None where that is not known. `coding` is the seconds that picture
+    codecs take for a picture.
     """
 
     step: float
     evaluation: float
     memory: int | None = None
+    coding: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -183,10 +186,10 @@ class Plan:
 
     @property
     def beside(self) -> float:
-        """Seconds for reading the pictures, and for drawing and validating during the training."""
+        """Seconds for reading the pictures, for drawing and validating during the training, and for codecs."""
         reading = (self.pictures.train + self.pictures.test) * self.pictures.seconds
         validation = self.validated * EVALUATIONS_OF_TEST * self.cost.evaluation
-        return reading + self.drawings * (validation + self.drawing)
+        return reading + self.drawings * (validation + self.drawing) + self.validated * self.cost.coding
 
     @property
     def drawing(self) -> float:
@@ -210,8 +213,13 @@ class Plan:
 
     @property
     def validated(self) -> int:
-        """Test pictures whose bound is measured: as many as a hundredth of the budget allows in a validation."""
+        """Test pictures whose bound is measured: as many as a hundredth of the budget allows in a validation.
+
+        Codecs take them, too, in `CODING` of the budget.
+        """
         fits = self.budget / 100 / EVALUATIONS_OF_TEST / self.cost.evaluation
+        if self.cost.coding:
+            fits = min(fits, CODING * self.budget / self.cost.coding)
         return max(2, min(self.pictures.test, round_down(fits)))
 
     @property

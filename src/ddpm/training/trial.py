@@ -1,5 +1,6 @@
 """What a training step of a network costs on this machine: a few steps, taken and timed."""
 
+import math
 import signal
 import time
 import warnings
@@ -14,10 +15,12 @@ from ddpm.config.proposal import Cost
 from ddpm.data.conditioning import Batch
 from ddpm.hardware import peak_memory
 from ddpm.launch import placement, quieten
+from ddpm.metrics import codecs
 from ddpm.training.module import DiffusionModule
 
 WARM = 2  # steps before the clock starts
 FEWEST, MOST, SECONDS = 2, 50, 1.5  # steps that are timed: until so many seconds have passed
+CODED = 20_000  # levels of the pictures that codecs are timed on: half a second
 
 
 class Clock(Callback):
@@ -40,7 +43,7 @@ class Clock(Callback):
 
 
 def trial(module: DiffusionModule, batch: Batch, config: DictConfig) -> Cost:
-    """Train a module that is thrown away for a few steps, and evaluate its network a few times.
+    """Train a module that is thrown away for a few steps, evaluate its network and code its pictures a few times.
 
     Args:
         batch: one batch of the size that is trained on; each step takes it anew.
@@ -70,7 +73,8 @@ def trial(module: DiffusionModule, batch: Batch, config: DictConfig) -> Cost:
         raise KeyboardInterrupt from None
     n = len(batch.values)
     device = trainer.strategy.root_device
-    return Cost(clock.seconds / n, _evaluation(module.to(device), batch, device), peak_memory(device))
+    memory = peak_memory(device)
+    return Cost(clock.seconds / n, _evaluation(module.to(device), batch, device), memory, _coding(batch))
 
 
 @torch.no_grad()
@@ -85,6 +89,17 @@ def _evaluation(module: DiffusionModule, batch: Batch, device: torch.device) -> 
         p(x_t, t)
         _wait(device)
     return (time.perf_counter() - begun) / n
+
+
+def _coding(batch: Batch) -> float:
+    """Seconds that picture codecs take for a picture; 0 for what they do not take."""
+    _, *shape = batch.values.shape
+    if not codecs.take(tuple(shape)):
+        return 0.0
+    some = batch.values[: max(1, min(len(batch.values), CODED // math.prod(shape)))].cpu()
+    begun = time.perf_counter()
+    codecs.rows(some)
+    return (time.perf_counter() - begun) / len(some)
 
 
 def _wait(device: torch.device) -> None:
