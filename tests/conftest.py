@@ -5,8 +5,8 @@ from pathlib import Path
 
 import commands
 import composition
-import jaxtyping
 import pytest
+import shapes
 import torch
 from hypothesis import settings
 
@@ -20,8 +20,6 @@ settings.register_profile("ddpm", deadline=None, max_examples=25)  # the same, w
 settings.load_profile("ddpm")
 
 composition.remember()
-
-SMALL_RUN = ("debug=smoke", "network.channels=8", "network.groups=4", "optimizer.anneal=false")
 
 LONG = (
     "sweep/test_sweep.py",
@@ -68,23 +66,9 @@ def pytest_sessionfinish():
     gc.unfreeze()  # some libraries complain of what is left at the end
 
 
-class FirstCalls(type(jaxtyping.config)):
-    """Has shapes checked in the first calls that a test makes: a loop of thousands of steps has the same in each."""
-
-    checked, left = 1000, 0
-
-    @property
-    def jaxtyping_disable(self):
-        FirstCalls.left -= 1
-        return FirstCalls.left < 0
-
-
-jaxtyping.config.__class__ = FirstCalls  # it is asked at each call
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup():
-    FirstCalls.left = FirstCalls.checked
+    shapes.check_anew()
 
 
 @pytest.fixture
@@ -102,7 +86,7 @@ def trained_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        train([*SMALL_RUN, "logger=csv", "out=run"])
+        train([*commands.SMALL_RUN, "logger=csv", "out=run"])
     return folder / "run"
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from conftest import SMALL_RUN
+from commands import SMALL_RUN
 from omegaconf import OmegaConf
 
 from ddpm.checkpoints import checkpoint

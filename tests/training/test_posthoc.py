@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from conftest import SMALL_RUN
+from commands import SMALL_RUN
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save
 from torch import nn
