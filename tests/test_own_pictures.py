@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -22,6 +23,7 @@ from ddpm.config.errors import RequestError
 from ddpm.config.proposal import Cost
 from ddpm.config.recipes import proposes
 from ddpm.config.saved import plain
+from ddpm.data.conditioning import Batch
 from ddpm.own_pictures import Proposal, propose, settled
 from ddpm.sweep.work import WORKS
 from ddpm.training import trial as trials
@@ -273,6 +275,15 @@ def test_the_runs_of_a_sweep_share_a_proposal(folder, priced):
     assert WORKS["train"].prepared(words) == words
     with pytest.raises(RequestError, match="size: the runs of a sweep share"):
         WORKS["train"].prepared([*asked, "size=8,16"])
+
+
+@pytest.mark.parametrize(("shape", "coded"), [((3, 16, 16), 26), ((1, 8, 8), 40), ((3, 128, 128), 1), ((2,), 0)])
+def test_codecs_are_timed_on_a_few_pictures_and_on_nothing_else(monkeypatch, shape, coded):
+    seen, clock = [], iter([10.0, 10.0 + 2.0 * coded])
+    monkeypatch.setattr(trials.codecs, "rows", lambda images: seen.append(len(images)))
+    monkeypatch.setattr(trials.time, "perf_counter", lambda: next(clock))
+    assert trials._coding(Batch(torch.zeros(40, *shape, dtype=torch.uint8), None)) == (2.0 if coded else 0.0)
+    assert seen == [coded] * bool(coded)
 
 
 def test_a_trial_that_is_interrupted_is_an_interruption(folder, monkeypatch):
