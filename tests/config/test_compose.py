@@ -186,6 +186,7 @@ def test_questions_are_answered_without_torch(script, arguments, workspace):
     assert not list(workspace.iterdir())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_what_the_tests_remember_is_what_hydra_composes(name, monkeypatch):
     """With `composition.remember`, Hydra makes the same configurations as without it."""

@@ -12,6 +12,7 @@ from ddpm.config.recipes import PRESETS_OVER_RECIPES, keys_of, made_for_other_da
 PRESETS = [(group, option) for group in ("recipe", *PRESETS_OVER_RECIPES) for option in groups.options_of(group)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("group", "option"), PRESETS)
 def test_what_is_composed_is_what_a_preset_says(group, option):
     """No other file of conf/ overrides a value that a recipe, an experiment or debug=smoke sets."""

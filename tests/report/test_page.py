@@ -19,6 +19,8 @@ from written_runs import measured, write_cell, write_run
 from ddpm import report
 from ddpm.report import collect, pictures
 
+pytestmark = pytest.mark.long  # a browser opens the page
+
 CHROMIUM = shutil.which("chromium")
 
 # Before the page's own script: what goes wrong is collected. After it: clicks, and what is then to be seen.
@@ -62,7 +64,6 @@ def page(workspace):
     return workspace / "s/report.html"
 
 
-@pytest.mark.long
 def test_headings_sort_numbers_as_numbers_and_what_is_empty_last(page):
     seen = looked_at(page, "FID", "optimizer.lr")
     assert [text.partition(" ")[0] for text in seen["FID ascending"]] == [
@@ -115,7 +116,6 @@ def test_a_phone_scrolls_tables_and_not_the_page(page):
 EVIL = "</script><script>document.title='!'</script><img src=x onerror=wrong.push('!')>\"' onclick='"
 
 
-@pytest.mark.long
 def test_what_strangers_wrote_is_text(workspace):
     folder = workspace / "<b>&amp;"
     choices, settings = {"objective": EVIL, EVIL: "x"}, {"optimizer.lr": EVIL, "seed": EVIL}
@@ -155,7 +155,6 @@ def test_links_lead_to_the_run_from_wherever_the_page_is(page, workspace):
     assert f"wandb sync {folder}/wandb/offline-run-1" in text
 
 
-@pytest.mark.long
 def test_the_newest_picture_that_is_whole_is_shown(page, workspace):
     samples = workspace / "s/000_cell/samples"
     (samples / "step_0000200.png").write_bytes((samples / "step_0000100.png").read_bytes()[:40])
@@ -166,7 +165,6 @@ def test_the_newest_picture_that_is_whole_is_shown(page, workspace):
     assert looked_at(page)["widths"] == [16] * 5 + [90]
 
 
-@pytest.mark.long
 def test_data_and_the_training_as_a_film_are_shown_beside_samples(page, workspace):
     cell = workspace / "s/000_cell"
     assert "as a film" not in page.read_text()
@@ -194,7 +192,6 @@ def test_a_picture_that_two_look_for_is_missed_once(page, workspace):
     assert run.problems == ["samples/step_0000200.png is not a picture"]
 
 
-@pytest.mark.long
 def test_24_cells_of_large_pictures_make_a_small_page_and_are_decoded_once(workspace, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (1100, 1100, 3), np.uint8)
     picture = io.BytesIO()
