@@ -26,7 +26,7 @@ quick: $(VENV)/installed  # what starts no runs and takes tenths of a second, wh
 	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not slow and not cluster and not long" $(QUICK)
 
 test-all: lint
-	$(BIN)/python -m pytest $(IN_PARALLEL) -m "not cluster"
+	CHECK_EVERY_SHAPE=1 $(BIN)/python -m pytest $(IN_PARALLEL) -m "not cluster"
 
 golden: $(VENV)/installed  # tests/golden/ anew, after a change that is meant to move the first steps of a run
 	$(BIN)/python tests/curves.py

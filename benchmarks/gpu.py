@@ -1,4 +1,4 @@
-"""Every number that a GPU gives, in one command of about ten minutes.
+"""Every number that a GPU gives, in one command; most of its time is compiling.
 
     python benchmarks/gpu.py [--rounds 10] [--dry-run]
 

@@ -1,8 +1,14 @@
-"""Annotated shapes are checked in the first calls of a test: a loop of thousands of steps has the same in each."""
+"""Annotated shapes are checked in the first calls of a test: a loop of thousands of steps has the same in each.
+
+`make test-all` sets CHECK_EVERY_SHAPE, and has them checked in all.
+"""
+
+import math
+import os
 
 import jaxtyping
 
-CHECKED = 1000
+CHECKED = math.inf if os.environ.get("CHECK_EVERY_SHAPE") else 1000
 left = 0
 
 

@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -281,7 +282,7 @@ def test_the_runs_of_a_sweep_share_a_proposal(folder, priced):
 def test_codecs_are_timed_on_a_few_pictures_and_on_nothing_else(monkeypatch, shape, coded):
     seen, clock = [], iter([10.0, 10.0 + 2.0 * coded])
     monkeypatch.setattr(trials.codecs, "rows", lambda images: seen.append(len(images)))
-    monkeypatch.setattr(trials.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(trials, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     assert trials._coding(Batch(torch.zeros(40, *shape, dtype=torch.uint8), None)) == (2.0 if coded else 0.0)
     assert seen == [coded] * bool(coded)
 

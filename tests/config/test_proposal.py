@@ -111,10 +111,8 @@ def test_codecs_take_a_twentieth_of_the_budget_at_most(budget):
     assert seconds <= 0.05 * budget
     assert seconds > 0.045 * budget or dear.validated == EMOJI.test
     assert dear.validated <= free.validated
-    same = replace(free, pictures=replace(EMOJI, test=dear.validated))  # with as many pictures to validate
-    assert dear.beside - replace(same, pictures=replace(same.pictures, train=4000 - dear.validated)).beside == (
-        pytest.approx(seconds, rel=1e-6)
-    )
+    few = replace(EMOJI, test=dear.validated)  # as many are validated then, with codecs or without
+    assert replace(dear, pictures=few).beside - replace(free, pictures=few).beside == pytest.approx(seconds)
 
 
 def test_the_average_remembers_a_part_of_the_run():
