@@ -85,6 +85,7 @@ def assert_same(folder, one, trained=True):
         torch.testing.assert_close(weights, expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_two_nodes_of_two_processes_some_of_them_idle(workplace, alone):
     settings = [*SIXTY, "evaluate_after=true", "trainer.accumulate=2"]
     printed = Ranks("train.py", *settings, "out=shared", cwd=workplace, devices=2, nodes=2).wait(timeout=300)

@@ -67,6 +67,7 @@ def test_diffusers_draws_our_samples_from_the_same_noise(workspace, overrides):
         torch.testing.assert_close(back.q.alpha_bar, p.q.alpha_bar)
 
 
+@pytest.mark.slow
 def test_the_round_trip_at_full_size(workspace):
     saved("run.ckpt", "recipe=cifar10")
     theirs, p = exported("ckpt=run.ckpt", "to=out").unet, ddpm.load("run.ckpt")

@@ -160,6 +160,21 @@ def test_terms_come_from_T_down_to_1_with_a_noise_of_their_own():
         torch.testing.assert_close(bound.squared_error[:, term.t - 1], (x_0 - estimate.x_0).square().mean(1))
 
 
+def test_L_0_is_the_mean_over_the_draws_of_x_1_and_the_other_terms_stay():
+    T = 12
+    q = ForwardProcess(linear(T))
+    p = optimal(q, X0(), FixedSmall())
+    x_0, g = levels(gaussian_data(3, 4)), rng(5)
+    once, bound = evaluate_bound(p, x_0, rng(5)), evaluate_bound(p, x_0, rng(5), draws_of_x_1=5)
+    assert torch.equal(bound.terms[:, 1:], once.terms[:, 1:])
+    one, noises = torch.full((3,), 1), [torch.randn(x_0.shape, generator=g, dtype=torch.float64) for _ in range(T + 4)]
+    x_1 = [q.diffuse(x_0, one, noise) for noise in noises[T - 1 :]]
+    drawn = [bound_term(p, p(x, one, clip=True), x_0, x, one) for x in x_1]
+    torch.testing.assert_close(bound.distortion_nats, torch.stack(drawn).mean(0))
+    squares = [(x_0 - p(x, one, clip=True).x_0).square().mean(1) for x in x_1]
+    torch.testing.assert_close(bound.squared_error[:, 0], torch.stack(squares).mean(0))
+
+
 def test_rate_and_distortion_are_table_4():
     bound = Bound(
         prior=torch.tensor([0.5, 1.5]),

@@ -43,26 +43,26 @@ def kept(folder, what):
     return {file.name: np.load(file) for file in sorted(folder.glob(f"{folders.UNFINISHED}/*/{what}/*.npy"))}
 
 
-def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatch):
+@pytest.mark.parametrize("world_size", [3, pytest.param(2, marks=pytest.mark.slow)])
+def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatch, world_size):
     """101 images are 6 chunks, the last of them short: uneven for 2 processes, and for 3."""
     folder, results = alone
     monkeypatch.chdir(tmp_path)
     quick = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=9").metrics
-    for world_size in (2, 3):
-        in_processes(world_size, process, world_size, tmp_path)
-        for what in ("samples", "bound test", "bound train", "codecs test"):
-            ours, theirs = kept(folder, what), kept(tmp_path / f"processes{world_size}", what)
-            assert list(ours) == list(theirs) == [f"{k:06d}.npy" for k in range(6)]
-            assert all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours), what
-        for rank in range(world_size):
-            found = json.loads((tmp_path / f"{world_size}-{rank}.json").read_text())
-            assert found["fingerprint"] == results.protocol["fingerprint"]
-            for name, whole in (("full", results.metrics), ("quick", quick), ("real", results.real)):
-                assert found[name].keys() == whole.keys()
-                for metric, parts in whole.items():
-                    for part, value in parts.items():
-                        expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-9)
-                        assert found[name][metric][part] == expected, (metric, part)
+    in_processes(world_size, process, world_size, tmp_path)
+    for what in ("samples", "bound test", "bound train", "codecs test"):
+        ours, theirs = kept(folder, what), kept(tmp_path / f"processes{world_size}", what)
+        assert list(ours) == list(theirs) == [f"{k:06d}.npy" for k in range(6)]
+        assert all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours), what
+    for rank in range(world_size):
+        found = json.loads((tmp_path / f"{world_size}-{rank}.json").read_text())
+        assert found["fingerprint"] == results.protocol["fingerprint"]
+        for name, whole in (("full", results.metrics), ("quick", quick), ("real", results.real)):
+            assert found[name].keys() == whole.keys()
+            for metric, parts in whole.items():
+                for part, value in parts.items():
+                    expected = value if isinstance(value, str) else pytest.approx(value, rel=1e-9)
+                    assert found[name][metric][part] == expected, (metric, part)
 
 
 def test_threads_change_no_bit(alone, workspace):
@@ -132,14 +132,18 @@ def test_another_chunk_size_changes_rounding_only(workspace):
     torch.testing.assert_close(values[0], values[1], rtol=0, atol=1e-4)
 
 
-def test_the_bound_is_that_of_the_mathematics(alone, workspace):
-    """Chunks, padding, files and units around it change nothing: the same draws, by hand."""
-    p, evaluation = made()
+@pytest.mark.parametrize(("T", "draws"), [(20, 1), (100, 2)])
+def test_the_bound_is_that_of_the_mathematics(workspace, capsys, T, draws):
+    """Chunks, padding, files and units around it change nothing: the same draws, by hand; of 100 steps x_1 has two."""
+    p, evaluation = made(f"schedule.T={T}")
     images = to_unit(evaluation.images.split("test").__getitems__(list(range(40))))
-    chunks = [evaluate_bound(p, images[20 * k :][:20], generator(CPU, 0, 2, k)) for k in range(2)]
+    draw = [generator(CPU, 0, 2, k) for k in range(2)]
+    chunks = [evaluate_bound(p, images[20 * k :][:20], draw[k], draws_of_x_1=draws) for k in range(2)]
     by_hand = torch.cat([chunk.nats for chunk in chunks])
-    found = evaluated("evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=40")
+    found = evaluated(f"schedule.T={T}", "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=40")
     metric = found.metrics["bits_per_dim"]
+    assert found.protocol["bound"].get("draws_of_x_1", 1) == draws
+    assert f"40 test images x {T + draws - 1} = " in " ".join(capsys.readouterr().out.split())
     bits = by_hand.double() / (64 * math.log(2))
     assert metric["value"] == pytest.approx(float(bits.mean()), rel=1e-6)
     assert metric["stderr"] == pytest.approx(float(bits.std() / math.sqrt(40)), rel=1e-5)
@@ -152,9 +156,9 @@ def test_the_bound_is_that_of_the_mathematics(alone, workspace):
     nats = 64 * math.log(2)
     assert metric["prior"] == pytest.approx(prior.mean() / nats, rel=1e-5)
     assert metric["distortion"] == pytest.approx(terms[:, 0].mean() / nats, rel=1e-5)
-    left = [prior.mean() + terms[:, t:].sum(1).mean() for t in range(1, 21)]  # of the terms above t
+    left = [prior.mean() + terms[:, t:].sum(1).mean() for t in range(1, T + 1)]  # of the terms above t
     for name, expected in {
-        "t": np.arange(1, 21),
+        "t": np.arange(1, T + 1),
         "term": terms.mean(0) / nats,
         "term_stderr": terms.std(0, ddof=1) / nats / math.sqrt(40),
         "rate_bits_per_dim": np.array(left) / nats,

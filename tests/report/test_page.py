@@ -192,6 +192,7 @@ def test_a_picture_that_two_look_for_is_missed_once(page, workspace):
     assert run.problems == ["samples/step_0000200.png is not a picture"]
 
 
+@pytest.mark.slow
 def test_24_cells_of_large_pictures_make_a_small_page_and_are_decoded_once(workspace, monkeypatch):
     noise = np.random.default_rng(0).integers(0, 255, (1100, 1100, 3), np.uint8)
     picture = io.BytesIO()

@@ -268,6 +268,8 @@ def test_what_was_measured_differently_is_not_ranked(tmp_path, protocol, note, r
 def test_a_bound_at_every_t_is_one_measure_for_every_T(tmp_path):
     full = [{"timesteps": T, "bound": {"images": {"test": 297}, "evaluations": T}} for T in (1000, 4000)]
     assert best(two(tmp_path, *full, bits_per_dim=4.0), "bits/dim") == ["a"]
+    full[0]["bound"]["draws_of_x_1"] = 11  # less noise in the same quantity
+    assert best(two(tmp_path / "draws", *full, bits_per_dim=4.0), "bits/dim") == ["a"]
 
 
 def test_as_many_evaluations_as_another_s_T_are_not_every_t(tmp_path):

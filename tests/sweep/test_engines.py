@@ -14,12 +14,10 @@ from ddpm.sweep import engines
 TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "launcher",
-    [
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-        pytest.param(["hydra/launcher=submitit_local"], marks=pytest.mark.slow),
-    ],
+    [["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], ["hydra/launcher=submitit_local"]],
 )
 def test_cells_at_the_same_time(tmp_path, launcher):
     """Each keeps what it printed to itself; the sweep tells how they go and waits for all."""

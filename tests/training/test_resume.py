@@ -185,7 +185,10 @@ def test_killed_twenty_times_it_is_the_same_run(workplace, whole, seed):
     assert killed_again_and_again(workplace, whole, f"killed_{seed}", kills=20, seed=seed) >= 18
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), pytest.param(signal.SIGUSR1, 143, marks=pytest.mark.slow)],
+)
 def test_a_signal_saves_and_says_how_to_go_on(workplace, whole, signum, code):
     folder = workplace / f"signal_{signum}"
     process = Fork("train.py", *SETTINGS, f"out={folder.name}", cwd=workplace)

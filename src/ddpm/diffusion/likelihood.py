@@ -90,17 +90,26 @@ class Bound:
         return bits_per_dim(sent, num_dims).mean(0), 127.5 * self.squared_error.mean(0).sqrt()
 
 
-def bound_terms(p: ReverseProcess, x_0: Batch, generator: torch.Generator, *, clip: bool = True) -> Iterator[Term]:
-    """Yield L_{T-1}, ..., L_0 one by one, each with a noise of its own, so that a caller can show progress."""
+def bound_terms(
+    p: ReverseProcess, x_0: Batch, generator: torch.Generator, *, clip: bool = True, draws_of_x_1: int = 1
+) -> Iterator[Term]:
+    """Yield L_{T-1}, ..., L_0 one by one, each with a noise of its own, so that a caller can show progress.
+
+    L_0 is the mean over `draws_of_x_1`, with an evaluation of the network for each: of all terms it depends most on the
+    noise that is drawn.
+    """
     for now in range(p.q.T, 0, -1):
         t = torch.full((len(x_0),), now, device=x_0.device)
-        nats, squared_error, _ = term(p, x_0, t, generator, clip=clip)
+        seen = [term(p, x_0, t, generator, clip=clip) for _ in range(draws_of_x_1 if now == 1 else 1)]
+        nats, squared_error = (torch.stack([one[part] for one in seen]).mean(0) for part in (0, 1))
         yield Term(now, nats, squared_error)
 
 
-def evaluate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, *, clip: bool = True) -> Bound:
-    """The bound with one sample of every x_t: T evaluations of the network."""
-    return Bound.of(prior_term(p.q, x_0), bound_terms(p, x_0, generator, clip=clip))
+def evaluate_bound(
+    p: ReverseProcess, x_0: Batch, generator: torch.Generator, *, clip: bool = True, draws_of_x_1: int = 1
+) -> Bound:
+    """The bound with one sample of every other x_t: T evaluations of the network, and more for further draws of x_1."""
+    return Bound.of(prior_term(p.q, x_0), bound_terms(p, x_0, generator, clip=clip, draws_of_x_1=draws_of_x_1))
 
 
 class Seen(NamedTuple):

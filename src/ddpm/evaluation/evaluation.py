@@ -19,7 +19,7 @@ from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation import checks, codecs, forecast, references
-from ddpm.evaluation.bound import BoundOverSplit
+from ddpm.evaluation.bound import BoundOverSplit, draws_of_x_1
 from ddpm.evaluation.chunks import Chunk, Chunks
 from ddpm.evaluation.measure import MetricsOfImages
 from ddpm.evaluation.protocol import digest_of_weights, protocol_of
@@ -136,7 +136,8 @@ class Evaluation:
             said = f"{n:,} samples x {steps} steps = {n * steps:,} evaluations of the network"
             work.append(forecast.Work(said, "samples", n, steps))
         if self.images.kind.bound in settings.metrics:
-            each, kept_as = settings.evaluations or q.T, "estimate" if settings.evaluations else "bound"
+            whole = q.T - 1 + draws_of_x_1(q.T)
+            each, kept_as = (settings.evaluations, "estimate") if settings.evaluations else (whole, "bound")
             for split in settings.bound_splits:
                 n = settings.bound_count(self.images, split)
                 said = f"the bound of {n:,} {split} images x {each} = {n * each:,} evaluations of the network"

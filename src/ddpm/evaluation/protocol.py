@@ -12,6 +12,7 @@ from ddpm.data.dataset import Dataset
 from ddpm.diffusion.guidance import Guidance
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
+from ddpm.evaluation.bound import draws_of_x_1
 from ddpm.evaluation.settings import EvaluationSettings
 from ddpm.metrics import registry
 from ddpm.metrics.features import FeatureExtractor
@@ -56,6 +57,8 @@ def protocol_of(
         "chunk": settings.chunk,
         "seed": settings.seed,
     }
+    if not settings.evaluations and (draws := draws_of_x_1(p.q.T)) > 1:
+        protocol["bound"]["draws_of_x_1"] = draws
     if conditioning.needs:  # what came before conditions keeps its fingerprint
         order = f"of the {settings.reference_splits[0]} split's examples, in an order drawn from the seed"
         protocol["condition"] = {"told": conditioning.needs, **vars(conditioning), "of_samples": order}
