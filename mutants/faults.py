@@ -739,11 +739,6 @@ FAULTS = [
         ),
     ),
     *of(
-        "training/averages.py",
-        "training/test_posthoc.py",
-        ("decay_of(gamma, step)", "decay_of(gamma, step + 1)"),
-    ),
-    *of(
         "randomness.py",
         "test_randomness.py",
         ("np.random.SeedSequence(key)", "np.random.SeedSequence(sum(key))"),
