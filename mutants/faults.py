@@ -538,6 +538,7 @@ FAULTS = [
         "own_pictures.py",
         "test_own_pictures.py",
         ("            if not tried.enough:\n                break\n", ""),
+        ("threads // 2", "threads"),
         ("if self.on_cpu and larger > batch:", "if False:"),
         ("key not in self.said and", "True or"),
         ("self.own_patches or 1", "1"),
@@ -557,6 +558,9 @@ FAULTS = [
         "test_own_pictures.py",
         ("timed = self.ends[WARM - 1 :]\n        return", "timed = self.ends\n        return"),
         ("raise KeyboardInterrupt from None", "raise"),
+        (" / torch.get_num_threads()", ""),
+        ("self.computed[-1] - self.computed[WARM - 1]", "self.computed[-1] - self.computed[0]"),
+        ('clock.running if device.type == "cpu" else 1.0', "1.0"),
     ),
     *of(
         "data/folder.py",

@@ -296,10 +296,35 @@ def test_a_trial_that_is_interrupted_is_an_interruption(folder, monkeypatch):
         propose(list(OWN))
 
 
-def test_a_clock_counts_the_steps_after_the_first():
+def test_a_clock_counts_the_steps_after_the_first(monkeypatch):
     clock = trials.Clock()
     clock.ends = [100.0, 110.0, 111.0, 113.0]  # two to warm up, then one of a second and one of two
     assert clock.seconds == 1.5
+    monkeypatch.setattr(trials.torch, "get_num_threads", lambda: 2)
+    clock.computed = [0.0, 20.0, 21.0, 22.5]  # of the six seconds that two threads had
+    assert clock.running == pytest.approx(2.5 / 6)
+
+
+@pytest.mark.parametrize(("running", "threads", "said"), [(0.9, 2, ""), (0.4, 1, "end"), (0.4, 3, "OMP_NUM_THREADS=1")])
+def test_a_trial_that_others_disturb_says_so(folder, monkeypatch, capsys, running, threads, said):
+    monkeypatch.setattr(own_pictures, "trial", lambda *_: Cost(1e-4, 1e-5, running=running))
+    monkeypatch.setattr(own_pictures.build, "module", lambda config, images: None)
+    monkeypatch.setattr(own_pictures.torch, "get_num_threads", lambda: threads)
+    propose(list(OWN))
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "this takes about" in line]
+    assert line.endswith(said or "by a trial on this machine")
+    assert ("other programs keep the cores busy" in line) == bool(said)
+    monkeypatch.setattr(own_pictures, "trial", lambda *_: Cost(1e9, 1e9, running=running))
+    with pytest.raises(RequestError, match="is too short here") as refused:
+        propose([word for word in OWN if not word.startswith("max_steps=")])
+    assert str(refused.value).endswith(said)
+    assert ("other programs" in str(refused.value)) == bool(said)
+
+
+def test_what_the_clock_of_a_trial_sees_is_said(folder, monkeypatch, capsys):
+    monkeypatch.setattr(trials.Clock, "running", 0.25)
+    propose(list(OWN))
+    assert "other programs keep the cores busy" in capsys.readouterr().out
 
 
 def test_settled_words_propose_nothing():

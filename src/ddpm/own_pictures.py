@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from omegaconf import DictConfig
 
 from ddpm import build, launch
@@ -117,7 +118,7 @@ class Proposal:
             smaller = f", or size={smallest}" if (smallest := pictures.sizes(self.pictures)[0]) < max(shapes[0]) else ""
             raise RequestError(
                 f"budget={self.budget_said} is too short here for pictures of {shapes[0][0]}x{shapes[0][1]}: use "
-                f"budget={budget}{smaller}"
+                f"budget={budget}{smaller}{_disturbed(best.cost)}"
             )
         larger = next(size for most, size in BATCHES if best.plan.shown <= most)
         if self.on_cpu and larger > batch:
@@ -139,7 +140,7 @@ class Proposal:
         lines = [
             "proposed where you left a choice:",
             *(f"  {choice.word:<{wide}}  {choice.reason}" for choice in self.choices),
-            f"this takes about {took}{needs}, by a trial on this machine",
+            f"this takes about {took}{needs}, by a trial on this machine{_disturbed(self.chosen.cost)}",
         ]
         if not self.chosen.enough and self.steps is None:
             enough = proposal.budget_for(self.chosen.rung.enough, plan)
@@ -207,6 +208,14 @@ class Proposal:
         """Whether the user has said neither this nor, where it is a setting of a class, which class it is."""
         section = key.partition(".")[0]
         return key not in self.said and (section == "data" or section not in self.said)
+
+
+def _disturbed(cost: Cost) -> str:
+    """What to do about other programs on the same cores, where a trial was slow because of them."""
+    if not cost.disturbed:
+        return ""
+    fewer = f", or set OMP_NUM_THREADS={threads // 2}" if (threads := torch.get_num_threads()) > 1 else ""
+    return f"; other programs keep the cores busy, which makes it several times slower: wait for their end{fewer}"
 
 
 def propose(overrides: Sequence[str]) -> tuple[list[str], Proposal | None]:

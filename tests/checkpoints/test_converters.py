@@ -322,6 +322,7 @@ def test_networks_of_guided_diffusion_s_that_are_not_ours(tmp_path, changes, mes
 
 def test_a_file_of_w86763777_s(tmp_path):
     theirs = randomise(peer_networks.W86763777(1000, 32, (1, 2, 2, 2), 2, (1,)), seed=7)
+    theirs.head.weight.data *= 0.01  # so that the first GroupNorm's eps is seen beside the variance that it divides by
     raw = peer_networks.W86763777(1000, 32, (1, 2, 2, 2), 2, (1,))
     optim = torch.optim.Adam(raw.parameters())
     states = {"net_model": raw.state_dict(), "ema_model": theirs.state_dict(), "optim": optim.state_dict()}
@@ -330,6 +331,14 @@ def test_a_file_of_w86763777_s(tmp_path):
     assert checkpoint.load(tmp_path / "ckpt.pt").step == 800_000
     with pytest.raises(RequestError, match=r"schedule.T cannot change.*states schedule.T=1000"):
         resolved(tmp_path / "ckpt.pt", "schedule.T=500")
+
+
+def test_weights_in_half_precision_are_read_in_float32(tmp_path):
+    theirs = randomise(peer_networks.W86763777(1000, 32, (1, 2, 2, 2), 2, (1,)), seed=7).half()
+    torch.save({"ema_model": theirs.state_dict(), "step": 1}, tmp_path / "ckpt.pt")
+    read = checkpoint.load(tmp_path / "ckpt.pt").weights
+    assert {value.dtype for value in read.values()} == {torch.float32}
+    assert torch.equal(read["conv_in.weight"], theirs.head.weight.float())
 
 
 def test_the_published_numbers_of_tensors():

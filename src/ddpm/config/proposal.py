@@ -37,6 +37,7 @@ UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 PICTURES, GRID = 5, 64  # grids of samples that are drawn in a run, at most, and samples in each
 EVALUATIONS_OF_TEST = 16  # of the network, for a test picture in a validation
 CODING = 0.05  # of the budget, for picture codecs at most
+QUIET = 0.8  # share of the time that threads run on cores that no other program wants: 0.99, and 0.35 beside one
 
 
 class Choice(NamedTuple):
@@ -55,13 +56,20 @@ class Cost(NamedTuple):
     """What a trial has measured: seconds of a training step and of an evaluation of the network, for each picture.
 
     `memory` is the most that was in use, in bytes; None where that is not known. `coding` is the seconds that picture
-    codecs take for a picture.
+    codecs take for a picture. `running` is the share of the time that the threads of a CPU were running, which is about
+    1 unless other programs want its cores.
     """
 
     step: float
     evaluation: float
     memory: int | None = None
     coding: float = 0.0
+    running: float = 1.0
+
+    @property
+    def disturbed(self) -> bool:
+        """Whether other programs kept the cores busy, so that a step took longer than it would without them."""
+        return self.running < QUIET
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def protocol_of(
     Args:
         metrics: of samples, all that there are, by name.
     """
-    protocol = {
+    protocol: dict[str, Any] = {
         "data": images.fingerprint,
         "weights": settings.weights,
         "sampler": {"name": type(sampler).__name__.lower(), **vars(sampler)},

@@ -28,10 +28,12 @@ class Clock(Callback):
 
     def __init__(self) -> None:
         self.ends: list[float] = []
+        self.computed: list[float] = []  # seconds of all threads of this process
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: object) -> None:
         _wait(module.device)
         self.ends.append(time.perf_counter())
+        self.computed.append(time.process_time())
         timed = self.ends[WARM - 1 :]
         trainer.should_stop = len(timed) > FEWEST and timed[-1] - timed[0] > SECONDS
 
@@ -40,6 +42,12 @@ class Clock(Callback):
         """The mean time of a step."""
         timed = self.ends[WARM - 1 :]
         return (timed[-1] - timed[0]) / (len(timed) - 1)
+
+    @property
+    def running(self) -> float:
+        """The share of the time that the threads of a CPU were running: those that wait for others of them run, too."""
+        computed = self.computed[-1] - self.computed[WARM - 1]
+        return computed / (self.ends[-1] - self.ends[WARM - 1]) / torch.get_num_threads()
 
 
 def trial(module: DiffusionModule, batch: Batch, config: DictConfig) -> Cost:
@@ -73,8 +81,8 @@ def trial(module: DiffusionModule, batch: Batch, config: DictConfig) -> Cost:
         raise KeyboardInterrupt from None
     n = len(batch.values)
     device = trainer.strategy.root_device
-    memory = peak_memory(device)
-    return Cost(clock.seconds / n, _evaluation(module.to(device), batch, device), memory, _coding(batch))
+    memory, running = peak_memory(device), clock.running if device.type == "cpu" else 1.0
+    return Cost(clock.seconds / n, _evaluation(module.to(device), batch, device), memory, _coding(batch), running)
 
 
 @torch.no_grad()
