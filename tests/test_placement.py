@@ -18,7 +18,7 @@ from ddpm.figures.display import display_of
 from ddpm.launch import Rank
 
 SMALL = [
-    "schedule.T=20",
+    "schedule.T=10",
     "network.channels=8",
     "loader.batch_size=8",
     "every.log=1",
