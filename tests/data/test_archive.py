@@ -82,6 +82,7 @@ def test_no_archive(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     with pytest.raises(DataError, match="neither a folder nor a zip or tar archive"):
         unpacked(tmp_path / "a.png", tmp_path / "root")
+    assert inside(tmp_path) == {"a.png"}  # nor is anything begun
 
 
 def test_a_member_without_a_name(tmp_path):

@@ -30,6 +30,8 @@ def unpacked(archive: Path, root: Path) -> Path:
 
     Raises DataError if it is no archive, is broken, or has a member whose name leads out of the folder.
     """
+    if not _is_archive(archive):
+        raise DataError(f"{archive} is neither a folder nor a zip or tar archive")
     about = archive.stat()
     key = {"archive": str(archive.absolute()), "size": about.st_size, "modified": about.st_mtime_ns}
     folder = cache.folder_for(root, archive.name, key)
@@ -37,6 +39,14 @@ def unpacked(archive: Path, root: Path) -> Path:
     while len(entries := list(folder.iterdir())) == 1 and entries[0].is_dir():  # the folder that was packed
         folder = entries[0]
     return folder
+
+
+def _is_archive(path: Path) -> bool:
+    """Whether it begins as one; a damaged one does."""
+    try:
+        return zipfile.is_zipfile(path) or tarfile.is_tarfile(path)
+    except BROKEN:
+        return True
 
 
 def _unpack(archive: Path, folder: Path) -> None:
@@ -67,11 +77,9 @@ def _members(archive: Path) -> Iterator[tuple[str, Callable[[], IO[bytes]]]]:
             for info in packed.infolist():
                 if not info.is_dir():
                     yield info.filename, partial(packed.open, info)
-    elif tarfile.is_tarfile(archive):
+    else:
         with tarfile.open(archive) as tar:
             extract = cast(Callable[[tarfile.TarInfo], IO[bytes]], tar.extractfile)  # None for what is no regular file
             for member in tar:
                 if member.isfile():
                     yield member.name, partial(extract, member)
-    else:
-        raise DataError(f"{archive} is neither a folder nor a zip or tar archive")
