@@ -94,10 +94,27 @@ def test_classes_and_one_more_for_none(workspace):
         assert (again - want).norm() < 1e-5 * want.norm()
 
 
-@pytest.mark.parametrize("schedule", options_of("schedule"))
-def test_every_schedule_is_theirs(schedule):
-    config = compose([f"schedule={schedule}", "schedule.T=50", "sampler.steps=5"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        *([f"schedule={name}"] for name in options_of("schedule")),
+        ["schedule=cosine", "schedule.snr_scale=0.25"],
+        ["schedule=cosine", "+schedule.offset=0.02"],
+        ["schedule=cosine", "+schedule.max_beta=0.5"],
+    ],
+    ids=" ".join,
+)
+def test_every_schedule_is_theirs(overrides):
+    config = compose([*overrides, "schedule.T=50", "sampler.steps=5"])
     p = build.reverse_process(config, build.dataset(config))
+    theirs = DDPMScheduler.from_config(scheduler_config(p, config))
+    torch.testing.assert_close(theirs.alphas_cumprod, p.q.alpha_bar[1:].float(), rtol=1e-4, atol=1e-7)
+
+
+def test_a_schedule_of_one_s_own_is_a_list_whatever_its_name():
+    config = compose(["schedule=cosine", "schedule.snr_scale=0.25", "schedule.T=50", "sampler.steps=5"])
+    p = build.reverse_process(config, build.dataset(config))
+    config.schedule._target_ = "my_package.linear"
     theirs = DDPMScheduler.from_config(scheduler_config(p, config))
     torch.testing.assert_close(theirs.alphas_cumprod, p.q.alpha_bar[1:].float(), rtol=1e-4, atol=1e-7)
 

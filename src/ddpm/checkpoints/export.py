@@ -16,7 +16,9 @@ from ddpm.config import trust
 from ddpm.config.facts import fact
 from ddpm.config.saved import plain
 from ddpm.diffusion import prediction, variance
+from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.diffusion.schedule import cosine
 from ddpm.networks.unet import UNet
 
 DIFFUSERS = "0.36.0"  # whose configuration is written
@@ -175,15 +177,15 @@ def _head_channels(heads: int, widths: list[int], attends: list[bool]) -> int | 
 
 
 def _betas(p: ReverseProcess, config: DictConfig) -> dict[str, Any]:
-    """The schedule by its name where diffusers has it, else as a list."""
+    """The schedule by its name where diffusers has the same, else as a list."""
     schedule, T = config.schedule, p.q.T
     scale = 1000 / T if schedule.get("rescale") else 1.0
     ends = {"beta_start": schedule.get("beta_1", 0) * scale, "beta_end": schedule.get("beta_T", 0) * scale}
-    name = schedule["_target_"].rpartition(".")[2]
+    module, _, name = schedule["_target_"].rpartition(".")
     named = {"linear": "linear", "quadratic": "scaled_linear", "sigmoid": "sigmoid"}
-    if name in named:
+    if module == cosine.__module__ and name in named:
         return {"beta_schedule": named[name], **ends}
-    if name == "cosine" and schedule.get("offset", 0.008) == 0.008 and schedule.get("max_beta", 0.999) == 0.999:
+    if torch.equal(p.q.alpha_bar, ForwardProcess(cosine(T)).alpha_bar):
         return {"beta_schedule": "squaredcos_cap_v2"}
     return {"trained_betas": (1 - p.q.alpha_bar[1:] / p.q.alpha_bar[:-1]).tolist()}
 
