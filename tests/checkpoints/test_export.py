@@ -67,6 +67,24 @@ def test_diffusers_draws_our_samples_from_the_same_noise(workspace, overrides):
         torch.testing.assert_close(back.q.alpha_bar, p.q.alpha_bar)
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["network.norm_eps=0.01"],
+        ["network.heads=4", "network.channel_mult=[1,2,2]", "network.attention_resolutions=[8]"],
+        ["network.head_channels=8", "network.channel_mult=[1,2]", "network.attention_resolutions=[32,16]"],
+    ],
+    ids=" ".join,
+)
+def test_a_network_s_settings_are_theirs(workspace, settings):
+    saved("run.ckpt", *SMALL, "network=iddpm", "network.dropout=0.0", *settings)
+    unet, p = exported("ckpt=run.ckpt", "to=out").unet, ddpm.load("run.ckpt")
+    x, t = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 19])
+    with torch.no_grad():
+        want = unet(x, t).sample
+        assert (p.network(x, t) - want).norm() < 1e-5 * want.norm()
+
+
 @pytest.mark.slow
 def test_the_round_trip_at_full_size(workspace):
     saved("run.ckpt", "recipe=cifar10")
