@@ -71,6 +71,7 @@ def test_the_csv_has_every_run_unrounded(sweep):
         ("simple", "1", "finished"),
         ("hybrid", "1", "refused"),
     ]
+    assert "evaluation.seed" not in rows[0]  # a column of sweeps over it
     assert rows[1]["FID"] == "3.123456789"
     assert rows[0]["protocol"] == "bfc09718a5"
     assert rows[0]["seconds"] == "60.0"

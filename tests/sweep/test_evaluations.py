@@ -38,6 +38,7 @@ def test_killed_and_gone_on_with_it_has_the_numbers_of_each_by_itself(run_folder
     found = records.within(folder)
     assert [cell.status for cell in found] == ["finished"] * 6
     for row, cell in zip(rows(folder), found, strict=True):
+        assert [f"{key}={row[key]}" for key in ("sampler.steps", "evaluation.seed")] == cell.varying
         assert float(row["FID"]) == pytest.approx(
             json.loads((cell.folder / "results.json").read_text())["metrics"]["fid"]["value"], rel=1e-3
         )

@@ -16,6 +16,8 @@ from ddpm.training.monitor import of_config
 if TYPE_CHECKING:
     from ddpm.report.codecs import Codecs
 
+NOISE = "evaluation.seed"  # what tells evaluations of one checkpoint by one protocol apart
+
 if TYPE_CHECKING:
     from ddpm.report.codecs import Codecs
 
@@ -77,8 +79,7 @@ class Run:
     @property
     def seed(self) -> str:
         """The seed that tells the run from others of its line: in a sweep of evaluations, that of their noise."""
-        own = "evaluation.seed"
-        return self.setting(own if own in (self.overrides or {}) else "seed")
+        return self.setting(NOISE if NOISE in (self.overrides or {}) else "seed")
 
     def setting(self, key: str) -> str:
         """The option of a group, or the value of a dotted key, by the configuration or, without one, the overrides."""

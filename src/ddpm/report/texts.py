@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ddpm.messages import printable
-from ddpm.report.run import Run
+from ddpm.report.run import NOISE, Run
 from ddpm.report.table import Line, Table
 
 NOTE = 60  # characters after which a note is wrapped in the terminal's table
@@ -51,7 +51,8 @@ def markdown(made: Table, out: Path) -> str:
 def every_run(made: Table, runs: Sequence[Run], out: Path) -> str:
     """The content of report.csv in the folder `out`: every run by itself, unrounded."""
     text = io.StringIO(newline="")
-    keys = list(dict.fromkeys([*made.settings, "seed"]))
+    of_noise = [NOISE] * any(NOISE in (run.overrides or {}) for run in runs)
+    keys = list(dict.fromkeys([*made.settings, "seed", *of_noise]))
     numbers = {column.title: (column.metric, column.part) for column in made.columns}
     errors = {c.title: (c.metric, c.quantity.error) for c in made.columns if c.ranked and c.quantity.error}
     headings = [heading for title in numbers for heading in [title, *[f"{title}, error"] * (title in errors)]]
