@@ -18,9 +18,6 @@ if TYPE_CHECKING:
 
 NOISE = "evaluation.seed"  # what tells evaluations of one checkpoint by one protocol apart
 
-if TYPE_CHECKING:
-    from ddpm.report.codecs import Codecs
-
 Curve = tuple[list[float], list[float]]  # x and y, of equal length
 
 
