@@ -1234,7 +1234,7 @@ FAULTS = [
         "report/run.py",
         "report/test_table.py report/test_collect.py report/test_diagnosis.py",
         ('part[0] not in ("fingerprint", "seed")', 'part[0] != "fingerprint"'),
-        ("own if own in (self.overrides or {}) else", ""),
+        ("NOISE if NOISE in (self.overrides or {}) else", ""),
         ("(end - begin) * batch / per_second", "(end - begin) / per_second"),
         ("zip([0.0, *steps], steps, rate", "zip(steps, steps[1:], rate[1:]"),
         ('and monitor.step < self.config["max_steps"]', ""),
