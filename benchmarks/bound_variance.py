@@ -67,7 +67,7 @@ def every_term(p: ReverseProcess, x_0: Tensor, draw: torch.Generator) -> Tensor:
 
 
 def deviations(once: Tensor, again: Tensor, first: int) -> dict[str, float]:
-    """Deviation of the mean over images of the whole bound in nats, with x_1 drawn once and `first` times."""
+    """Deviation of the mean over images of the whole bound, with x_1 drawn once and `first` times."""
     variances = (once - again).square().mean(0) / 2 / len(once)
     rest = float(variances[1:].sum())
     drawn = {"x_1 drawn once": 1, f"x_1 drawn {first} times": first}
@@ -115,14 +115,8 @@ def main() -> None:
         best = min(deviation["vdm"], deviation["importance"])
         mean = {name: statistics.mean(values) for name, values in means.items()}
         found[str(k)] = {"mean": mean, "deviation": deviation, "ours / better of the others": deviation["ours"] / best}
-    dims = x_0[0].numel()
-    whole = {
-        "one draw": float(bits_per_dim(table.sum(1).mean(), dims)),
-        "deviation": {
-            name: float(bits_per_dim(torch.tensor(nats), dims))
-            for name, nats in deviations(table, again, draws_of_x_1(p.q.T)).items()
-        },
-    }
+    once, again = (bits_per_dim(nats, x_0[0].numel()) for nats in (table, again))
+    whole = {"one draw": float(once.sum(1).mean()), "deviation": deviations(once, again, draws_of_x_1(p.q.T))}
     about = {"images": len(x_0), "draws": args.draws, "every term": whole, "bits/dim less L_T": found}
     record.write("bound_variance", about, args.records)
 

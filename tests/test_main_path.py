@@ -73,7 +73,6 @@ def test_evaluation_measures_and_repeats_itself_on_any_number_of_processes(train
     assert bits["value"] == pytest.approx(bits["rate"] + bits["distortion"])
 
 
-@pytest.mark.slow
 def test_training_on_two_processes_takes_the_same_steps(trained, tmp_path):
     run("train.py", *SMOKE, "trainer=ddp", "trainer.devices=2", cwd=tmp_path)
     weights = [

@@ -37,7 +37,7 @@ UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
 PICTURES, GRID = 5, 64  # grids of samples that are drawn in a run, at most, and samples in each
 EVALUATIONS_OF_TEST = 16  # of the network, for a test picture in a validation
 CODING = 0.05  # of the budget, for picture codecs at most
-QUIET = 0.8  # share of the time that threads run on cores that no other program wants: 0.99, and 0.35 beside one
+QUIET = 0.8  # share of the time that threads run: 0.99 on quiet cores, 0.66 beside one other program, 0.35 beside two
 
 
 class Choice(NamedTuple):
