@@ -3,7 +3,6 @@
 import re
 import shlex
 import signal
-import threading
 import time
 from pathlib import Path
 
@@ -37,9 +36,10 @@ class Commands:
         self._make("squeue", f"echo {message} >&2; exit 1")
 
     def _make(self, name, text):
-        file = self.folder / name
+        file = self.folder / f"{name}.new"
         file.write_text(f"#!/bin/sh\n{text}\n")
         file.chmod(0o755)
+        file.replace(self.folder / name)  # at once: a thread may be asking, and half an answer is another one
 
     def told(self):
         file = self.folder / "told"
@@ -170,7 +170,6 @@ def test_submitit_goes_on_when_a_job_is_lost_and_is_not_asked_for_what_is_settle
     monkeypatch.setattr(SlurmLauncher, "launch", lambda _, overrides, first: launched.extend(overrides) or returned)
     for name in ("results", "watcher", "_results_timeout_s"):  # so that they are put back
         monkeypatch.setattr(SlurmJob, name, getattr(SlurmJob, name))
-    monkeypatch.setattr(slurm, "APPEAR", 0.2)
     slurm.prepare_launcher(queue, 7.0, lambda overrides: overrides == ["seed=1"])
     monkeypatch.setattr(SlurmJob, "_results_timeout_s", 0)
     assert SlurmLauncher.launch(None, [["seed=1"], ["seed=2"]], 0) is returned
@@ -185,7 +184,7 @@ def test_submitit_goes_on_when_a_job_is_lost_and_is_not_asked_for_what_is_settle
     assert not running.done()
     assert cancelled.results()[0].return_value == 7.0
     assert not lost.done()  # it may not be in the queue yet
-    time.sleep(0.3)
+    monkeypatch.setattr(slurm, "APPEAR", 0)
     assert lost.results()[0].return_value == 7.0
 
 
@@ -228,10 +227,18 @@ def test_the_follower_says_why_cells_wait_once_per_change(cluster, queue, capsys
     cluster.says()
     queue.expect([f"00{number}_a" for number in range(6)])
     cluster.says(*(f"7_{number}|PENDING|Priority" for number in range(6)))
+    questions, ask = [], slurm.Queue._ask
+    monkeypatch.setattr(slurm.Queue, "_ask", lambda queue: (ask(queue), questions.append(1)))
+
+    def follow():
+        enough = len(questions) + 3  # what is being asked, and two whole questions after it
+        while len(questions) < enough:
+            time.sleep(0.01)
+
     with sweep._followed(cluster.scripts.parent, queue):
-        threading.Event().wait(0.3)
+        follow()
         cluster.says(*(f"7_{number}|PENDING|{'Resources' if number == 0 else 'Priority'}" for number in range(6)))
-        threading.Event().wait(0.3)
+        follow()
     assert capsys.readouterr().out.splitlines() == [
         "in SLURM's queue (Priority): 000_a, 001_a, 002_a and 3 others",
         "in SLURM's queue (Resources): 000_a",
