@@ -476,7 +476,7 @@ def test_plots_name_their_axes(context):
 REFUSED = {
     "figures=[sampels]": "sampels unknown; known are denoise, film",
     "figures=samples": r"must be a list, figures=\[samples\]",
-    "figures=[]": "choose from denoise",
+    "figures=[]": r"names none: choose from denoise, .*, or leave it out",
     "figures=[reverse] figure.reverse.t=[0]": r"1\.\.T, and T=20",
     "figures=[reverse] figure.reverse.t=[21]": r"1\.\.T, and T=20",
     "figures=[reverse] figure.reverse.t=5": "must be a list",

@@ -179,7 +179,9 @@ def _wrong_figure(config: DictConfig) -> str | None:
         return "figure must be the figures' settings, figure.NAME.KEY=VALUE"
     known = [str(name) for name, section in settings.items() if isinstance(section, DictConfig)]
     if asked is not None:
-        if not isinstance(asked, ListConfig) or not asked:
+        if asked == []:
+            return f"figures=[] names none: choose from {', '.join(known)}, or leave it out for evaluation.metrics"
+        if not isinstance(asked, ListConfig):
             shown = asked if asked in known else known[0]
             return f"figures={asked} must be a list, figures=[{shown}]: choose from {', '.join(known)}"
         if unknown := [str(name) for name in asked if name not in known]:
