@@ -327,7 +327,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_at_its_step(wrong, workspace
             weight.grad = torch.full_like(weight, slope)
         module.log_every = 100
         with expectation:
-            module.configure_gradient_clipping()
+            module.configure_gradient_clipping(torch.optim.Adam(module.p.parameters()))
     assert (workspace / "diverged_step_0000004.safetensors").exists()
 
 

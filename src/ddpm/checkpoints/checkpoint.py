@@ -210,6 +210,13 @@ def check_training(content: Mapping[str, Any], expected: Mapping[str, Tensor], s
             raise ValueError("its learning rates are of the wrong kind")
         if moments.keys() != (set(range(len(shapes))) if content["global_step"] else set()):
             raise ValueError("its optimizer has moments of other weights")
+        scaler = content.get("MixedPrecision")  # of trainer.precision=16-mixed
+        usual = torch.amp.GradScaler("cpu").state_dict()
+        if scaler is not None and not (
+            scaler.keys() == usual.keys()
+            and all(type(value) is type(usual[key]) and _is_rate(value) for key, value in scaler.items())
+        ):
+            raise ValueError("its scale of the loss is of the wrong kind")
         for index, state in moments.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 check_weights({f"the optimizer's {name}": state[name]})

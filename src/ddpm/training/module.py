@@ -149,7 +149,9 @@ class DiffusionModule(L.LightningModule):
         # The parts may differ in size: the mean over them, which accumulation and DDP take, is that of the whole batch.
         return (weight[mine] * losses).sum() / (whole / parts)
 
-    def configure_gradient_clipping(self, *_: Any, **__: Any) -> None:
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        if scaler := getattr(self.trainer.precision_plugin, "scaler", None):
+            scaler.unscale_(optimizer)  # in 16-mixed a fused optimizer's gradients are unscaled in its step: too late
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
         seen, self._seen = self._seen, []
         parts = {name: [micro[name] for micro in seen] for name in seen[0]}
