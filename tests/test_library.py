@@ -62,6 +62,14 @@ def test_bits_per_dim_are_the_bound_s(p):
     torch.testing.assert_close(ddpm.bits_per_dim(p, images, seed=4), want)
 
 
+def test_bits_per_dim_draw_x_1_as_often_as_an_evaluation_does(tmp_path):
+    long = ddpm.load(saved(tmp_path / "run.ckpt", "sampler.steps=5", "schedule.T=200"))
+    evaluations = []
+    long.network.register_forward_hook(lambda *_: evaluations.append(1))
+    ddpm.bits_per_dim(long, torch.zeros(SHAPE, dtype=torch.uint8))
+    assert len(evaluations) == 199 + 3  # x_1 is drawn 1 + T / 100 times, every other x_t once
+
+
 @pytest.fixture(scope="module")
 def told(tmp_path_factory):
     words = ("sampler.steps=5", "schedule.T=20", "condition=label")

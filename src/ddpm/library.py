@@ -32,6 +32,7 @@ from ddpm.diffusion.guidance import ClassifierFree, Guidance
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Ancestral, Sampler
+from ddpm.evaluation.bound import draws_of_x_1
 from ddpm.evaluation.results import Results
 from ddpm.runs import folders
 from ddpm.sweep import sweep
@@ -214,7 +215,9 @@ def sample(
 def bits_per_dim(
     p: ReverseProcess, images: UInt8[Tensor, "b c h w"], seed: int = 0, *, label: int | Sequence[int] | None = None
 ) -> Float[Tensor, " b"]:
-    """The variational bound of each image in bits per dimension, from T evaluations of the network on all of them.
+    """The variational bound of each image in bits per dimension, as an evaluation has it: x_1 is drawn more than once.
+
+    The network is evaluated T - 1 + `draws_of_x_1(T)` times on all of them.
 
     Args:
         label: the class of the images, or of each, where the model was trained with classes.
@@ -222,7 +225,7 @@ def bits_per_dim(
     device = next(p.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     given = _told(p, label, len(images), _classes(p))
-    bound = evaluate_bound(given, to_unit(images.to(device)), generator)
+    bound = evaluate_bound(given, to_unit(images.to(device)), generator, draws_of_x_1=draws_of_x_1(p.q.T))
     return bound.bits_per_dim(math.prod(images.shape[1:]))
 
 
