@@ -94,7 +94,7 @@ def test_stopped_and_resumed_it_is_the_same_run(in_float16, workspace):
 def test_a_scale_of_the_wrong_kind_is_refused(in_float16, workspace):
     in_float16(2.0**16)
     _, found = trained(workspace / "run", "max_steps=1")
-    for change in ({"scale": "large"}, {"scale": math.nan}, {"growth_interval": 2.5}, {"more": 1.0}):
+    for change in ({"scale": "large"}, {"scale": math.nan}, {"scale": 0.0}, {"growth_interval": 2.5}, {"more": 1.0}):
         crafted = {**found, "MixedPrecision": found["MixedPrecision"] | change}
         torch.save(crafted, workspace / "run/checkpoints/last.ckpt")
         with pytest.raises(RequestError, match="scale of the loss"):

@@ -150,7 +150,7 @@ class DiffusionModule(L.LightningModule):
         return (weight[mine] * losses).sum() / (whole / parts)
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        if scaler := getattr(self.trainer.precision_plugin, "scaler", None):
+        if scaler := self._scaler:
             scaler.unscale_(optimizer)  # in 16-mixed a fused optimizer's gradients are unscaled in its step: too late
         norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
         seen, self._seen = self._seen, []
@@ -180,6 +180,11 @@ class DiffusionModule(L.LightningModule):
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
+    @property
+    def _scaler(self) -> torch.amp.GradScaler | None:
+        """What scales the loss in 16-mixed, and in no other precision."""
+        return getattr(self.trainer.precision_plugin, "scaler", None)
+
     def _watch(self, step: Taken) -> None:
         """Stop where numbers are not finite; on a GPU one step later, so that the CPU need not wait for it."""
         if self.device.type != "cpu":
@@ -195,7 +200,7 @@ class DiffusionModule(L.LightningModule):
             self._require_finite(step)
 
     def _require_finite(self, step: Taken) -> None:
-        if getattr(self.trainer.precision_plugin, "scaler", None) is None:
+        if self._scaler is None:
             finite = math.isfinite(float(step.gradient_norm))  # the same on all ranks; a loss that is not makes it so
         else:
             finite = bool(self._gathered(step.parts["loss"]).isfinite().all())  # 16-mixed tries out infinite gradients
