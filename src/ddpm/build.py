@@ -35,7 +35,9 @@ from ddpm.metrics.metric import SampleMetric
 from ddpm.networks.network import Network
 from ddpm.randomness import seed_of
 from ddpm.samplers.times import read as read_times
-from ddpm.training.module import DiffusionModule, OptimizerSettings
+from ddpm.training import state
+from ddpm.training.module import DiffusionModule
+from ddpm.training.optimizer import OptimizerSettings
 
 
 def dataset(config: DictConfig, given: Dataset | None = None) -> Dataset:
@@ -173,7 +175,9 @@ def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -
     if problem := misfit(saved.weights, module.p_ema.network.state_dict()):
         raise ValueError(f"{saved.path} does not hold the weights of its configuration: {problem}")
     try:
-        checkpoint.check_training(checkpoint.read(saved.path), module.state_dict(), module.shapes)
+        state.check_training(
+            checkpoint.read(saved.path), module.state_dict(), module.optimizer_settings.optimizer(module.p)
+        )
     except ValueError as error:
         raise ValueError(f"training cannot go on from {saved.path}: {error}") from None
     if saved.data != images.fingerprint:

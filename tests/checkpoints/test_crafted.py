@@ -12,7 +12,14 @@ from ddpm.commands.evaluate import evaluate
 from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
 
-SMOKE = ["debug=smoke", "network.channels=8", "network.groups=4", "optimizer.anneal=false", "logger=csv"]
+SMOKE = [
+    "debug=smoke",
+    "network.channels=8",
+    "network.groups=4",
+    "optimizer.anneal=false",
+    "optimizer.muon_lr=0.02",
+    "logger=csv",
+]
 
 
 def edited(run, edit):
@@ -81,6 +88,11 @@ def test_what_is_no_model_is_not_evaluated(case, run_folder, workspace):
     assert sorted(workspace.rglob("*")) == before
 
 
+def of_muon(content):
+    """The state of the last weight, which is a hidden matrix."""
+    return content["optimizer_states"][0]["state"][max(content["optimizer_states"][0]["state"])]
+
+
 NO_TRAINING = {
     "moments of another shape": (put("optimizer_states", 0, "state", 3, "exp_avg", torch.zeros(1)), "has shape"),
     "moments that are not finite": (
@@ -92,6 +104,17 @@ NO_TRAINING = {
     "moments missing": (lambda c: c["optimizer_states"][0]["state"].pop(3) and None, "moments of other weights"),
     "no moments": (put("optimizer_states", 0, "state", {}), "moments of other weights"),
     "steps that are text": (put("optimizer_states", 0, "state", 3, "step", "x"), "cannot go on"),
+    "momentum of another shape": (lambda c: put("exp_avg", torch.zeros(1))(of_muon(c)), "has shape"),
+    "momentum that is not finite": (
+        lambda c: put("exp_avg", torch.full_like(of_muon(c)["exp_avg"], float("inf")))(of_muon(c)),
+        "not finite",
+    ),
+    "momentum missing": (lambda c: of_muon(c).pop("exp_avg") is None or None, "cannot go on"),
+    "squares where there are none": (lambda c: put("exp_avg_sq", torch.zeros(1))(of_muon(c)), "steps are of the wrong"),
+    "another momentum": (put("optimizer_states", 0, "param_groups", 1, "momentum", 0.9), "another momentum than"),
+    "a matrix fewer": (lambda c: c["optimizer_states"][0]["param_groups"][1]["params"].pop() and None, "other weights"),
+    "one group of weights": (lambda c: c["optimizer_states"][0]["param_groups"].pop() and None, "other weights"),
+    "a schedule of one rate": (put("lr_schedulers", 0, "base_lrs", [1e-3]), "schedule of the learning rate"),
     "no optimizer": (put("optimizer_states", []), "cannot go on"),
     "two optimizers": (lambda c: c["optimizer_states"].append(c["optimizer_states"][0]), "cannot go on"),
     "groups that are none": (put("optimizer_states", 0, "param_groups", [1]), "cannot go on"),

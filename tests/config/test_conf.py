@@ -103,7 +103,8 @@ def test_an_experiment_is_a_change_on_the_ablation_axes_alone():
         content = OmegaConf.load(CONF / "experiment" / f"{experiment}.yaml")
         chosen = {key.removeprefix("override /") for default in content.defaults for key in default}
         assert chosen <= axes
-        assert set(content) <= {"defaults", "expected", "schedule", "network", "weighting", "sampler"}
+        assert set(content) <= {"defaults", "expected", "schedule", "network", "weighting", "sampler", "optimizer"}
+        assert content.optimizer == {"muon_lr": None}  # Adam, as in the papers, whatever the recipe has
 
 
 def test_published_values_carry_source_and_tolerance():

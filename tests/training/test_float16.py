@@ -19,7 +19,7 @@ from ddpm.config.errors import RequestError
 STEPS = 6
 SETTINGS = [
     *("debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false", "every.log=1"),
-    *("optimizer.grad_clip=0.9", "optimizer.warmup=1", "optimizer.anneal=false"),
+    *("optimizer.grad_clip=0.9", "optimizer.warmup=1", "optimizer.anneal=false", "optimizer.muon_lr=null"),
     *(f"max_steps={STEPS}", "trainer.precision=32-true"),
 ]
 OVERFLOWS = 2.0**60
@@ -71,9 +71,11 @@ def test_the_scale_of_the_loss_changes_neither_norm_nor_step(in_float16, workspa
     assert half_end["MixedPrecision"]["_growth_tracker"] == STEPS  # none was skipped
 
 
-def test_steps_that_overflow_are_skipped_and_a_run_of_them_goes_on(in_float16, workspace):
+@pytest.mark.parametrize("muon_lr", ["null", "0.02"])
+def test_steps_that_overflow_are_skipped_and_a_run_of_them_goes_on(muon_lr, in_float16, workspace):
     in_float16(OVERFLOWS)
-    _, end = trained(workspace / "run")
+    _, end = trained(workspace / "run", f"optimizer.muon_lr={muon_lr}")
+    assert len(end["optimizer_states"][0]["param_groups"]) == (1 if muon_lr == "null" else 2)
     assert not any(state["step"] or state["exp_avg"].any() for state in moments(end))
     assert end["MixedPrecision"]["scale"] == OVERFLOWS / 2**STEPS
     train([f"resume={workspace / 'run'}", f"max_steps={2 * STEPS}"])

@@ -30,6 +30,7 @@ from ddpm.instantiate import instantiate
 from ddpm.training.divergence import DivergedError
 
 T, STEPS, BATCH, SEED = 9, 7, 12, 5
+MUON_LR = 0.03
 SIZES, CHUNK = {"train": 31, "test": 107}, 100
 LR, CLIP, DECAY, WARMUP, HISTORY, SHARE, DROP = 1e-2, 0.4, 0.8, 3, 1, 0.2, 0.4
 ALPHA_BARS = np.cumprod(1 - reference.linear(T, 1e-4, 0.3))
@@ -37,6 +38,7 @@ SETTINGS = [
     *("logger=csv", f"seed={SEED}", f"max_steps={STEPS}", "prediction=eps"),
     *("schedule=linear", f"schedule.T={T}", "schedule.beta_T=0.3"),
     *("sampler.steps=3", f"loader.batch_size={BATCH}", f"optimizer={{lr:{LR},warmup:{WARMUP},grad_clip:{CLIP}}}"),
+    "optimizer.muon_lr=null",
     f"ema.decay={DECAY}",
     *("network.channels=8", "network.channel_mult=[1,1]", "network.groups=4", "network.attention_resolutions=[4]"),
 ]
@@ -112,10 +114,22 @@ def gradient_of(network, images, labels, step, times, *, flips, accumulate):
     return [w.grad.clone() for w in network.parameters()], t, torch.cat(losses)
 
 
-def by_hand(network, images, labels, *, anneal, flips, accumulate, times):
+def by_muon(gradient, momentum):
+    """Where Muon moves a matrix (Jordan et al. 2024), by the singular values; `momentum` takes the gradient in."""
+    momentum.mul_(0.95).add_(0.05 * gradient)
+    u, s, v = np.linalg.svd((0.05 * gradient + 0.95 * momentum).double().flatten(1).numpy(), full_matrices=False)
+    s = s / max(np.sqrt((s**2).sum()), 1e-7)
+    for _ in range(5):
+        s = 3.4445 * s - 4.7750 * s**3 + 2.0315 * s**5
+    return torch.tensor((u * s) @ v * max(1, len(u) / v.shape[1]) ** 0.5, dtype=torch.float32).view_as(gradient)
+
+
+def by_hand(network, images, labels, *, anneal, flips, accumulate, times, muon=False):
     """The rows that metrics.csv should have, the trained network, and after each step the weights and their average."""
     weights = list(network.parameters())
     average, raw, averages, rows = [w.detach().clone() for w in weights], {}, {}, {}
+    outer = ("conv_in.", "conv_out.")
+    hidden = [muon and w.ndim > 1 and not name.startswith(outer) for name, w in network.named_parameters()]
     moment, square = [torch.zeros_like(w) for w in weights], [torch.zeros_like(w) for w in weights]
     network.train()
     for step in range(STEPS):
@@ -127,8 +141,12 @@ def by_hand(network, images, labels, *, anneal, flips, accumulate, times):
             inside = loss[((t - 1) * 4 // T) == k]
             rows[step + 1] |= {f"train/loss_quarter_{k + 1}": inside.mean()} if len(inside) else {}
         with torch.no_grad():
-            for w, g, m, v, a in zip(weights, gradient, moment, square, average, strict=True):
+            for w, g, m, v, a, by_matrix in zip(weights, gradient, moment, square, average, hidden, strict=True):
                 g *= min(1.0, CLIP / norm)
+                if by_matrix:
+                    w -= MUON_LR * lr / LR * by_muon(g, m)
+                    a.mul_(DECAY).add_((1 - DECAY) * w)
+                    continue
                 m.mul_(0.9).add_(0.1 * g)
                 v.mul_(0.999).add_(0.001 * g * g)
                 unbiased = (v / (1 - 0.999 ** (step + 1))).sqrt() + 1e-8
@@ -164,16 +182,17 @@ def pictures(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    ("dropout", "anneal", "flips", "accumulate", "importance", "log", "labelled"),
+    ("dropout", "anneal", "flips", "accumulate", "importance", "log", "labelled", "muon"),
     [
-        pytest.param(0.0, False, False, 1, False, 1, False, id="paper"),
-        pytest.param(0.3, True, True, 2, False, 2, False, id="dropout, annealed, mirrored, in two micro-batches"),
-        pytest.param(0.3, False, True, 1, True, 1, False, id="importance-sampled times"),
-        pytest.param(0.3, False, True, 2, False, 1, True, id="labels, a share of them dropped, in two micro-batches"),
+        pytest.param(0.0, False, False, 1, False, 1, False, False, id="paper"),
+        pytest.param(0.3, True, True, 2, False, 2, False, False, id="dropout, annealed, mirrored, two micro-batches"),
+        pytest.param(0.3, False, True, 1, True, 1, False, False, id="importance-sampled times"),
+        pytest.param(0.3, False, True, 2, False, 1, True, False, id="labels, some dropped, in two micro-batches"),
+        pytest.param(0.3, True, True, 2, False, 1, False, True, id="matrices by Muon, annealed, in two micro-batches"),
     ],
 )
 def test_training_is_the_loop_written_out(
-    dropout, anneal, flips, accumulate, importance, log, labelled, pictures, workspace
+    dropout, anneal, flips, accumulate, importance, log, labelled, muon, pictures, workspace
 ):
     settings = [
         *(*SETTINGS, every(log)),
@@ -188,6 +207,7 @@ def test_training_is_the_loop_written_out(
             f"+timesteps.uniform_share={SHARE}",
         ]
     settings += ["condition=label", f"condition.drop={DROP}"] if labelled else []
+    settings += [f"optimizer.muon_lr={MUON_LR}"] if muon else []
     train(settings)
 
     config = compose(settings)
@@ -200,7 +220,7 @@ def test_training_is_the_loop_written_out(
     train_labels, test_labels = labels if labelled else (None, None)
     times = Importance() if importance else UniformTimes()
     rows, network, raw, averages = by_hand(
-        network, examples[0], train_labels, anneal=anneal, flips=flips, accumulate=accumulate, times=times
+        network, examples[0], train_labels, anneal=anneal, flips=flips, accumulate=accumulate, times=times, muon=muon
     )
 
     saved = torch.load(workspace / "run/checkpoints/last.ckpt", weights_only=True)["state_dict"]

@@ -2,9 +2,8 @@
 
 import io
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from torch import Tensor
 
 from ddpm.checkpoints import converters, hub, safe_reading
 from ddpm.config import trust
-from ddpm.config.errors import first_line
 from ddpm.files import sync_folder, whole_file
 from ddpm.messages import printable, warn
 
@@ -183,63 +181,6 @@ def link(file: Path, name: Path) -> None:
     sync_folder(name.parent)
 
 
-def check_training(content: Mapping[str, Any], expected: Mapping[str, Tensor], shapes: Sequence[torch.Size]) -> None:
-    """Check that training can go on from a checkpoint, before any of it is used: fused kernels check no shapes.
-
-    Args:
-        expected: the state_dict of the module that is to be trained.
-        shapes: of the weights that its optimizer updates, in order.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    if problem := misfit(content["state_dict"], expected):
-        raise ValueError(problem)
-    try:
-        [optimizer], [scheduler] = content["optimizer_states"], content["lr_schedulers"]
-        [group], moments = optimizer["param_groups"], optimizer["state"]
-        fresh = torch.optim.Adam([torch.zeros(1)], fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(fresh, lambda _: 1.0).state_dict()
-        known = fresh.state_dict()["param_groups"][0]
-        own = ("params", "lr", "initial_lr")  # what a run of ours sets; the rest is Adam's defaults, always
-        if group["params"] != list(range(len(shapes))):
-            raise ValueError("its optimizer is of other weights")
-        if strange := [key for key in group if key not in known or (key not in own and group[key] != known[key])]:
-            raise ValueError(f"its optimizer has another {printable(strange[0])} than a run of ours")
-        if not all(_is_rate(rate) for rate in (group["lr"], group["initial_lr"], *scheduler["base_lrs"])):
-            raise ValueError("its learning rates are of the wrong kind")
-        if moments.keys() != (set(range(len(shapes))) if content["global_step"] else set()):
-            raise ValueError("its optimizer has moments of other weights")
-        scaler = content.get("MixedPrecision")  # of trainer.precision=16-mixed
-        usual = torch.amp.GradScaler("cpu").state_dict()
-        if scaler is not None and not (
-            scaler.keys() == usual.keys()
-            and all(type(value) is type(usual[key]) and _is_rate(value) for key, value in scaler.items())
-            and scaler["scale"] > 0  # else every step would be skipped, for ever
-        ):
-            raise ValueError("its scale of the loss is of the wrong kind")
-        for index, state in moments.items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                check_weights({f"the optimizer's {name}": state[name]})
-                if state[name].shape != shapes[index]:
-                    raise ValueError(
-                        f"the optimizer's {name} of weight {index} has shape {list(state[name].shape)}, and the weight "
-                        f"{list(shapes[index])}"
-                    )
-            if state.keys() != {"step", "exp_avg", "exp_avg_sq"} or not 0 <= float(state["step"]) < math.inf:
-                raise ValueError("its optimizer's steps are of the wrong kind")
-        if (
-            not scheduler.keys() <= schedule.keys()
-            or scheduler["lr_lambdas"] != [None]
-            or len(scheduler["base_lrs"]) != 1
-        ):
-            raise ValueError("its schedule of the learning rate is of the wrong kind")
-        if not all(isinstance(count := scheduler[key], int) and count >= 0 for key in ("last_epoch", "_step_count")):
-            raise ValueError("its schedule of the learning rate is of the wrong kind")
-    except (KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise ValueError(f"it lacks what training needs to go on ({first_line(error)})") from None
-
-
 def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
     """How weights differ in names and shapes from a network's own: the first few, and how many; None if they do not."""
     shared = weights.keys() & expected.keys()
@@ -258,10 +199,6 @@ def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str
         if found
     ]
     return "; ".join(parts) or None
-
-
-def _is_rate(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def check_weights(weights: Mapping[str, Any]) -> None:

@@ -56,6 +56,7 @@ OPTIONAL = (
     "condition.factor",
     "evaluation.bits_per_dim.images",
     "evaluation.bits_per_dim.evaluations",
+    "optimizer.muon_lr",
     "every.metrics",
     "stop.patience",
 )
@@ -75,7 +76,7 @@ SPACES = ("pixels", "features")
 
 SHORTEST, LONGEST = 0.005, 0.288  # average of weights; the mean over all steps has 12^-1/2
 
-POSITIVE = ("optimizer.lr", "optimizer.grad_clip")
+POSITIVE = ("optimizer.lr", "optimizer.grad_clip", "optimizer.muon_lr")
 
 
 def wrong_value(config: DictConfig) -> str | None:
@@ -98,6 +99,8 @@ def wrong_value(config: DictConfig) -> str | None:
         return problem
     for key in POSITIVE:
         value = OmegaConf.select(config, key)
+        if value is None and key in OPTIONAL:
+            continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             return f"{key}={value} must be a positive number"
     decay = OmegaConf.select(config, "ema.decay")

@@ -19,7 +19,7 @@ from ddpm.config.trust import NOT_FOLLOWED
 from ddpm.messages import warn
 
 LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
-NEW = ("every", "validation", "best", "stop")  # sections of which the first versions lacked settings
+NEW = ("optimizer", "every", "validation", "best", "stop")  # sections of which the first versions lacked settings
 
 
 def read_config(folder: Path) -> dict[str, Any]:

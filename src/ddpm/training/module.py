@@ -4,7 +4,7 @@ import copy
 import math
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from ddpm.training.averages import PowerFunctionAverages
 from ddpm.training.bound import EstimatedBound
 from ddpm.training.divergence import Step, raise_diverged
 from ddpm.training.monitor import bound_name
+from ddpm.training.optimizer import OptimizerSettings
 
 
 class Taken(NamedTuple):
@@ -35,28 +36,6 @@ class Taken(NamedTuple):
     number: int
     gradient_norm: Tensor
     parts: dict[str, list[Tensor]]
-
-
-@dataclass(frozen=True)
-class OptimizerSettings:
-    """Adam with linear warm-up from 0 and a bound on the gradient's global norm; Ho et al. 2020, appendix B.
-
-    Attributes:
-        lr: the learning rate after warm-up.
-        warmup: steps over which it rises.
-        grad_clip: the largest norm of the gradient of all weights together.
-        anneal: the learning rate falls linearly to 0 at the last step (Nichol & Dhariwal 2021); the original keeps it.
-    """
-
-    lr: float
-    warmup: int
-    grad_clip: float
-    anneal: bool = False
-
-    def factor(self, step: int, max_steps: int) -> float:
-        """Multiplier of the learning rate after `step` optimizer updates; 0 at step 0, as in the original's code."""
-        warm = min(step / self.warmup, 1.0) if self.warmup else 1.0
-        return warm * (1 - step / max_steps if self.anneal else 1.0)
 
 
 class DiffusionModule(L.LightningModule):
@@ -104,11 +83,6 @@ class DiffusionModule(L.LightningModule):
         self.held_out = EstimatedBound(self.p_ema, seed)
         self.validated: dict[str, float] = {}  # what the newest validation has found
 
-    @property
-    def shapes(self) -> list[torch.Size]:
-        """The shapes of the weights that the optimizer updates, in its order."""
-        return [weight.shape for weight in self._weights]
-
     def train(self, mode: bool = True) -> "DiffusionModule":
         super().train(mode)
         self.p_ema.eval()  # the averaged network is only ever evaluated
@@ -117,7 +91,7 @@ class DiffusionModule(L.LightningModule):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Give Adam's moments from a checkpoint the memory layout of the weights, on which fused Adam relies."""
+        """Give the moments of a checkpoint's optimizer the memory layout of the weights, on which fused Adam relies."""
         for weights, moments in self.trainer.optimizers[0].state.items():
             for name, moment in moments.items():
                 if moment.shape == weights.shape:
@@ -174,7 +148,7 @@ class DiffusionModule(L.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         settings = self.optimizer_settings
-        optimizer = torch.optim.Adam(self._weights, settings.lr, fused=True)
+        optimizer = settings.optimizer(self.p)
         scheduler = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: settings.factor(step, self.trainer.max_steps)
         )
