@@ -40,9 +40,17 @@ def test_the_recipes_settings_go_and_those_of_experiment_and_user_stay():
     base = ["recipe=photos", "schedule=mine"]
     assert {"T", "beta_1", "beta_T"} < {*compose(["recipe=photos"]).schedule}
     assert compose([*base, "debug=smoke"]).schedule == {**mine, "T": 20}
-    assert compose([*base, "experiment=iddpm_4k_cosine_simple"]).schedule == {**mine, "T": 4000}
+    assert compose([*base, "experiment=iddpm_1k_linear_simple"]).schedule == {**mine, "T": 1000}
     said = compose([*base, "schedule.T=700", "schedule.length=3"])
     assert said.schedule == {**mine, "length": 3, "T": 700}
+
+
+def test_the_recipes_settings_of_a_schedule_are_none_of_an_experiments():
+    assert compose([]).schedule.snr_scale == 4
+    assert compose(["experiment=table2_eps_simple"]).schedule == compose(["recipe=cifar10"]).schedule
+    assert compose(["recipe=photos", "experiment=iddpm_4k_cosine_vlb"]).schedule == {
+        "_target_": "ddpm.diffusion.schedule.cosine", "T": 4000, "snr_scale": 1.0
+    }  # fmt: skip
 
 
 def test_keys_of_an_option_are_those_of_what_it_builds_on_too():

@@ -87,7 +87,12 @@ def test_a_state_that_is_none_is_refused(change):
 
 def test_what_is_followed_is_what_the_configuration_says(workspace):
     asked = plain(
-        compose(["every.metrics=825", "validation.metrics=[fid,precision_recall]", "schedule.T=9", "sampler.steps=5"])
+        compose(
+            [
+                *("every.metrics=400", "validation.metrics=[fid,precision_recall]", "ema.decay=0.99"),
+                *("schedule.T=9", "sampler.steps=5"),
+            ]
+        )
     )
     assert monitor.of_config(asked) == Monitor("validation/bits_per_dim_9_timesteps", settled=390)
     for metric, higher in (("fid", False), ("recall", True)):

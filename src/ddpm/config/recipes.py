@@ -1,4 +1,4 @@
-"""What a recipe says of a class goes when the user chooses another class than the recipe does."""
+"""What a recipe says of a class goes when the user, or an experiment, chooses another class than the recipe does."""
 
 from collections.abc import Sequence
 
@@ -12,17 +12,17 @@ PRESETS_OVER_RECIPES = ("experiment", "debug")  # whose settings take the place 
 
 
 def drop_strange_settings(config: DictConfig, overrides: Sequence[str]) -> None:
-    """Drop the recipe's settings of a class from the sections of options that the command line chose, in place.
+    """Drop the recipe's settings of a class from the sections of options that others than the recipe chose, in place.
 
-    `recipe=digits` sets `network.channels` for its own network. With `network=mine` beside it, the section keeps what
-    the option's file has, and what the command line or an experiment says of it.
+    `recipe=digits` sets `network.channels` for its own network. With `network=mine` beside it, or in an experiment, the
+    section keeps what the option's file has, and what the command line or the experiment says of it.
     """
     parsed = parse(overrides)
     typed = {override.key_or_group for override in parsed}
     recipe = config.choices.get("recipe")
     if recipe not in options_of("recipe"):
         return
-    for group in typed & set(group_names()):
+    for group in (typed | _chosen_by_presets(config)) & set(group_names()):
         section, option = config.get(group), config.choices.get(group)
         if not isinstance(section, DictConfig) or "_target_" not in section or option not in options_of(group):
             continue
@@ -33,6 +33,17 @@ def drop_strange_settings(config: DictConfig, overrides: Sequence[str]) -> None:
         for key in strange:
             if key in section and f"{group}.{key}" not in typed:
                 del section[key]
+
+
+def _chosen_by_presets(config: DictConfig) -> set[str]:
+    """The groups of which the experiment or the debugging preset chooses an option."""
+    contents = [
+        content_of(preset, str(chosen))
+        for preset in PRESETS_OVER_RECIPES
+        if (chosen := config.choices.get(preset)) in options_of(preset)
+    ]
+    defaults = [default for content in contents for default in content.get("defaults", []) if isinstance(default, dict)]
+    return {str(key).removeprefix("override /") for default in defaults for key in default}
 
 
 def keys_of(group: str, option: str, section: str | None = None) -> set[str]:

@@ -46,9 +46,8 @@ def _check_optimizer(saved: Mapping[str, Any], fresh: torch.optim.Optimizer, *, 
     for group, known in zip(saved["param_groups"], fresh.state_dict()["param_groups"], strict=True):
         if group["params"] != known["params"]:
             raise ValueError("its optimizer is of other weights")
-        if strange := [
-            key for key in group if key not in {*known, *own} or (key not in own and group[key] != known[key])
-        ]:
+        others = [key for key in group if key not in own]
+        if strange := [key for key in others if key not in known or group[key] != known[key]]:
             raise ValueError(f"its optimizer has another {printable(strange[0])} than a run of ours")
         if not all(_is_rate(group[key]) for key in ("lr", "initial_lr")):
             raise ValueError("its learning rates are of the wrong kind")
