@@ -5,15 +5,19 @@ Of the default run it is what README promises.
 
 import json
 import re
+import shutil
+import statistics
 
 import curves
 import pytest
 from commands import ROOT, run
 
-PROMISE = re.search(
-    r"FID at most ([\d.]+) times the floor and IS at least ([\d.]+) of the train split's",
-    (ROOT / "README.md").read_text(),
+PROMISE = (
+    r"FID at most ([\d.]+) times the floor and IS at least ([\d.]+) of the train split's in the mean of three seeds"
 )
+PROMISE += r", and at most ([\d.]+) and at least ([\d.]+) by each"
+README = " ".join((ROOT / "README.md").read_text().split())
+MEAN_FID, MEAN_IS, EACH_FID, EACH_IS = map(float, re.search(PROMISE, README).groups())
 
 
 def measured(cwd, *overrides):
@@ -21,6 +25,7 @@ def measured(cwd, *overrides):
     run("train.py", "evaluate_after=true", "evaluation.metrics=[inception_score,fid]", "logger=csv", "out=run",
         *overrides, cwd=cwd, timeout=1800)  # fmt: skip
     results = json.loads((cwd / "run" / "results.json").read_text())
+    shutil.rmtree(cwd / "run")
     fid, score = (
         results["metrics"][name]["value"] / results["real"][name]["value"] for name in ("fid", "inception_score")
     )
@@ -28,18 +33,20 @@ def measured(cwd, *overrides):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_the_default_run_keeps_the_promise(workspace, seed):
-    fid, score = measured(workspace, f"seed={seed}")
-    assert fid <= float(PROMISE[1])
-    assert score >= float(PROMISE[2])
+def test_the_default_run_keeps_the_promise(workspace):
+    found = [measured(workspace, f"seed={seed}") for seed in (1, 2, 3)]
+    fids, scores = zip(*found, strict=True)
+    assert statistics.mean(fids) <= MEAN_FID
+    assert statistics.mean(scores) >= MEAN_IS
+    assert max(fids) <= EACH_FID
+    assert min(scores) >= EACH_IS
 
 
 @pytest.mark.slow
 def test_a_quarter_of_the_steps_does_not(workspace):
     fid, score = measured(workspace, "max_steps=400")
-    assert fid > 1.2 * float(PROMISE[1])
-    assert score < 0.97 * float(PROMISE[2])
+    assert fid > EACH_FID
+    assert score < EACH_IS
 
 
 # The bound at the end, whatever the seed, from 40 evaluations of the network an example. Seeds 1 to 3 came to 0.076,
