@@ -45,8 +45,8 @@ def test_the_default_run_keeps_the_promise(workspace):
 @pytest.mark.slow
 def test_a_quarter_of_the_steps_does_not(workspace):
     fid, score = measured(workspace, "max_steps=400")
-    assert fid > EACH_FID
-    assert score < EACH_IS
+    assert fid > 1.2 * EACH_FID
+    assert score < 0.97 * EACH_IS
 
 
 # The bound at the end, whatever the seed, from 40 evaluations of the network an example. Seeds 1 to 3 came to 0.076,
