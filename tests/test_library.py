@@ -115,7 +115,7 @@ def test_labels_and_guidance_that_cannot_be(p, told):
         ddpm.sample(p.over(p.network), 3)
 
 
-SMALL = ("debug=smoke", "network.channels=8", "network.groups=4", "logger=csv")
+SMALL = ("debug=smoke", "loader.batch_size=64", "network.channels=8", "network.groups=4", "logger=csv")
 
 
 def test_training_and_evaluating_data_that_are_handed_over(workspace):

@@ -14,7 +14,7 @@ from ddpm.runs import records
 
 TEMPLATE = ROOT / "examples" / "plugin"
 CONF = TEMPLATE / "my_diffusion" / "conf"
-OWN = ["data=stripes", "data.count=100", "network=convolutions", "network.channels=8", "prediction=direction"]
+OWN = ["data=stripes", "data.count=200", "network=convolutions", "network.channels=8", "prediction=direction"]
 SMOKE = ["debug=smoke", "logger=csv", "evaluation.metrics=[bits_per_dim]"]
 
 

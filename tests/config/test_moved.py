@@ -39,7 +39,7 @@ def test_what_is_stated_as_it_is_now_stays():
 
 
 def test_a_group_that_there_was_not_has_the_option_that_was_the_only_one():
-    saved = {"choices": {"data": "digits"}, "data": {}, "ema": {"decay": 0.99}}  # the recipe's
+    saved = {"choices": {"data": "digits"}, "data": {}, "ema": {"decay": 0.98}}  # the recipe's
     now = translated(saved)
     assert now["choices"] == {"data": "digits", **GROUPS}
     for group, option in GROUPS.items():
