@@ -164,10 +164,10 @@ def test_what_cannot_be_is_refused(bad):
 
 
 def test_the_options_are_built_on_the_schedule_that_is_chosen():
-    noise = ["schedule=cosine", "schedule.T=100", "schedule.snr_scale=2"]
+    noise = ["schedule=cosine", "schedule.T=100", "schedule.snr_scale=2.0"]
     config = compose(["timesteps=lognormal", *noise, "prediction=edm", "weighting=edm"])
     timesteps = instantiate(config.timesteps, Timesteps)
-    assert torch.equal(timesteps.edges, LogNormal(cosine(100, snr_scale=2)).edges)
+    assert torch.equal(timesteps.edges, LogNormal(cosine(100, snr_scale=2.0)).edges)
 
 
 @pytest.mark.parametrize("objective", [["objective=vlb"], ["objective=hybrid", "variance=learned_range"]])
