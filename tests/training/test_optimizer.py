@@ -58,8 +58,9 @@ def test_a_matrix_of_zeros_stays_one():
 def test_the_hidden_matrices_are_those_between_other_layers():
     module = network()
     assert [id(weight) for weight in hidden_matrices(module)] == [id(module[k].weight) for k in (2, 4, 8)]
-    shared = nn.Sequential(module[8], nn.Linear(64, 32), module[8])
-    assert len(hidden_matrices(shared)) == 2
+    tied = nn.Linear(32, 64)
+    tied.weight = module[8].weight
+    assert len(hidden_matrices(nn.Sequential(module[8], nn.Linear(64, 32), tied))) == 2
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
