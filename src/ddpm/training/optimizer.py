@@ -98,16 +98,16 @@ class AdamWithMuon(torch.optim.Adam):
 
 
 def hidden_matrices(module: nn.Module) -> list[Tensor]:
-    """The weights of layers that multiply by a matrix and lie between others: both sides of the matrix are wide."""
+    """Return the weights of the linear and convolutional layers that lie between others: both their sides are wide."""
     layers = (layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d))
     return list(dict.fromkeys(layer.weight for layer in layers if min(layer.weight.shape[:2]) >= NARROWEST))
 
 
 def orthogonalized(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
-    """The same matrices with singular values near 1, from 0.7 to 1.2, for all but those far below the largest.
+    """Bring the singular values of each matrix to between 0.6 and 1.25, except those far below its largest.
 
-    Five Newton-Schulz iterations bring them there without a decomposition: each applies an odd polynomial to the
-    singular values, once a first division by the Frobenius norm has put them into (0, 1].
+    Five Newton-Schulz iterations do so without a decomposition (Jordan et al. 2024): the matrix is divided by its
+    Frobenius norm, so that its singular values are at most 1, and each iteration applies an odd polynomial to them.
     """
     if tall := matrices.shape[1] > matrices.shape[2]:
         matrices = matrices.mT
