@@ -117,6 +117,19 @@ def test_facts_are_those_of_the_curves(workspace, name, facts):
     assert [fact for fact in facts if fact not in text] == []
 
 
+@pytest.mark.parametrize(
+    "name", ["learning rate too high", "learning rate too low", "diverged", "the average got worse"]
+)
+def test_both_learning_rates_are_named_where_there_are_two(workspace, name):
+    optimizer = {"lr": 3e-3, "muon_lr": 0.02, "warmup": 100, "grad_clip": 1.0}
+    folder = written(workspace / "run", **FAULTS[name], optimizer=optimizer)
+    if name == "diverged":
+        (folder / "diverged_step_0000123.safetensors").touch()
+    found, text = said(folder)
+    assert found == [name]
+    assert "optimizer.lr=0.003 and optimizer.muon_lr=0.02" in text
+
+
 def test_single_spikes_and_the_scatter_of_batches_are_harmless(workspace):
     def spiky(step):
         return 5.0 if step == 500 else 0.09 + 0.9 * math.exp(-step / 40) + 0.05 * (step % 30 == 0)

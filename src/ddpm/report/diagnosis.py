@@ -69,7 +69,7 @@ def diverged(run: Run) -> Finding | None:
     return Finding(
         "diverged",
         f"the gradient of step {step:,} was not finite, and its batch is kept in {files[-1].name}",
-        "Start anew with a smaller optimizer.lr, a longer optimizer.warmup, or trainer.precision=32-true",
+        f"Start anew with a smaller {_rates(run)}, a longer optimizer.warmup, or trainer.precision=32-true",
     )
 
 
@@ -88,7 +88,7 @@ def no_warmup(run: Run) -> Finding | None:
 
 def learning_rate_too_high(run: Run) -> Finding | None:
     """The loss rose above that of the untrained network and came down slowly, or rises at the end."""
-    lr, spike, losses = _setting(run, "optimizer", "lr"), _spike(run), tenths(_curve(run, LOSS))
+    spike, losses = _spike(run), tenths(_curve(run, LOSS))
     fact = ""
     if no_warmup(run) or _is_scattered(run):  # the first may be all that is wrong
         return None
@@ -103,7 +103,7 @@ def learning_rate_too_high(run: Run) -> Finding | None:
         fact = f"the loss rises: it was {min(losses):.3g} over a tenth of the run, and is {losses[-1]:.3g} at the end"
     if not fact:
         return None
-    advice = f"Try a tenth of optimizer.lr={lr}" + (", a longer optimizer.warmup" if spike else "")
+    advice = f"Try a tenth of {_rates(run)}" + (", a longer optimizer.warmup" if spike else "")
     return Finding("learning rate too high", fact, advice)
 
 
@@ -122,7 +122,7 @@ def learning_rate_too_low(run: Run) -> Finding | None:
         "learning rate too low",
         f"the loss fell from {_untrained(run):.3g} to {loss[-1]:.3g} only, and the gradient is as steep as in the "
         f"beginning (norm {norm[-1]:.3g} now, {norm[0]:.3g} at first)",
-        f"Try ten times optimizer.lr={_setting(run, 'optimizer', 'lr')}",
+        f"Try ten times {_rates(run)}",
     )
 
 
@@ -187,7 +187,7 @@ def average_got_worse(run: Run) -> Finding | None:
         f"the bound of held-out images was {held_out[1][best]:.3f} bits/dim at step {held_out[0][best]:,.0f} and is "
         f"{held_out[1][-1]:.3f}, and that of training images rose as well",
         "The training has become unstable: take checkpoints/best.ckpt (which=best), and go on from there with a "
-        "smaller optimizer.lr or optimizer.grad_clip in a new run (init=)",
+        f"smaller {_rates(run)}, or optimizer.grad_clip, in a new run (init=)",
     )
 
 
@@ -221,6 +221,12 @@ def _setting(run: Run, *keys: str) -> float | None:
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return reading.finite(found)
+
+
+def _rates(run: Run) -> str:
+    """The settings of the learning rates that the run has, to be changed together."""
+    rates = {key: _setting(run, "optimizer", key) for key in ("lr", "muon_lr")}
+    return " and ".join(f"optimizer.{key}={rate:g}" for key, rate in rates.items() if rate is not None)
 
 
 def _curve(run: Run, name: str) -> Curve:

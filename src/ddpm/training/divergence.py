@@ -40,6 +40,7 @@ def raise_diverged(step: Step, folder: Path) -> NoReturn:
     dots = ", ..." if len(shown) > FEW else ""
     raise DivergedError(
         f"diverged at step {step.number}: the gradient is not finite (norm {float(step.gradient_norm)}); {which} at "
-        f"t = {', '.join(map(str, shown[:FEW]))}{dots}; its batch is kept in {file}; try a smaller optimizer.lr, a "
-        "smaller optimizer.grad_clip, a longer optimizer.warmup, or trainer.precision=32-true"
+        f"t = {', '.join(map(str, shown[:FEW]))}{dots}; its batch is kept in {file}; try a smaller optimizer.lr "
+        "(and optimizer.muon_lr, where it is set), a smaller optimizer.grad_clip, a longer optimizer.warmup, or "
+        "trainer.precision=32-true"
     )
