@@ -226,7 +226,9 @@ def _setting(run: Run, *keys: str) -> float | None:
 def _rates(run: Run) -> str:
     """The settings of the learning rates that the run has, to be changed together."""
     rates = {key: _setting(run, "optimizer", key) for key in ("lr", "muon_lr")}
-    return " and ".join(f"optimizer.{key}={rate:g}" for key, rate in rates.items() if rate is not None)
+    return (
+        " and ".join(f"optimizer.{key}={rate:g}" for key, rate in rates.items() if rate is not None) or "optimizer.lr"
+    )
 
 
 def _curve(run: Run, name: str) -> Curve:
