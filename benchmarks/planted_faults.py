@@ -20,14 +20,15 @@ from ddpm.report import collect, diagnosis
 from ddpm.report.run import Run
 
 SMALL = (
-    *("experiment=table2_eps_simple", "optimizer.lr=3e-3", "logger=csv", "network.channels=16", "max_steps=600"),
+    *("experiment=table2_eps_simple", "optimizer.lr=3e-3", "loader.batch_size=64", "logger=csv"),
+    *("network.channels=16", "max_steps=600"),
     "every={log: 10, validation: 50, samples: 9999, checkpoint: 9999}",
 )
 PLANTED = {
     "nothing": ["max_steps=1000"],
     "learning rate too high": ["optimizer.lr=0.3"],
     "learning rate too low": ["optimizer.lr=3e-5"],
-    "too few steps": ["max_steps=400"],
+    "too few steps": ["max_steps=200"],
     "average too long": ["ema.decay=0.9999"],
     "memorising": [
         *("data=folder", "data.path=few", "data.size=[8,8]", "data.channels=1", "data.horizontal_flip=false"),

@@ -175,9 +175,7 @@ def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -
     if problem := misfit(saved.weights, module.p_ema.network.state_dict()):
         raise ValueError(f"{saved.path} does not hold the weights of its configuration: {problem}")
     try:
-        state.check_training(
-            checkpoint.read(saved.path), module.state_dict(), module.optimizer_settings.optimizer(module.p)
-        )
+        state.check_training(checkpoint.read(saved.path), module)
     except ValueError as error:
         raise ValueError(f"training cannot go on from {saved.path}: {error}") from None
     if saved.data != images.fingerprint:

@@ -34,8 +34,8 @@ def instantiate(node: DictConfig, contract: Callable[..., T], **arguments: Any) 
     name = node["_target_"].rpartition(".")[2]
     if strange := [str(key) for key in node if key not in ("_target_", *taken)]:
         raise ValueError(
-            f"{name} has no setting {', '.join(strange)}, which a recipe or an experiment gives it: it takes "
-            f"{', '.join(key for key in taken if key in node) or 'none'}"
+            f"{name} has no setting {', '.join(strange)}, which the command line, a recipe or an experiment gives it: "
+            f"it takes {', '.join(key for key in taken if key in node) or 'none'}"
         )
     for key in (str(key) for key in node if key in taken):
         if not _is_of(taken[key].annotation, node[key]):

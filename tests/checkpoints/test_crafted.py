@@ -31,7 +31,15 @@ def edited(run, edit):
 
 
 def averaged(content, change):
-    name = next(key for key in content["state_dict"] if key.startswith("p_ema"))
+    weight_of("p_ema", content, change)
+
+
+def raw(content, change):
+    weight_of("p.network", content, change)
+
+
+def weight_of(where, content, change):
+    name = next(key for key in content["state_dict"] if key.startswith(where))
     content["state_dict"][name] = change(content["state_dict"][name])
 
 
@@ -60,6 +68,7 @@ NOT_WEIGHTS = {
     "whole numbers": (lambda c: averaged(c, lambda w: w.to(torch.int64)), "real numbers"),
     "sparse": (lambda c: averaged(c, lambda w: w.to_sparse()), "real numbers|cut short"),
     "text": (lambda c: averaged(c, lambda w: "weights"), "is a str, not a tensor"),
+    "nowhere": (lambda c: averaged(c, lambda w: w.to("meta")), "real numbers"),
     "another shape": (lambda c: averaged(c, lambda w: w[:1]), "1 of another shape"),
     "one more": (put("state_dict", "p_ema.network.\x1b[2Jmore", torch.zeros(1)), "1 unexpected"),
     "a list": (lambda c: [1, 2], "no known layout"),
@@ -134,6 +143,28 @@ NO_TRAINING = {
     "no schedule": (put("lr_schedulers", []), "cannot go on"),
     "another schedule": (put("lr_schedulers", [{"a": 1}]), "cannot go on"),
     "a schedule that calls": (put("lr_schedulers", 0, "lr_lambdas", [{"a": 1}]), "wrong kind"),
+    "another rate": (put("lr_schedulers", 0, "base_lrs", [0.5, 0.02]), "rates are other ones"),
+    "another rate at first": (put("optimizer_states", 0, "param_groups", 0, "initial_lr", 0.5), "rates are other ones"),
+    "a rate beyond its own": (put("optimizer_states", 0, "param_groups", 0, "lr", 0.5), "rates are other ones"),
+    "a rate that no float holds": (put("optimizer_states", 0, "param_groups", 0, "lr", 10**400), "wrong kind"),
+    "rates that no float holds": (put("lr_schedulers", 0, "base_lrs", [10**400, 10**400]), "wrong kind"),
+    "a count that no float holds": (put("lr_schedulers", 0, "last_epoch", 10**400), "wrong kind"),
+    "warmed up anew": (put("lr_schedulers", 0, "last_epoch", 0), "wrong kind"),
+    "a setting fewer": (lambda c: c["optimizer_states"][0]["param_groups"][0].pop("betas") and None, "another betas"),
+    "steps as digits": (put("optimizer_states", 0, "state", 3, "step", "3"), "steps are of the wrong"),
+    "steps that are nowhere": (
+        put("optimizer_states", 0, "state", 3, "step", torch.zeros((), device="meta")),
+        "steps are of the wrong",
+    ),
+    "negative squares": (
+        lambda c: c["optimizer_states"][0]["state"][3]["exp_avg_sq"].fill_(-1) is c or None,
+        "negative",
+    ),
+    "raw weights that are text": (lambda c: raw(c, lambda w: "weights"), "no tensor"),
+    "raw weights that are nowhere": (lambda c: raw(c, lambda w: w.to("meta")), "no tensor"),
+    "raw weights that are sparse": (lambda c: raw(c, lambda w: w.to_sparse()), "real numbers"),
+    "raw weights that are no numbers": (lambda c: raw(c, lambda w: w.fill_(float("nan"))), "not finite"),
+    "raw weights that are complex": (lambda c: raw(c, lambda w: w.to(torch.complex64)), "real numbers"),
     "raw weights of another shape": (
         lambda c: c["state_dict"].update({next(k for k in c["state_dict"] if k.startswith("p.")): torch.zeros(3)}),
         "of another shape",

@@ -13,6 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from ddpm.config import command
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
@@ -184,6 +185,12 @@ def test_questions_are_answered_without_torch(script, arguments, workspace):
     assert answer.returncode == 0, answer.stderr
     assert "sampler" in answer.stdout
     assert not list(workspace.iterdir())
+
+
+@pytest.mark.parametrize("words", [["schedule=linear"], ["experiment=table2_eps_simple", "schedule.T=900"]])
+def test_the_configuration_that_is_printed_is_the_runs(words, capsys):
+    assert command.training([*words, "--cfg", "job"], None, None) == 0
+    assert OmegaConf.create(capsys.readouterr().out) == compose(words)
 
 
 @pytest.mark.long

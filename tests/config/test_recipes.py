@@ -8,6 +8,7 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import dotted
 from ddpm.config.recipes import PRESETS_OVER_RECIPES, keys_of, made_for_other_data, proposes, said_by
+from ddpm.config.saved import compose_saved
 
 PRESETS = [(group, option) for group in ("recipe", *PRESETS_OVER_RECIPES) for option in groups.options_of(group)]
 
@@ -51,6 +52,32 @@ def test_the_recipes_settings_of_a_schedule_are_none_of_an_experiments():
     assert compose(["recipe=photos", "experiment=iddpm_4k_cosine_vlb"]).schedule == {
         "_target_": "ddpm.diffusion.schedule.cosine", "T": 4000, "snr_scale": 1.0
     }  # fmt: skip
+
+
+def test_nothing_of_a_recipe_is_left_in_what_an_experiment_chooses_instead():
+    """Keys that both schedules know have the file's value: T and betas of photos' quadratic one are nobody else's."""
+    row = compose(["recipe=photos", "experiment=table2_eps_vlb_fixed"])
+    assert row.schedule == compose(["recipe=cifar10"]).schedule
+    assert row.schedule.T == 1000
+    assert (row.choices.variance, row.choices.timesteps) == ("fixed_large", "uniform")
+    assert compose(["recipe=photos", "experiment=table2_eps_vlb_fixed", "schedule.T=70"]).schedule.T == 70
+    assert compose(["recipe=photos", "schedule=linear"]).schedule.T == 500  # a class that the user compares
+
+
+def test_the_recipes_own_option_keeps_the_recipes_settings():
+    assert compose(["recipe=swiss_roll", "network=mlp"]).network == compose(["recipe=swiss_roll"]).network
+    assert compose(["recipe=swiss_roll"]).network.num_res_blocks == 3
+
+
+def test_what_a_run_began_with_is_not_dropped_when_it_is_composed_again(tmp_path, monkeypatch):
+    """An experiment of the user's chooses a network, and the width was typed when the run began."""
+    file = tmp_path / "conf" / "experiment" / "wide.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("# @package _global_\ndefaults:\n  - override /network: mlp\n")
+    monkeypatch.setenv(groups.OWN, str(tmp_path / "conf"))
+    config = compose(["recipe=digits", "data=swiss_roll", "experiment=wide", "network.channels=64"])
+    again = compose_saved(OmegaConf.to_container(config), ["max_steps=7"])
+    assert again.network == config.network == {"_target_": "ddpm.networks.mlp.MLP", "channels": 64}
 
 
 def test_keys_of_an_option_are_those_of_what_it_builds_on_too():

@@ -96,8 +96,13 @@ def test_stopped_and_resumed_it_is_the_same_run(in_float16, workspace):
 def test_a_scale_of_the_wrong_kind_is_refused(in_float16, workspace):
     in_float16(2.0**16)
     _, found = trained(workspace / "run", "max_steps=1")
-    for change in ({"scale": "large"}, {"scale": math.nan}, {"scale": 0.0}, {"growth_interval": 2.5}, {"more": 1.0}):
-        crafted = {**found, "MixedPrecision": found["MixedPrecision"] | change}
+    skip_for_ever = {"scale": 2.0**101}, {"scale": 1e-45}, {"backoff_factor": 1.0}, {"growth_factor": 0.0}
+    for change in (
+        *({"scale": "large"}, {"scale": math.nan}, {"scale": 0.0}, {"growth_interval": 2.5}, {"more": 1.0}),
+        *(*skip_for_ever, {"growth_interval": 1}, {"_growth_tracker": 10**12}, {"_growth_tracker": -1}),
+        None,
+    ):
+        crafted = {**found, "MixedPrecision": change and found["MixedPrecision"] | change}
         torch.save(crafted, workspace / "run/checkpoints/last.ckpt")
-        with pytest.raises(RequestError, match="scale of the loss"):
+        with pytest.raises(RequestError, match=r"scale of the loss|lacks what training needs"):
             train([f"resume={workspace / 'run'}", "max_steps=2"])

@@ -1,6 +1,7 @@
 """Muon is held against the singular value decomposition, and against torch.optim.Muon, which multiplies in bfloat16."""
 
 import copy
+import functools
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from ddpm import build
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
+from ddpm.networks.unet import UNet
 from ddpm.training.optimizer import AdamWithMuon, OptimizerSettings, hidden_matrices, orthogonalized
 
 SMOKE = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false"]
@@ -53,6 +55,41 @@ def test_the_iterations_act_on_the_singular_values_alone(shape):
 
 def test_a_matrix_of_zeros_stays_one():
     assert not orthogonalized(torch.zeros(1, 8, 9)).any()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["recipe=digits", "network.patch_size=4"],
+        ["recipe=digits", "network.patch_size=2", "variance=learned_range", "objective=hybrid"],
+        ["recipe=swiss_roll"],
+    ],
+)
+def test_layers_that_read_an_example_or_give_the_output_are_adams_however_wide(words):
+    config = compose(words)
+    network = build.reverse_process(config, build.dataset(config)).network
+    names = {id(weight): name for name, weight in network.named_parameters()}
+    found = {names[id(weight)] for weight in hidden_matrices(network)}
+    assert found
+    assert not {f"{layer}.weight" for layer in ("conv_in", "conv_out", "dense_in", "dense_out")} & found
+
+
+def test_a_weight_that_is_an_embeddings_too_is_adams():
+    tied = nn.Sequential(nn.Embedding(12, 16), nn.Linear(16, 12), nn.Linear(12, 8))
+    tied[1].weight = tied[0].weight
+    assert [id(weight) for weight in hidden_matrices(tied)] == [id(tied[2].weight)]
+
+
+@pytest.mark.parametrize(
+    "parametrize", [nn.utils.parametrizations.weight_norm, nn.utils.parametrizations.spectral_norm]
+)
+def test_of_a_weight_that_is_computed_adam_moves_what_it_is_computed_of(parametrize):
+    module = nn.Sequential(nn.Linear(8, 16), parametrize(nn.Linear(16, 16)))
+    assert [id(weight) for weight in hidden_matrices(module)] == [id(module[0].weight)]
+    before = [weight.detach().clone() for weight in module.parameters()]
+    module(torch.randn(4, 8)).square().sum().backward()
+    AdamWithMuon(module, 1e-2, 1e-2).step()
+    assert not any(torch.equal(old, new) for old, new in zip(before, module.parameters(), strict=True))
 
 
 def test_the_hidden_matrices_are_those_between_other_layers():
@@ -166,3 +203,25 @@ def test_stopped_and_resumed_it_is_the_same_run(workspace):
 def test_a_learning_rate_that_is_none_is_refused(value):
     with pytest.raises(RequestError, match=r"optimizer\.muon_lr="):
         train([*SMOKE, f"optimizer.muon_lr={value}"])
+
+
+@pytest.mark.parametrize("muon_lr", ["null", "0.02"])
+def test_a_run_with_weights_that_never_move_goes_on(muon_lr, workspace, monkeypatch):
+    """One layer is frozen, and one is never called: neither has a gradient, or moments in the checkpoint."""
+    made = UNet.__init__
+
+    @functools.wraps(made)
+    def with_idle_layers(self, *arguments, **settings):
+        made(self, *arguments, **settings)
+        self.unused = nn.Conv2d(16, 16, 3)
+        self.temb.dense[0].requires_grad_(False)
+
+    monkeypatch.setattr(UNet, "__init__", with_idle_layers)
+    words = [*SMOKE, "optimizer.anneal=false", f"optimizer.muon_lr={muon_lr}"]
+    train([*words, "max_steps=3", "out=cut"])
+    train(["resume=cut", "max_steps=5"])
+    train([*words, "max_steps=5", "out=whole"])
+    cut, whole = (
+        torch.load(f"{name}/checkpoints/last.ckpt", weights_only=True)["state_dict"] for name in ("cut", "whole")
+    )
+    assert all(torch.equal(cut[name], weight) for name, weight in whole.items())

@@ -210,7 +210,7 @@ def check_weights(weights: Mapping[str, Any]) -> None:
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{printable(name)} is a {type(value).__name__}, not a tensor")
-        if value.layout != torch.strided or not value.is_floating_point():
+        if value.layout != torch.strided or value.is_meta or not value.is_floating_point():
             raise ValueError(f"{printable(name)} does not hold real numbers ({value.dtype})")
         if not value.isfinite().all():
             raise ValueError(f"{printable(name)} holds numbers that are not finite")

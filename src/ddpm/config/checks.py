@@ -102,7 +102,7 @@ def wrong_value(config: DictConfig) -> str | None:
         if value is None and key in OPTIONAL:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            return f"{key}={value} must be a positive number"
+            return f"{key}={value} must be a positive number" + (", or null for none" if key in OPTIONAL else "")
     decay = OmegaConf.select(config, "ema.decay")
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
         return f"ema.decay={decay} must be a number in [0, 1)"

@@ -11,11 +11,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import hydra
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config import groups
+from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import parse, quote_paths
+from ddpm.config.recipes import proposes
 from ddpm.messages import visible
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
 
@@ -74,9 +76,23 @@ def with_own_conf(argv: Sequence[str]) -> list[str]:
 def training(argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Callable[[Sequence[str]], int]) -> int:
     """The command line of a training: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`."""
     argv = quote_paths(argv)
+    if (overrides := _printed(argv)) is not None:
+        print(OmegaConf.to_yaml(compose(overrides)), end="")
+        return 0
     if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
         return hydra_main(lambda _: None, argv)
     return _one_or_several(argv, task, sweep)
+
+
+def _printed(argv: Sequence[str]) -> list[str] | None:
+    """The overrides of `--cfg job`; None if that is not what is asked, or if Hydra alone can answer.
+
+    Hydra composes files and words, and does not know what becomes of them: which settings of a recipe go, for one.
+    """
+    flags = [argument for argument in argv if argument.startswith("-") or argument == "job"]
+    overrides = [argument for argument in argv if argument not in flags]
+    asked = flags in (["--cfg", "job"], ["-c", "job"], ["--cfg=job"])
+    return overrides if asked and not proposes(overrides) else None
 
 
 def evaluation(argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Callable[[Sequence[str]], int]) -> int:

@@ -47,7 +47,7 @@ def compose(
         OmegaConf.set_struct(config, False)
         del config["hydra"]
         config.choices = choices
-        drop_strange_settings(config, overrides)
+        drop_strange_settings(config, overrides, saved=config_name == SAVED)
         if revise:
             revise(config)
         OmegaConf.resolve(config)

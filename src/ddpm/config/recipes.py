@@ -1,6 +1,7 @@
 """What a recipe says of a class goes when the user, or an experiment, chooses another class than the recipe does."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -11,28 +12,39 @@ from ddpm.config.targets import target_of
 PRESETS_OVER_RECIPES = ("experiment", "debug")  # whose settings take the place of the recipe's
 
 
-def drop_strange_settings(config: DictConfig, overrides: Sequence[str]) -> None:
+def drop_strange_settings(config: DictConfig, overrides: Sequence[str], *, saved: bool) -> None:
     """Drop the recipe's settings of a class from the sections of options that others than the recipe chose, in place.
 
     `recipe=digits` sets `network.channels` for its own network. With `network=mine` beside it, or in an experiment, the
-    section keeps what the option's file has, and what the command line or the experiment says of it.
+    section keeps what the option's file has, and what the command line or the experiment says of it. Where an
+    experiment chooses another option than the recipe, what both options know has the value of the option's file, too.
+
+    Args:
+        saved: the configuration was composed before; what its experiment decided is done.
     """
     parsed = parse(overrides)
     typed = {override.key_or_group for override in parsed}
     recipe = config.choices.get("recipe")
     if recipe not in options_of("recipe"):
         return
-    for group in (typed | _chosen_by_presets(config)) & set(group_names()):
+    by_presets = set() if saved else _chosen_by_presets(config) - typed
+    for group in (typed | by_presets) & set(group_names()):
         section, option = config.get(group), config.choices.get(group)
         if not isinstance(section, DictConfig) or "_target_" not in section or option not in options_of(group):
             continue
-        strange = keys_of("recipe", str(recipe), group) - keys_of(group, str(option))
+        if option == _option_of(str(recipe), group):
+            continue
+        theirs, own = keys_of("recipe", str(recipe), group), _content_of(group, str(option))
         for preset in PRESETS_OVER_RECIPES:
             if (chosen := config.choices.get(preset)) in options_of(preset):
-                strange -= keys_of(preset, str(chosen), group)
-        for key in strange:
-            if key in section and f"{group}.{key}" not in typed:
+                theirs -= keys_of(preset, str(chosen), group)
+        for key in theirs:
+            if key not in section or f"{group}.{key}" in typed:
+                continue
+            if key not in own:
                 del section[key]
+            elif group in by_presets:
+                section[key] = own[key]
 
 
 def _chosen_by_presets(config: DictConfig) -> set[str]:
@@ -58,6 +70,16 @@ def keys_of(group: str, option: str, section: str | None = None) -> set[str]:
     return found
 
 
+def _content_of(group: str, option: str) -> dict[str, Any]:
+    """What an option's file, over those of its own group on which it builds, says."""
+    content = content_of(group, option)
+    whole: dict[str, Any] = {}
+    for base in content.pop("defaults", []):
+        if base in options_of(group):
+            whole |= _content_of(group, str(base))
+    return whole | content
+
+
 def said_by(overrides: Sequence[str]) -> frozenset[str]:
     """The keys and groups that a command line decides, itself or by the experiment and the preset that it names."""
     parsed = parse(overrides)
@@ -80,14 +102,14 @@ def proposes(overrides: Sequence[str]) -> bool:
 def made_for_other_data(config: DictConfig, overrides: Sequence[str]) -> str | None:
     """That the recipe, which nobody chose, is for other data than were chosen, where there is one for these."""
     said = {override.key_or_group for override in parse(overrides)}
-    chosen, own = str(config.choices.data), _data_of(str(config.choices.recipe))
+    chosen, own = str(config.choices.data), _option_of(str(config.choices.recipe), "data")
     if "recipe" in said or "data" not in said or own in (None, chosen):
         return None
     kind = target_of("data", chosen) if chosen in options_of("data") else ""
     better = [
         recipe
         for recipe in options_of("recipe")
-        if (data := _data_of(recipe))
+        if (data := _option_of(recipe, "data"))
         and (data == chosen or ("budget" in keys_of("recipe", recipe) and target_of("data", data) == kind))
     ]
     if not better:
@@ -98,13 +120,13 @@ def made_for_other_data(config: DictConfig, overrides: Sequence[str]) -> str | N
     )
 
 
-def _data_of(recipe: str) -> str | None:
-    """The data for which a recipe, or the one on which it builds, says that it is; None if it says nothing."""
+def _option_of(recipe: str, group: str) -> str | None:
+    """The option of a group that a recipe, or the one on which it builds, chooses; None if it says nothing."""
     if recipe not in options_of("recipe"):
         return None
     content = content_of("recipe", recipe)
     for base in content.get("defaults", []):
-        found = base.get("override /data") if isinstance(base, dict) else _data_of(base)
+        found = base.get(f"override /{group}") if isinstance(base, dict) else _option_of(base, group)
         if found:
             return str(found)
     return None

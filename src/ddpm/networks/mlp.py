@@ -24,6 +24,7 @@ class MLP(Network):
     """
 
     event_ndim = 1
+    outer = ("dense_in", "dense_out")
 
     def __init__(
         self, in_channels: int, out_channels: int, channels: int = 128, num_res_blocks: int = 3, frequencies: int = 3

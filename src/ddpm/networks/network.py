@@ -18,10 +18,12 @@ class Network(nn.Module, ABC):
         takes: what it can be told of an example as a third argument of `forward`: "labels", and then its constructor
             takes `num_classes`; "image", and then it takes `condition_channels`. There is no third argument for a
             model that is told nothing.
+        outer: names of its layers that read an example or give the output, which `optimizer.muon_lr` leaves to Adam.
     """
 
     event_ndim: ClassVar[int]
     takes: ClassVar[tuple[str, ...]] = ()
+    outer: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "b *event"], t: Int[Tensor, " b"]) -> Float[Tensor, "b *out"]:

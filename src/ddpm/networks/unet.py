@@ -77,6 +77,7 @@ class UNet(Network):
 
     event_ndim = 3  # of the examples that it takes: channels, height, width
     takes = ("labels", "image")  # what it can be told
+    outer = ("conv_in", "conv_out")
 
     def __init__(
         self,

@@ -9,10 +9,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ddpm.networks.network import Network
+
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-NARROWEST = 8  # rows, and input channels, of a matrix; what is narrower is a first or last layer
+NARROWEST = 8  # rows, and input channels, of a matrix; what is narrower reads or gives an example, whoever says so
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,20 @@ class AdamWithMuon(torch.optim.Adam):
 
 
 def hidden_matrices(module: nn.Module) -> list[Tensor]:
-    """Return the weights of the linear and convolutional layers that lie between others: both their sides are wide."""
-    layers = (layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d))
-    return list(dict.fromkeys(layer.weight for layer in layers if min(layer.weight.shape[:2]) >= NARROWEST))
+    """Return the weights of the linear and convolutional layers that lie between others, embeddings' excepted.
+
+    Both sides of such a layer are wide, and it is none of its network's `outer` layers. A weight that is computed of
+    others, as in `torch.nn.utils.parametrizations`, is no weight that an optimizer could move.
+    """
+    modules = list(module.modules())
+    others: list[Any] = [each.weight for each in modules if isinstance(each, nn.Embedding)]
+    for network in modules:
+        if isinstance(network, Network):
+            others += [network.get_submodule(name).weight for name in network.outer]
+    layers = [layer for layer in modules if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
+    weights = dict.fromkeys(layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter))
+    left_out = {id(weight) for weight in others}
+    return [weight for weight in weights if id(weight) not in left_out and min(weight.shape[:2]) >= NARROWEST]
 
 
 def orthogonalized(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:
