@@ -60,7 +60,6 @@ FAULTS = [
         ("max(1.0, rows / columns) ** 0.5", "max(1.0, columns / rows) ** 0.5"),
         ("max(1.0, rows / columns) ** 0.5", "1.0"),
         ("alpha=-rate)", "alpha=rate)"),
-        ("nn.Linear | nn.Conv1d", "nn.Linear | nn.Embedding | nn.Conv1d"),
         (
             "dict.fromkeys(layer.weight for layer in layers if isinstance",
             "list(layer.weight for layer in layers if isinstance",

@@ -111,6 +111,7 @@ NO_TRAINING = {
         "not finite",
     ),
     "moments missing": (lambda c: c["optimizer_states"][0]["state"].pop(3) and None, "moments of other weights"),
+    "moments before the first step": (put("global_step", 0), "moments of other weights"),
     "no moments": (put("optimizer_states", 0, "state", {}), "moments of other weights"),
     "steps that are text": (put("optimizer_states", 0, "state", 3, "step", "x"), "cannot go on"),
     "momentum of another shape": (lambda c: put("exp_avg", torch.zeros(1))(of_muon(c)), "has shape"),
