@@ -14,7 +14,7 @@ from ddpm.networks.network import Network
 MOMENTUM = 0.95
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-NARROWEST = 8  # rows, and input channels, of a matrix; what is narrower reads or gives an example, whoever says so
+NARROWEST = 8  # rows, and input channels, of a matrix; a narrower layer is taken for a first or last one
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,8 @@ def _check_optimizer(saved: Mapping[str, Any], fresh: torch.optim.Optimizer, mov
     for group, known in zip(saved["param_groups"], fresh.state_dict()["param_groups"], strict=True):
         if group["params"] != known["params"]:
             raise ValueError("its optimizer is of other weights")
-        others = [key for key in {**group, **known} if key not in own]
+        needed = [key for key in known if key in ("betas", "eps", "weight_decay")]  # what Adam cannot fill in
+        others = [key for key in {**group, **dict.fromkeys(needed)} if key not in own]
         if strange := [key for key in others if key not in known or key not in group or group[key] != known[key]]:
             raise ValueError(f"its optimizer has another {printable(strange[0])} than a run of ours")
         if not all(_is_rate(group[key]) for key in ("lr", "initial_lr")):
