@@ -282,13 +282,24 @@ FAULTS = [
         ("saved.step if saved else 0", "0"),
     ),
     *of(
+        "config/saved.py",
+        "test_hardware.py training/test_resume_words.py test_bad_input.py",
+        ("    keep_settled(config, base)\n", ""),
+        ("key: without_interpolation(value) for key, value in base.items()", "key: value for key, value in base.items()"),
+        ("for key in (*chosen, ", "for key in ("),
+    ),
+    *of(
         "training/resume.py",
-        "training/test_checkpointing.py test_bad_input.py test_hardware.py",
+        "training/test_checkpointing.py test_bad_input.py test_hardware.py training/test_resume_words.py",
         ("if step > config.max_steps:", "if step >= config.max_steps:"),
-        ("keep_settled(config, base)\n", "pass\n"),
         ('if config.optimizer.get("anneal") and', "if False and"),
         ("(refused if fixed_by_the_run(key) else allowed)", "allowed"),
-        ("!= folder.resolve()", "== folder.resolve()"),
+        ("!= folder:", "== folder:"),
+        ("elif override.value() == choices.get(key):", "elif False:"),
+        ('f"+{text}" if override.is_add() else text', "text"),
+        ("if override.is_delete() and", "if False and"),
+        ('return Path(str(wish)).absolute() if wish else None', "return None"),
+        ('folder if (folder / "config.yaml").is_file() else None', "folder"),
     ),
     # --- evaluation --------------------------------------------------------------------------------------------------
     *of(

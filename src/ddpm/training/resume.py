@@ -7,14 +7,12 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config import trust
-from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError, request_errors
-from ddpm.config.grammar import parse
+from ddpm.config.grammar import parse, split_keys
 from ddpm.config.groups import group_names
 from ddpm.config.initial import compose_run
-from ddpm.config.recipes import proposes
 from ddpm.config.roles import PRESETS, fixed_by_the_run
-from ddpm.config.saved import completed, compose_saved, keep_settled, read_config
+from ddpm.config.saved import completed, compose_saved, read_config
 from ddpm.messages import say
 from ddpm.runs import folders, records
 from ddpm.training.monitor import Monitor
@@ -31,31 +29,15 @@ def compose_resumable(
     Raises:
         RequestError: also where the configuration would change what the run means.
     """
-    parsed = parse(overrides)
-    wish = next((override.value() for override in reversed(parsed) if override.key_or_group == "resume"), None)
-    if not wish:
-        return compose_run(overrides, config_of), None
-    rest = [text for text, override in zip(overrides, parsed, strict=True) if override.key_or_group != "resume"]
-    if wish == "auto":
-        config = compose(rest)
-        if not config.out:
-            raise RequestError("resume=auto goes on with what out= holds: add out=FOLDER, the same every time")
-        start = folder = Path(config.out).absolute()
-        if not (folder / "config.yaml").is_file():
-            return compose_run(rest, config_of) if config.init else config, None
-        base = saved_config(folder)
-        if proposes(rest):
-            config = compose_saved(base, _without_settled_groups(rest, base))
-        if config.init:
-            config = compose_run(rest, lambda _: base)  # the run has its model; the checkpoint may be gone
-        keep_settled(config, base)
-    else:
-        start = Path(str(wish)).absolute()
-        folder = run_folder(start)
-        base = saved_config(folder)
-        config = compose_saved(base, _without_settled_groups(rest, base))
-        if config.out and Path(config.out).absolute().resolve() != folder.resolve():
-            raise RequestError(f"resume={wish} goes on in its own folder: leave out={config.out} away")
+    start = _begun(overrides)
+    _, rest = split_keys(overrides, ("resume",))
+    if start is None:
+        return compose_run(rest, config_of), None
+    folder = run_folder(start)
+    base = saved_config(folder)
+    config = compose_saved(base, _news(rest, base))
+    if config.out and Path(config.out).absolute().resolve() != folder:
+        raise RequestError(f"{folder} goes on in its own folder: leave out={config.out} away")
     changed = check(base, config, folder)
     config.out, config.resume = str(folder), None
     with request_errors():
@@ -67,9 +49,19 @@ def compose_resumable(
 
 def goes_on(overrides: Sequence[str]) -> bool:
     """Whether the command line goes on with a run that has begun, whose settings are what they were."""
+    return _begun(overrides) is not None
+
+
+def _begun(overrides: Sequence[str]) -> Path | None:
+    """The run folder, or the checkpoint in one, with which the command line goes on; None for a new run."""
     values = {override.key_or_group: override.value() for override in parse(overrides)}
     wish, out = values.get("resume"), values.get("out")
-    return bool(wish and (wish != "auto" or (out and (Path(str(out)) / "config.yaml").is_file())))
+    if wish != "auto":
+        return Path(str(wish)).absolute() if wish else None
+    if not out:
+        raise RequestError("resume=auto goes on with what out= holds: add out=FOLDER, the same every time")
+    folder = Path(str(out)).absolute()
+    return folder if (folder / "config.yaml").is_file() else None
 
 
 def run_folder(path: Path) -> Path:
@@ -148,16 +140,26 @@ def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any
         yield prefix.rstrip("."), old, new
 
 
-def _without_settled_groups(overrides: list[str], base: dict[str, Any]) -> list[str]:
-    """A run keeps its options of all but the changeable groups; naming them once more says nothing new."""
+def _news(overrides: Sequence[str], base: dict[str, Any]) -> list[str]:
+    """The overrides without those that repeat what a run is made of: its options, and what it added or took away.
+
+    Raises:
+        RequestError: one of them chooses another option of a group that is fixed by the run.
+    """
     choices = base.get("choices") or {}
-    kept, refused = [], []
+    news, refused = [], []
     for text, override in zip(overrides, parse(overrides), strict=True):
-        group = override.key_or_group
-        if group not in group_names() or not fixed_by_the_run(group):
-            kept.append(text)
-        elif override.value() != choices.get(group):
-            refused.append(f"{text} (was {choices.get(group)})")
+        key = override.key_or_group
+        if key not in group_names():
+            if override.is_delete() and OmegaConf.select(OmegaConf.create(base), key) is None:
+                continue
+            news.append(f"+{text}" if override.is_add() else text)  # the run has what its first command added
+        elif override.value() == choices.get(key):
+            continue
+        elif fixed_by_the_run(key):
+            refused.append(f"{text} (was {choices.get(key)})")
+        else:
+            news.append(text)
     if refused:
         raise RequestError(f"{', '.join(refused)}: a run keeps what it began with; start a new run")
-    return kept
+    return news
