@@ -41,7 +41,7 @@ FAULTS = [
     # --- training ----------------------------------------------------------------------------------------------------
     *of(
         "training/optimizer.py",
-        "training/test_optimizer.py training/test_module.py training/test_float16.py",
+        "training/test_optimizer.py training/test_module.py training/test_float16.py training/test_buffers.py",
         ("min(step / self.warmup, 1.0)", "min((step + 1) / self.warmup, 1.0)"),
         ("(1 - step / max_steps if self.anneal else 1.0)", "(1 - (step + 1) / max_steps if self.anneal else 1.0)"),
         ("(1 - step / max_steps if self.anneal else 1.0)", "1.0"),
@@ -60,12 +60,9 @@ FAULTS = [
         ("max(1.0, rows / columns) ** 0.5", "max(1.0, columns / rows) ** 0.5"),
         ("max(1.0, rows / columns) ** 0.5", "1.0"),
         ("alpha=-rate)", "alpha=rate)"),
-        (
-            "dict.fromkeys(layer.weight for layer in layers if isinstance",
-            "list(layer.weight for layer in layers if isinstance",
-        ),
-        (" if isinstance(layer.weight, nn.Parameter))", ")"),
-        ("id(weight) not in left_out and ", ""),
+        ("dict.fromkeys(_weights(layers))", "_weights(layers)"),
+        ('dict(layer.named_parameters(recurse=False)).get("weight")', 'getattr(layer, "weight", None)'),
+        ("weight not in left_out and ", ""),
         ("for name in network.outer]", "for name in ()]"),
         ("for each in modules if isinstance(each, nn.Embedding)]", "for each in ()]"),
         (".norm(dim=(1, 2), keepdim=True)", ".norm()"),
@@ -78,7 +75,7 @@ FAULTS = [
         "checkpoints/test_crafted.py training/test_float16.py",
         ("if problem := misfit(weights, expected):", "if False:"),
         ("if not isinstance(value, Tensor) or value.is_meta]", "if False]"),
-        ("check_weights({key: weights[key] for name, _", "({key: weights[key] for name, _"),
+        ("    check_weights({key: value for key, value in", "    ({key: value for key, value in"),
         ("if not torch.equal(weights", "if torch.equal(weights"),
         ("if not (moved or set()) <= saved", "if not set() <= saved"),
         ("(set() if moved is None else", "(set() if False else"),
@@ -104,6 +101,21 @@ FAULTS = [
         ('or saved["lr_lambdas"] != [None] * groups', "or False"),
         ("not saved.keys() <= known.keys()", "False"),
         ('and SCALES[0] <= saved["scale"] <= SCALES[1]  #', "and True  #"),
+    ),
+    *of(
+        "training/module.py",
+        "training/test_buffers.py",
+        ("kept.copy_(buffer)", "pass"),
+        ("(self.p_ema.network, *self.power_averages)", "(self.p_ema.network,)"),
+        (" if name in names]", "]"),
+    ),
+    *of(
+        "build.py",
+        "training/test_buffers.py",
+        ("if parts > 1 and of_batches:", "if False:"),
+        ("return kept is True or isinstance(layer", "return kept is None and isinstance(layer"),
+        ("weights=saved.weights | found", "weights=found | saved.weights"),
+        ("for name, _ in network(config, images).named_parameters()]", "for name in saved.weights]"),
     ),
     *of(
         "training/module.py",
@@ -285,7 +297,10 @@ FAULTS = [
         "config/saved.py",
         "test_hardware.py training/test_resume_words.py test_bad_input.py",
         ("    keep_settled(config, base)\n", ""),
-        ("key: without_interpolation(value) for key, value in base.items()", "key: value for key, value in base.items()"),
+        (
+            "key: without_interpolation(value) for key, value in base.items()",
+            "key: value for key, value in base.items()",
+        ),
         ("for key in (*chosen, ", "for key in ("),
     ),
     *of(
@@ -298,7 +313,7 @@ FAULTS = [
         ("elif override.value() == choices.get(key):", "elif False:"),
         ('f"+{text}" if override.is_add() else text', "text"),
         ("if override.is_delete() and", "if False and"),
-        ('return Path(str(wish)).absolute() if wish else None', "return None"),
+        ("return Path(str(wish)).absolute() if wish else None", "return None"),
         ('folder if (folder / "config.yaml").is_file() else None', "folder"),
     ),
     # --- evaluation --------------------------------------------------------------------------------------------------

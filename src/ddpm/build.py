@@ -143,6 +143,25 @@ def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None)
     return built
 
 
+def check_shares(network: torch.nn.Module, parts: int) -> None:
+    """Whether a batch may be cut into so many parts, by processes and micro-batches, for which numbers stay the same.
+
+    Raises:
+        ValueError: the network normalises by statistics of a part.
+    """
+    of_batches = [f"{name}, a {type(layer).__name__}" for name, layer in network.named_modules() if _of_batch(layer)]
+    if parts > 1 and of_batches:
+        raise ValueError(
+            f"the network takes statistics of a batch ({of_batches[0]}), which would be others in {parts} parts: "
+            "train it on one device with trainer.accumulate=1, or let it use GroupNorm"
+        )
+
+
+def _of_batch(layer: torch.nn.Module) -> bool:
+    kept = getattr(layer, "track_running_stats", False)  # InstanceNorm's, too, if it is asked for
+    return kept is True or isinstance(layer, torch.nn.modules.batchnorm._BatchNorm)
+
+
 def speed_up(network: torch.nn.Module, trainer: DictConfig) -> None:
     """Set layout, compilation and attention's precision of the network in place, and how freed memory is kept.
 
@@ -194,7 +213,7 @@ def trained(saved: Checkpoint, config: DictConfig, images: Dataset) -> ReversePr
     """
     length = config.ema.get("length")
     if length != (saved.config.get("ema") or {}).get("length"):
-        saved = _with_average(saved, config)
+        saved = _with_average(saved, config, images)
     weights = _fitting(saved, config, images, "does not hold the weights of its configuration")
     p = reverse_process(config, images)
     p.network.load_state_dict(weights)
@@ -202,11 +221,15 @@ def trained(saved: Checkpoint, config: DictConfig, images: Dataset) -> ReversePr
     return p.requires_grad_(False).eval()
 
 
-def _with_average(saved: Checkpoint, config: DictConfig) -> Checkpoint:
+def _with_average(saved: Checkpoint, config: DictConfig, images: Dataset) -> Checkpoint:
     """The checkpoint with weights of the length that the configuration asks for in place of its own."""
     if config.ema.length is None:
         raise ValueError(f"{saved.path} holds one average of the weights, of ema={saved.config['ema']['length']}")
-    return replace(saved, weights=snapshots.average(saved, config.ema.lengths, config.ema.length))
+    _fitting(saved, config, images, "does not hold the weights of its configuration")
+    with torch.device("meta"):
+        names = [name for name, _ in network(config, images).named_parameters()]
+    found = snapshots.average(saved, names, config.ema.lengths, config.ema.length)
+    return replace(saved, weights=saved.weights | found)
 
 
 def _fitting(saved: Checkpoint, config: DictConfig, images: Dataset, else_it: str) -> dict[str, torch.Tensor]:

@@ -65,7 +65,7 @@ NOT_WEIGHTS = {
     "one number is none": (lambda c: averaged(c, one_is_none), "not finite"),
     "infinite": (lambda c: averaged(c, lambda w: w.fill_(float("inf"))), "not finite"),
     "complex": (lambda c: averaged(c, lambda w: w.to(torch.complex64)), "real numbers"),
-    "whole numbers": (lambda c: averaged(c, lambda w: w.to(torch.int64)), "real numbers"),
+    "whole numbers": (lambda c: averaged(c, lambda w: w.to(torch.int64)), "of another kind"),
     "sparse": (lambda c: averaged(c, lambda w: w.to_sparse()), "real numbers|cut short"),
     "text": (lambda c: averaged(c, lambda w: "weights"), "is a str, not a tensor"),
     "nowhere": (lambda c: averaged(c, lambda w: w.to("meta")), "real numbers"),

@@ -80,7 +80,7 @@ def run(trained, workspace):
 @pytest.mark.parametrize("length", [0.02, 0.03, 0.05, 0.1, 0.15, 0.2])
 def test_an_average_of_any_length_is_that_of_all_weights(trained, length):
     run, after = trained
-    found = snapshots.average(checkpoint.load(run), LENGTHS, length)
+    found = snapshots.average(saved := checkpoint.load(run), saved.weights, LENGTHS, length)
     expected = directly(after, exponent(length))
     last, mean = flat(after[-1]), flat(expected)
     rounding = 2**-11 * last.norm()  # of snapshots, in float16
@@ -141,7 +141,7 @@ def test_noise_is_averaged_as_the_profiles_say(tmp_path):
         wanted = profile(steps, exponent(length))
         known = np.stack([profile(t, exponent(each)) for t in (*kept, steps) for each in LENGTHS], 1)
         nearest = known @ np.linalg.lstsq(known, wanted, rcond=None)[0]
-        found = snapshots.average(saved, LENGTHS, length)["weight"].double()
+        found = snapshots.average(saved, saved.weights, LENGTHS, length)["weight"].double()
         missed = (found - directly(after, exponent(length))["weight"]).square().mean().sqrt()
         assert float(missed) == pytest.approx(np.linalg.norm(nearest - wanted), rel=0.05, abs=2e-4), length
 
@@ -183,12 +183,12 @@ def test_damaged_snapshots_are_refused_and_missing_ones_shorten_the_reach(run):
     ]:
         file.write_bytes(content_)
         with pytest.raises(ValueError, match=message):
-            snapshots.average(saved, LENGTHS, 0.1)
+            snapshots.average(saved, saved.weights, LENGTHS, 0.1)
     with pytest.raises(RequestError, match="not finite"):
         evaluate.evaluate(["ckpt=run", *MEASURED, "ema=0.1"])
     shutil.rmtree(run / "averages")
     with pytest.raises(ValueError, match=r"choose a length from .* or from"):
-        snapshots.average(saved, LENGTHS, 0.08)
+        snapshots.average(saved, saved.weights, LENGTHS, 0.08)
 
 
 @pytest.mark.slow
@@ -202,7 +202,7 @@ def test_lengths_are_one_table(run, workspace):
     assert first["protocol"]["weights"] == "exponential moving average"
     assert second["protocol"]["weights"] == "power-function average, sigma_rel 0.1"
     assert first["weights_sha256"] != second["weights_sha256"]
-    weights = snapshots.average(checkpoint.load("run"), LENGTHS, 0.1)
+    weights = snapshots.average(saved := checkpoint.load("run"), saved.weights, LENGTHS, 0.1)
     loaded = ddpm.load("run", "ema=0.1")
     assert all(torch.equal(value, weights[name]) for name, value in loaded.network.state_dict().items())
     assert protocol.digest_of_weights(loaded) == second["weights_sha256"]
@@ -210,7 +210,7 @@ def test_lengths_are_one_table(run, workspace):
 
 def test_an_exported_average_says_which_it_is(run, workspace):
     export.export(["ckpt=run", "to=exported", "format=safetensors", "ema=0.05"])
-    ours = snapshots.average(checkpoint.load(run), LENGTHS, 0.05)
+    ours = snapshots.average(saved := checkpoint.load(run), saved.weights, LENGTHS, 0.05)
     theirs = ddpm.load("exported", "ema=0.05").network.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     for other, message in (("ema=0.1", "not in a run's folder"), ("ema=exponential", "one average .* of ema=0.05")):

@@ -17,6 +17,7 @@ from ddpm.files import sync_folder, whole_file
 from ddpm.messages import printable, warn
 
 EMA_PREFIX = "p_ema.network."
+WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 EXPORTED = "model.safetensors"  # of `ddpm.checkpoints.export` in our own format
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -182,7 +183,9 @@ def link(file: Path, name: Path) -> None:
 
 
 def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:
-    """How weights differ in names and shapes from a network's own: the first few, and how many; None if they do not."""
+    """How weights differ from a network's own in names, shapes, and whether they are whole numbers: the first few, and
+    how many; None if they do not.
+    """
     shared = weights.keys() & expected.keys()
     differing = {
         "missing": [key for key in expected if key not in weights],
@@ -191,6 +194,11 @@ def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str
             f"{key} {list(weights[key].shape)} for {list(value.shape)}"
             for key, value in expected.items()
             if key in shared and weights[key].shape != value.shape
+        ],
+        "of another kind": [
+            f"{key} {weights[key].dtype} for {value.dtype}"
+            for key, value in expected.items()
+            if key in shared and weights[key].is_floating_point() != value.is_floating_point()
         ],
     }
     parts = [
@@ -202,7 +210,7 @@ def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str
 
 
 def check_weights(weights: Mapping[str, Any]) -> None:
-    """Check that weights are tensors of finite real numbers.
+    """Check that weights are tensors of finite real numbers, or of whole ones, as a network may count in.
 
     Raises:
         ValueError: one is not.
@@ -210,7 +218,7 @@ def check_weights(weights: Mapping[str, Any]) -> None:
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{printable(name)} is a {type(value).__name__}, not a tensor")
-        if value.layout != torch.strided or value.is_meta or not value.is_floating_point():
+        if value.layout != torch.strided or value.is_meta or not (value.is_floating_point() or value.dtype in WHOLE):
             raise ValueError(f"{printable(name)} does not hold real numbers ({value.dtype})")
         if not value.isfinite().all():
             raise ValueError(f"{printable(name)} holds numbers that are not finite")

@@ -5,7 +5,7 @@ quarter of the newest. The averages at the step of a checkpoint are in the check
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -48,10 +48,11 @@ def write(run: Path, step: int, averages: Mapping[str, Tensor]) -> None:
             file.unlink(missing_ok=True)
 
 
-def average(saved: Checkpoint, lengths: Sequence[float], length: float) -> dict[str, Tensor]:
+def average(saved: Checkpoint, names: Collection[str], lengths: Sequence[float], length: float) -> dict[str, Tensor]:
     """The weights of the power-function average of this length at a checkpoint's step, in float32.
 
     Args:
+        names: of the weights.
         lengths: of the averages that the run keeps.
 
     Raises:
@@ -71,32 +72,33 @@ def average(saved: Checkpoint, lengths: Sequence[float], length: float) -> dict[
             f"choose a length from {' or from '.join(reach)}"
         )
     sources = [*files.values(), saved.path]
-    total = {name: torch.zeros(value.shape, dtype=torch.float64) for name, value in saved.weights.items()}
+    weights = {name: saved.weights[name] for name in names}
+    total = {name: torch.zeros(value.shape, dtype=torch.float64) for name, value in weights.items()}
     for source, coefficients in zip(sources, found.coefficients.reshape(len(sources), -1), strict=True):
-        for averages, coefficient in zip(_read(source, saved, len(lengths)), coefficients, strict=True):
+        for averages, coefficient in zip(_read(source, saved, weights, len(lengths)), coefficients, strict=True):
             for name, value in averages.items():
                 total[name].add_(value.double(), alpha=float(coefficient))
     return {name: value.float() for name, value in total.items()}
 
 
-def _read(file: Path, saved: Checkpoint, count: int) -> list[dict[str, Tensor]]:
+def _read(file: Path, saved: Checkpoint, weights: Mapping[str, Tensor], count: int) -> list[dict[str, Tensor]]:
     """The averages in a snapshot or a checkpoint, in their order."""
     if file == saved.path:
         content = {
             name.removeprefix(PREFIX): value
             for name, value in checkpoint.read(file)["state_dict"].items()
-            if name.startswith(PREFIX)
+            if name.startswith(PREFIX) and name.removeprefix(PREFIX).partition(".")[2] in weights
         }
     else:
         content, _ = safe_reading.read_safetensors(file)
-    expected = {f"{k}.{name}": value for k in range(count) for name, value in saved.weights.items()}
+    expected = {f"{k}.{name}": value for k in range(count) for name, value in weights.items()}
     if problem := misfit(content, expected):
         raise ValueError(f"{file} does not hold the averages of this run: {problem}")
     try:
         check_weights(content)
     except ValueError as error:
         raise ValueError(f"{file} is refused: {error}") from None
-    return [{name: content[f"{k}.{name}"] for name in saved.weights} for k in range(count)]
+    return [{name: content[f"{k}.{name}"] for name in weights} for k in range(count)]
 
 
 def _file(folder: Path, step: int) -> Path:

@@ -65,6 +65,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         sign(config)
         loggers.check(config)
         data, module = build.data_module(config, images, processes), build.module(config, images, start)
+        build.check_shares(module.p.network, processes * config.trainer.accumulate)
         sampler, guidance = build.sampler(config), build.guidance(config, images)
         if saved:
             build.check_resumed(saved, module, images)

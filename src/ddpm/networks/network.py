@@ -11,7 +11,8 @@ class Network(nn.Module, ABC):
     """A function of a noisy example and its time, which knows nothing of diffusion.
 
     It is made with `in_channels` and `out_channels` (twice as many if the variance is learned), and with `image_size`
-    [height, width] if its constructor takes that; its other settings are those of its file in conf/network/.
+    [height, width] if its constructor takes that; its other settings are those of its file in conf/network/. An average
+    of its weights has the same buffers. Layers that take statistics of a batch, as BatchNorm, need it in one part.
 
     Attributes:
         event_ndim: dimensions of an example that it takes: 3 for channels, height, width; 1 for vectors.

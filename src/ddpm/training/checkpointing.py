@@ -104,7 +104,7 @@ class Snapshots(Callback):
         if snapshots.is_due(step := trainer.global_step):
             module.check_now()  # on all ranks
             if trainer.is_global_zero:
-                snapshots.write(self.run, step, module.power_averages.state_dict())
+                snapshots.write(self.run, step, dict(module.power_averages.named_parameters()))
 
 
 class PendingWork(Callback):

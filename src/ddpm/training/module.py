@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from ddpm.data.conditioning import Batch
@@ -36,6 +36,12 @@ class Taken(NamedTuple):
     number: int
     gradient_norm: Tensor
     parts: dict[str, list[Tensor]]
+
+
+def buffers_of(network: nn.Module) -> list[Tensor]:
+    """The tensors that a network has in its state_dict beside its weights, such as running statistics."""
+    names = network.state_dict().keys()
+    return [buffer for name, buffer in network.named_buffers() if name in names]
 
 
 class DiffusionModule(L.LightningModule):
@@ -73,6 +79,7 @@ class DiffusionModule(L.LightningModule):
         self.power_averages = PowerFunctionAverages(p.network, lengths)
         # Lists: a walk through all modules takes a small network a good part of its step.
         self._weights, self._averages = list(p.parameters()), list(self.p_ema.parameters())
+        self._kept: list[tuple[Tensor, Tensor]] = []  # what the averages copy, with what it is copied from
         self.optimizer_settings, self.batch_size = optimizer, batch_size
         self.seed, self.horizontal_flip, self.drop = seed, horizontal_flip, drop
         self.log_every, self.config = log_every, config
@@ -91,7 +98,13 @@ class DiffusionModule(L.LightningModule):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Give the moments of a checkpoint's optimizer the memory layout of the weights, on which fused Adam relies."""
+        """Give the moments of a checkpoint's optimizer the memory layout of the weights, on which fused Adam relies.
+
+        The buffers are those on the device only now.
+        """
+        copies = (self.p_ema.network, *self.power_averages)
+        own = buffers_of(self.p.network)
+        self._kept = [pair for each in copies for pair in zip(buffers_of(each), own, strict=True)]
         for weights, moments in self.trainer.optimizers[0].state.items():
             for name, moment in moments.items():
                 if moment.shape == weights.shape:
@@ -126,7 +139,7 @@ class DiffusionModule(L.LightningModule):
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
         if scaler := self._scaler:
             scaler.unscale_(optimizer)  # in 16-mixed a fused optimizer's gradients are unscaled in its step: too late
-        norm = torch.nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
+        norm = nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
         seen, self._seen = self._seen, []
         parts = {name: [micro[name] for micro in seen] for name in seen[0]}
         self._watch(Taken(self.global_step + 1, norm, parts))
@@ -142,6 +155,8 @@ class DiffusionModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self._average(self._averages, self._weights, None)
         self.power_averages.update(self._weights, self.global_step + 1)
+        for kept, buffer in self._kept:  # running statistics are averages themselves
+            kept.copy_(buffer)
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.batch_ended = time.perf_counter()

@@ -1,7 +1,7 @@
 """The optimizer: Adam, as in the paper, and on request Muon for the weights that are matrices."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,14 +106,20 @@ def hidden_matrices(module: nn.Module) -> list[Tensor]:
     others, as in `torch.nn.utils.parametrizations`, is no weight that an optimizer could move.
     """
     modules = list(module.modules())
-    others: list[Any] = [each.weight for each in modules if isinstance(each, nn.Embedding)]
+    others: list[nn.Module] = [each for each in modules if isinstance(each, nn.Embedding)]
     for network in modules:
         if isinstance(network, Network):
-            others += [network.get_submodule(name).weight for name in network.outer]
+            others += [network.get_submodule(name) for name in network.outer]
     layers = [layer for layer in modules if isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)]
-    weights = dict.fromkeys(layer.weight for layer in layers if isinstance(layer.weight, nn.Parameter))
-    left_out = {id(weight) for weight in others}
-    return [weight for weight in weights if id(weight) not in left_out and min(weight.shape[:2]) >= NARROWEST]
+    left_out = set(_weights(others))
+    weights = dict.fromkeys(_weights(layers))
+    return [weight for weight in weights if weight not in left_out and min(weight.shape[:2]) >= NARROWEST]
+
+
+def _weights(layers: Iterable[nn.Module]) -> list[Tensor]:
+    """The weights that are parameters; computing one that is not could change its layer, as `spectral_norm` does."""
+    own = (dict(layer.named_parameters(recurse=False)).get("weight") for layer in layers)
+    return [weight for weight in own if weight is not None]
 
 
 def orthogonalized(matrices: Float[Tensor, "n rows columns"]) -> Float[Tensor, "n rows columns"]:

@@ -27,7 +27,7 @@ def check_training(content: Mapping[str, Any], module: DiffusionModule) -> None:
     weights, expected = content["state_dict"], module.state_dict()
     if strange := [name for name, value in weights.items() if not isinstance(value, Tensor) or value.is_meta]:
         raise ValueError(f"{printable(strange[0])} is no tensor of numbers")
-    check_weights({key: weights[key] for name, _ in module.p.named_parameters() if (key := f"p.{name}") in weights})
+    check_weights({key: value for key, value in weights.items() if key.startswith("p.")})
     if problem := misfit(weights, expected):
         raise ValueError(problem)
     optimizer = module.optimizer_settings.optimizer(module.p)
