@@ -105,9 +105,9 @@ FAULTS = [
     *of(
         "training/module.py",
         "training/test_buffers.py",
-        ("kept.copy_(buffer)", "pass"),
+        ("average.get_buffer(name).copy_(layer.get_buffer(name))", "pass"),
         ("(self.p_ema.network, *self.power_averages)", "(self.p_ema.network,)"),
-        (" if name in names]", "]"),
+        (" if name in saved]", "]"),
     ),
     *of(
         "build.py",

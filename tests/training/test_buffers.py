@@ -24,17 +24,22 @@ class Buffered(Network):
     def __init__(self, in_channels, out_channels):
         super().__init__()
         self.register_buffer("frequencies", torch.tensor([1e5, 0.1]))
+        self.register_buffer("seen", torch.zeros(()))
+        self.register_buffer("latest", torch.zeros(1), persistent=False)
         self.conv_in = nn.utils.parametrizations.spectral_norm(nn.Conv2d(in_channels, 8, 3, padding=1))
         self.norm = nn.BatchNorm2d(8)
         self.conv_out = nn.Conv2d(8, out_channels, 3, padding=1)
 
     def forward(self, x, t):
+        if self.training:
+            self.seen = self.seen + len(x)
+            self.latest = x.detach()
         phase = (t[:, None] / self.frequencies).sin().sum(1)[:, None, None, None]
         return self.conv_out(self.norm(self.conv_in(x)).relu() + phase)
 """
 SETTINGS = ["debug=smoke", "optimizer.anneal=false", "network=buffered", "logger=csv", "ema=posthoc", "max_steps=6"]
 STATISTICS = {
-    *("norm.running_mean", "norm.running_var", "norm.num_batches_tracked"),
+    *("seen", "norm.running_mean", "norm.running_var", "norm.num_batches_tracked"),
     *("conv_in.parametrizations.weight.0._u", "conv_in.parametrizations.weight.0._v"),
 }
 
@@ -61,6 +66,7 @@ def test_its_averages_have_the_statistics_of_the_newest_step(own):
     ddpm.train(*SETTINGS, "out=run")
     raw = of(own / "run", "p.network.")
     assert raw["norm.num_batches_tracked"] == 6
+    assert raw["seen"] == 6 * 128
     for prefix in ("p_ema.network.", "power_averages.0.", "power_averages.1."):
         kept = of(own / "run", prefix)
         for name in STATISTICS:

@@ -38,10 +38,14 @@ class Taken(NamedTuple):
     parts: dict[str, list[Tensor]]
 
 
-def buffers_of(network: nn.Module) -> list[Tensor]:
-    """The tensors that a network has in its state_dict beside its weights, such as running statistics."""
-    names = network.state_dict().keys()
-    return [buffer for name, buffer in network.named_buffers() if name in names]
+def buffers_of(network: nn.Module) -> list[tuple[nn.Module, str]]:
+    """What a network has in its state_dict beside its weights, such as running statistics: layers, and names in them.
+
+    The tensors themselves change with the device, and with every assignment.
+    """
+    saved = network.state_dict().keys()
+    names = [name.rpartition(".") for name, _ in network.named_buffers() if name in saved]
+    return [(network.get_submodule(layer), name) for layer, _, name in names]
 
 
 class DiffusionModule(L.LightningModule):
@@ -79,7 +83,8 @@ class DiffusionModule(L.LightningModule):
         self.power_averages = PowerFunctionAverages(p.network, lengths)
         # Lists: a walk through all modules takes a small network a good part of its step.
         self._weights, self._averages = list(p.parameters()), list(self.p_ema.parameters())
-        self._kept: list[tuple[Tensor, Tensor]] = []  # what the averages copy, with what it is copied from
+        copies = (self.p_ema.network, *self.power_averages)
+        self._buffers_of_averages = [(buffers_of(each), buffers_of(p.network)) for each in copies]
         self.optimizer_settings, self.batch_size = optimizer, batch_size
         self.seed, self.horizontal_flip, self.drop = seed, horizontal_flip, drop
         self.log_every, self.config = log_every, config
@@ -98,13 +103,7 @@ class DiffusionModule(L.LightningModule):
     # --- training ----------------------------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Give the moments of a checkpoint's optimizer the memory layout of the weights, on which fused Adam relies.
-
-        The buffers are those on the device only now.
-        """
-        copies = (self.p_ema.network, *self.power_averages)
-        own = buffers_of(self.p.network)
-        self._kept = [pair for each in copies for pair in zip(buffers_of(each), own, strict=True)]
+        """Give the moments of a checkpoint's optimizer the memory layout of the weights, on which fused Adam relies."""
         for weights, moments in self.trainer.optimizers[0].state.items():
             for name, moment in moments.items():
                 if moment.shape == weights.shape:
@@ -155,8 +154,9 @@ class DiffusionModule(L.LightningModule):
         super().optimizer_step(*args, **kwargs)
         self._average(self._averages, self._weights, None)
         self.power_averages.update(self._weights, self.global_step + 1)
-        for kept, buffer in self._kept:  # running statistics are averages themselves
-            kept.copy_(buffer)
+        for kept, buffers in self._buffers_of_averages:  # running statistics are averages themselves
+            for (average, name), (layer, _) in zip(kept, buffers, strict=True):
+                average.get_buffer(name).copy_(layer.get_buffer(name))
 
     def on_train_batch_end(self, *_: Any) -> None:
         self.batch_ended = time.perf_counter()
