@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ddpm import build
-from ddpm.checkpoints import checkpoint
+from ddpm.checkpoints import checkpoint, safe_reading
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.data.digits import load_digits_split
 from ddpm.data.pixels import to_uint8, to_unit
@@ -68,7 +68,7 @@ def model(file: Path, raw: bool = False) -> Model:
     images, asked = build.dataset(config), config.evaluation
     p = build.trained(saved, config, images)
     if raw:
-        state = checkpoint.read(file)["state_dict"]
+        state = safe_reading.read(file)["state_dict"]
         own = {key.removeprefix(RAW_PREFIX): value for key, value in state.items() if key.startswith(RAW_PREFIX)}
         p.network.load_state_dict(own)
     prepare_for_evaluation(p.network, bf16=False)

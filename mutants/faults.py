@@ -304,6 +304,11 @@ FAULTS = [
         ("for key in (*chosen, ", "for key in ("),
     ),
     *of(
+        "training/checkpointing.py",
+        "training/test_checkpointing.py",
+        ("        self.content.clear()\n", ""),
+    ),
+    *of(
         "training/resume.py",
         "training/test_checkpointing.py test_bad_input.py test_hardware.py training/test_resume_words.py",
         ("if step > config.max_steps:", "if step >= config.max_steps:"),

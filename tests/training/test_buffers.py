@@ -66,7 +66,7 @@ def test_its_averages_have_the_statistics_of_the_newest_step(own):
     ddpm.train(*SETTINGS, "out=run")
     raw = of(own / "run", "p.network.")
     assert raw["norm.num_batches_tracked"] == 6
-    assert raw["seen"] == 6 * 128
+    assert raw["seen"] == 6 * 16
     for prefix in ("p_ema.network.", "power_averages.0.", "power_averages.1."):
         kept = of(own / "run", prefix)
         for name in STATISTICS:

@@ -11,7 +11,7 @@ import torch
 from commands import SMALL_RUN
 from omegaconf import OmegaConf
 
-from ddpm.checkpoints import checkpoint
+from ddpm.checkpoints import checkpoint, safe_reading
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
@@ -39,7 +39,7 @@ def test_a_checkpoint_is_written_when_due_or_best_and_after_the_validation_of_it
 
 
 def test_the_best_checkpoint_is_found_again_and_gone_on_from(workspace, capsys):
-    train([*SMALL_RUN, "max_steps=3", "logger=csv", "out=run"])
+    train([*SMALL_RUN, "every.validation=3", "max_steps=3", "logger=csv", "out=run"])
     best = workspace / "run/checkpoints/best.ckpt"
     best.unlink()  # as if the run had been killed when last.ckpt was written, and best.ckpt was not yet
     train(["resume=run", "max_steps=5"])
@@ -52,6 +52,24 @@ def test_the_best_checkpoint_is_found_again_and_gone_on_from(workspace, capsys):
     torch.save({**torch.load(best, weights_only=True), "monitor": [3]}, best)
     with pytest.raises(RequestError, match="wrong kind"):
         train(["resume=run", "which=best"])
+
+
+def test_a_checkpoint_is_read_once_and_what_was_checked_is_gone_on_with(workspace, monkeypatch):
+    train([*SMALL_RUN, "max_steps=3", "logger=csv", "out=run"])
+    read, files, contents = safe_reading.read, [], []
+
+    def once(file):
+        files.append(file.name)
+        contents.append(read(file))
+        file.write_bytes(b"another file since")
+        return contents[-1]
+
+    monkeypatch.setattr(safe_reading, "read", once)
+    train(["resume=run", "max_steps=5"])
+    assert files == [checkpoint.LAST]
+    assert contents == [{}]  # freed while training went on
+    monkeypatch.undo()
+    assert checkpoint.load(workspace / "run").step == 5
 
 
 def bounds(run):

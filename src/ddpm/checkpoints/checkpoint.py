@@ -4,7 +4,7 @@ import io
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ class Checkpoint:
     pending: bool = False  # a signal came before the validation and pictures of this step
     data: str | None = None  # the fingerprint of what it was trained on
     monitor: Any = None  # `training.monitor.Monitor.state`; None of an earlier version's
+    content: dict[str, Any] | None = field(default=None, repr=False)  # all of the file, where `load` is to keep it
 
     @property
     def run(self) -> Path | None:
@@ -78,8 +79,11 @@ def locate(path: str | Path) -> Path:
     return path.resolve()
 
 
-def load(path: str | Path) -> Checkpoint:
+def load(path: str | Path, *, whole: bool = False) -> Checkpoint:
     """Read a checkpoint of ours or of another codebase without executing anything in it.
+
+    Args:
+        whole: keep what training goes on from, too, if the file has it; that is several times the weights.
 
     Raises:
         FileNotFoundError: nothing there.
@@ -110,22 +114,23 @@ def load(path: str | Path) -> Checkpoint:
     data = content.get("data")
     config = trust.of_file(saved, file)
     data = None if data is None else str(data)
-    return Checkpoint(file, config, weights, step, bool(content.get("pending")), data, content.get("monitor"))
+    pending, monitor = bool(content.get("pending")), content.get("monitor")
+    return Checkpoint(file, config, weights, step, pending, data, monitor, content if whole else None)
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """The checkpoint to continue from: the last, the one before where that is damaged, None where there is none yet.
+    """The whole checkpoint to go on from: the last, the one before where that is damaged, None where there is none yet.
 
     Raises:
         ValueError: neither can be read, or `run` is a file and cannot be.
     """
     if run.is_file():
-        return load(run)
+        return load(run, whole=True)
     files = [file for name in (LAST, PREVIOUS) if (file := run / "checkpoints" / name).exists()]
     complaint = None
     for file in files:
         try:
-            found = load(file)
+            found = load(file, whole=True)
         except ValueError as error:
             complaint = complaint or error
             continue
@@ -135,18 +140,6 @@ def newest(run: Path) -> Checkpoint | None:
     if complaint:
         raise complaint
     return None
-
-
-def read(file: Path) -> dict[str, Any]:
-    """All of a checkpoint of ours.
-
-    Raises:
-        ValueError: it is none.
-    """
-    content = safe_reading.read(file)
-    if not isinstance(content, dict):
-        raise ValueError(f"{file} is not a checkpoint of this framework: it has no state_dict, config and global_step")
-    return content
 
 
 def write(content: dict[str, Any], file: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
-from ddpm.checkpoints import checkpoint, safe_reading
+from ddpm.checkpoints import safe_reading
 from ddpm.checkpoints.checkpoint import Checkpoint, check_weights, misfit
 from ddpm.checkpoints.power_function import TOLERANCE, Profile, combination, gamma_of, within_reach
 from ddpm.files import write_whole
@@ -86,7 +86,7 @@ def _read(file: Path, saved: Checkpoint, weights: Mapping[str, Tensor], count: i
     if file == saved.path:
         content = {
             name.removeprefix(PREFIX): value
-            for name, value in checkpoint.read(file)["state_dict"].items()
+            for name, value in safe_reading.read(file)["state_dict"].items()
             if name.startswith(PREFIX) and name.removeprefix(PREFIX).partition(".")[2] in weights
         }
     else:

@@ -29,14 +29,22 @@ READ = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "loops
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Lightning writes and reads checkpoints by this, and so by our own writer and reader."""
+    """Lightning writes checkpoints by this, and so by our own writer, and gets the one that was read and checked.
+
+    Args:
+        content: of the checkpoint from which a run goes on. It is emptied when it is handed over, to be freed.
+    """
+
+    def __init__(self, content: dict[str, Any] | None = None) -> None:
+        super().__init__()
+        self.content = content or {}
 
     def save_checkpoint(self, checkpoint_: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         checkpoint.write(checkpoint_, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        content = checkpoint.read(Path(path))
-        ours = {key: value for key, value in content.items() if key in READ or key.startswith("MixedPrecision")}
+        ours = {key: value for key, value in self.content.items() if key in READ or key.startswith("MixedPrecision")}
+        self.content.clear()
         # What Lightning would do for a file of another of its versions, or hand to a callback, is not ours.
         return {**ours, "pytorch-lightning_version": L.__version__, "callbacks": {}, "epoch": 0}
 

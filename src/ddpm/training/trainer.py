@@ -94,7 +94,7 @@ def trainer_of(
             *(instantiate(each, Callback) for each in (config.get("callbacks") or {}).values()),
             *more,
         ],
-        plugins=[checkpointing.CheckpointIO()],
+        plugins=[checkpointing.CheckpointIO(saved.content if saved else None)],
         logger=loggers.of_training(folder, plain(config), saved.step if saved else 0) or False,
         default_root_dir=folder,
         log_every_n_steps=every.log,
