@@ -213,7 +213,7 @@ TRAIN = {
     "resume=run optimizer.lr=1": "optimizer.lr=1",
     "resume=run ema.decay=0.5": "was 0.98",
     "resume=run seed=2": "was 1",
-    "resume=run loader.batch_size=32": "was 128",
+    "resume=run loader.batch_size=32": "was 16",
     "resume=run trainer.precision=bf16-mixed": "was 32-true",
     "resume=run recipe=cifar10": "was digits",
     "resume=run experiment=table2_mu_simple": "a run keeps what it began with",

@@ -12,7 +12,7 @@ import sys
 import pytest
 from commands import ROOT
 
-SECONDS = "2"  # for each reader
+SECONDS = "1"  # for each reader
 
 
 def test_no_bytes_crash_a_reader():

@@ -194,7 +194,7 @@ def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -
     if problem := misfit(saved.weights, module.p_ema.network.state_dict()):
         raise ValueError(f"{saved.path} does not hold the weights of its configuration: {problem}")
     if saved.content is None:
-        raise ValueError(f"training cannot go on from {saved.path}, which holds weights alone: begin with init= instead")
+        raise ValueError(f"training cannot go on from {saved.path}, which holds weights alone: begin with init=")
     try:
         state.check_training(saved.content, module)
     except ValueError as error:

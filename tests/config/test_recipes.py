@@ -17,11 +17,10 @@ PRESETS = [(group, option) for group in ("recipe", *PRESETS_OVER_RECIPES) for op
 @pytest.mark.parametrize(("group", "option"), PRESETS)
 def test_what_is_composed_is_what_a_preset_says(group, option):
     """No other file of conf/ overrides a value that a recipe, an experiment or debug=smoke sets."""
-    said = OmegaConf.to_container(OmegaConf.load(groups.file_of(group, option)))
+    said, composed = OmegaConf.load(groups.file_of(group, option)), compose([f"{group}={option}"])
     said.pop("defaults", None)
-    composed = OmegaConf.to_container(compose([f"{group}={option}"]))
-    for key in dotted(said):
-        value, found = (OmegaConf.select(OmegaConf.create(each), key) for each in (said, composed))
+    for key in dotted(OmegaConf.to_container(said)):
+        value, found = (OmegaConf.select(each, key) for each in (said, composed))
         if not OmegaConf.is_dict(value):
             assert found == value, key
 
