@@ -61,6 +61,8 @@ def test_nothing_of_a_recipe_is_left_in_what_an_experiment_chooses_instead():
     assert (row.choices.variance, row.choices.timesteps) == ("fixed_large", "uniform")
     assert compose(["recipe=photos", "experiment=table2_eps_vlb_fixed", "schedule.T=70"]).schedule.T == 70
     assert compose(["recipe=photos", "schedule=linear"]).schedule.T == 500  # a class that the user compares
+    said = compose(["recipe=photos", "experiment=table2_eps_vlb_fixed", "schedule=cosine"])
+    assert said.schedule.T == 500  # here, too: what the experiment would have chosen is of no account
 
 
 def test_the_recipes_own_option_keeps_the_recipes_settings():

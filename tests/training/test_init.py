@@ -180,7 +180,7 @@ def test_other_sizes_of_images_have_attention_where_the_weights_have_it(workspac
         (["variance=fixed_large"], "has variance=fixed_small"),
         (["network=iddpm"], "has network=unet"),
         (["network.channels=16"], "has network.channels=8"),
-        (["++network.heads=2"], "network.heads=2: the model of init=ours.ckpt has network.heads=None"),
+        (["++network.heads=2"], "network.heads=2: the model of init=ours.ckpt has network.heads=null"),
         (["experiment=table2_eps_simple"], "trained from nothing"),
         (["data.channels=3"], "does not fit data of shape 3x8x8 .*of another shape"),
         (["objective=hybrid"], "variance=fixed_small is fixed"),

@@ -6,6 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from ddpm.config.grammar import shown
 from ddpm.config.groups import options_of
 
 # What must be a whole number of at least so much; a missing key is another recipe's business.
@@ -84,13 +85,13 @@ def wrong_value(config: DictConfig) -> str | None:
     metrics = [key for name in options_of("metric") if _exists(config, key := f"evaluation.{name}")]
     for key in (*SECTIONS, *metrics):
         if not isinstance(value := OmegaConf.select(config, key), DictConfig):
-            return f"{key}={value} must be settings of its own, as {key}.NAME=VALUE"
+            return f"{key}={shown(value)} must be settings of its own, as {key}.NAME=VALUE"
     for key, least in AT_LEAST.items():
         value = OmegaConf.select(config, key)
         if value is None and (key in OPTIONAL or (key.startswith("network.") and not _exists(config, key))):
             continue
         if not _whole(value, least):
-            return f"{key}={value} must be a whole number of at least {least}"
+            return f"{key}={shown(value)} must be a whole number of at least {least}"
         if value > AT_MOST.get(key, value):
             return f"{key}={value} must be at most {AT_MOST[key]}"
     if isinstance(devices := config.trainer.devices, int) and devices > MOST_DEVICES:
@@ -102,10 +103,10 @@ def wrong_value(config: DictConfig) -> str | None:
         if value is None and key in OPTIONAL:
             continue
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            return f"{key}={value} must be a positive number" + (", or null for none" if key in OPTIONAL else "")
+            return f"{key}={shown(value)} must be a positive number" + (", or null for none" if key in OPTIONAL else "")
     decay = OmegaConf.select(config, "ema.decay")
     if isinstance(decay, bool) or not isinstance(decay, int | float) or not 0 <= decay < 1:
-        return f"ema.decay={decay} must be a number in [0, 1)"
+        return f"ema.decay={shown(decay)} must be a number in [0, 1)"
     if problem := _wrong_average(config.ema):
         return problem
     for key in ("name", *(["data.name"] if "name" in config.data else [])):
@@ -116,7 +117,7 @@ def wrong_value(config: DictConfig) -> str | None:
             return f"{key}={name!r} must not begin with /"
     delta = config.stop.min_delta
     if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 <= delta < math.inf:
-        return f"stop.min_delta={delta} must be a number of at least 0"
+        return f"stop.min_delta={shown(delta)} must be a number of at least 0"
     if (metrics_every := config.every.metrics) and metrics_every % config.every.validation:
         return (
             f"every.metrics={metrics_every} must be a multiple of every.validation={config.every.validation}: "
@@ -124,16 +125,16 @@ def wrong_value(config: DictConfig) -> str | None:
         )
     for key in ("evaluation.fid_split", "evaluation.split"):
         if (split := OmegaConf.select(config, key)) not in ("train", "test", "both"):
-            return f"{key}={split} must be train, test or both"
+            return f"{key}={shown(split)} must be train, test or both"
     if not isinstance(after := config.get("evaluate_after", False), bool):
-        return f"evaluate_after={after} must be true or false"
+        return f"evaluate_after={shown(after)} must be true or false"
     for key in ("trainer.channels_last", "trainer.resident"):
         if not isinstance(value := OmegaConf.select(config, key), bool) and value != "auto":
-            return f"{key}={value} must be true, false or auto"
+            return f"{key}={shown(value)} must be true, false or auto"
     if (mode := config.trainer.compile) not in (None, "default", "reduce-overhead", "max-autotune"):
-        return f"trainer.compile={mode} must be default, reduce-overhead or max-autotune; or null, for none"
+        return f"trainer.compile={shown(mode)} must be default, reduce-overhead or max-autotune; or null, for none"
     if (keep := OmegaConf.select(config, "keep")) not in (None, "images", "npz"):
-        return f"keep={keep} must be images or npz"
+        return f"keep={shown(keep)} must be images or npz"
     metrics = OmegaConf.select(config, "evaluation.metrics") or []
     if keep and all(str(metric) in ("bits_per_dim", "bound_nats") for metric in metrics):
         return f"keep={keep} keeps samples, and evaluation.metrics=[{','.join(map(str, metrics))}] draws none: add fid"
@@ -141,7 +142,7 @@ def wrong_value(config: DictConfig) -> str | None:
         return "logger=tensorboard needs the package tensorboard: pip install '.[tensorboard]'"
     artifact = OmegaConf.select(config, "logger.wandb.checkpoint")
     if artifact not in (None, True, False):
-        return f"logger.wandb.checkpoint={artifact} must be true or false"
+        return f"logger.wandb.checkpoint={shown(artifact)} must be true or false"
     steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: use at most {T}, or null for all"
@@ -151,7 +152,7 @@ def wrong_value(config: DictConfig) -> str | None:
 def _wrong_average(ema: DictConfig) -> str | None:
     """A length of a power-function average outside its range."""
     if not isinstance(lengths := ema.get("lengths"), ListConfig):
-        return f"ema.lengths={lengths} must be a list of numbers"
+        return f"ema.lengths={shown(lengths)} must be a list of numbers"
     measured = [] if ema.get("length") is None else [ema.length]
     for said, values in ((f"ema.lengths={lengths}", lengths), (f"ema={ema.get('length')}", measured)):
         if not all(type(length) in (int, float) and SHORTEST <= length <= LONGEST for length in values):
@@ -164,14 +165,16 @@ def _wrong_network(network: DictConfig) -> str | None:
     if "channel_mult" in network:
         mult = network.channel_mult
         if not (isinstance(mult, ListConfig) and 0 < len(mult) <= MOST_LEVELS and all(_whole(m, 1) for m in mult)):
-            return f"network.channel_mult={mult} must be a list of 1 to {MOST_LEVELS} whole numbers of at least 1"
+            return (
+                f"network.channel_mult={shown(mult)} must be a list of 1 to {MOST_LEVELS} whole numbers of at least 1"
+            )
     if "attention_resolutions" in network:
         sizes = network.attention_resolutions
         if not (isinstance(sizes, ListConfig) and all(_whole(size, 0) for size in sizes)):
-            return f"network.attention_resolutions={sizes} must be a list of whole numbers"
+            return f"network.attention_resolutions={shown(sizes)} must be a list of whole numbers"
     dropout = network.get("dropout", 0.0)
     if isinstance(dropout, bool) or not isinstance(dropout, int | float) or not 0 <= dropout < 1:
-        return f"network.dropout={dropout} must be a number in [0, 1)"
+        return f"network.dropout={shown(dropout)} must be a number in [0, 1)"
     return None
 
 
@@ -185,15 +188,15 @@ def _wrong_figure(config: DictConfig) -> str | None:
         if asked == []:
             return f"figures=[] names none: choose from {', '.join(known)}, or leave it out for evaluation.metrics"
         if not isinstance(asked, ListConfig):
-            shown = asked if asked in known else known[0]
-            return f"figures={asked} must be a list, figures=[{shown}]: choose from {', '.join(known)}"
+            one = asked if asked in known else known[0]
+            return f"figures={asked} must be a list, figures=[{one}]: choose from {', '.join(known)}"
         if unknown := [str(name) for name in asked if name not in known]:
             return f"figures: {', '.join(unknown)} unknown; known are {', '.join(known)}"
     for name in map(str, settings):
         section = {f"{name}.{key}": value for key, value in settings[name].items()} if name in known else {}
         for key, value in (section or {name: settings[name]}).items():
             if problem := _wrong_setting(key.rpartition(".")[2], value, config.schedule.T):
-                return f"figure.{key}={value} {problem}"
+                return f"figure.{key}={shown(value)} {problem}"
     return None
 
 

@@ -38,6 +38,11 @@ def quote(text: str) -> str:
     return f"'{text}'"
 
 
+def shown(value: Any) -> str:
+    """A value as it is typed: null, true, false, and everything else as Python shows it."""
+    return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def as_typed(overrides: Sequence[str]) -> list[str]:
     """What `quote_paths` made of these, for another command line, which quotes paths again."""
 

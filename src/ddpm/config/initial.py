@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_converted
-from ddpm.config.grammar import parse
+from ddpm.config.grammar import parse, shown
 from ddpm.config.groups import group_names
 from ddpm.config.roles import MODEL, Role, role
 from ddpm.config.saved import section_of, without_interpolation
@@ -74,7 +74,7 @@ def _check_agreement(key: str, config: DictConfig, model: Mapping[str, Any], sai
         own, theirs = OmegaConf.select(config, key), OmegaConf.select(OmegaConf.create(model["sections"]), key)
     if own != theirs:
         raise RequestError(
-            f"{said.lstrip('+')}: the model of init={init} has {key}={theirs}, and its weights are of no use "
+            f"{said.lstrip('+')}: the model of init={init} has {key}={shown(theirs)}, and its weights are of no use "
             f"to another; leave {key}= away"
         )
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config import trust
 from ddpm.config.errors import RequestError, request_errors
-from ddpm.config.grammar import parse, split_keys
+from ddpm.config.grammar import parse, shown, split_keys
 from ddpm.config.groups import group_names
 from ddpm.config.initial import compose_run
 from ddpm.config.roles import PRESETS, fixed_by_the_run
@@ -104,7 +104,7 @@ def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) 
     allowed: list[str] = []
     refused: list[str] = []
     for key, old, new in differences(base, now):
-        (refused if fixed_by_the_run(key) else allowed).append(f"{key}={new} (was {old})")
+        (refused if fixed_by_the_run(key) else allowed).append(f"{key}={shown(new)} (was {shown(old)})")
     if refused:
         raise RequestError(
             f"{', '.join(refused)}: that would be another run than {where}; leave it as it was, or start a new run"
@@ -157,7 +157,7 @@ def _news(overrides: Sequence[str], base: dict[str, Any]) -> list[str]:
         elif override.value() == choices.get(key):
             continue
         elif fixed_by_the_run(key):
-            refused.append(f"{text} (was {choices.get(key)})")
+            refused.append(f"{text} (was {shown(choices.get(key))})")
         else:
             news.append(text)
     if refused:
