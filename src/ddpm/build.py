@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from ddpm import hardware
 from ddpm.checkpoints import checkpoint, converters, snapshots
-from ddpm.checkpoints.checkpoint import Checkpoint, misfit
+from ddpm.checkpoints.checkpoint import Checkpoint, check_weights, misfit
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.saved import plain
 from ddpm.data.conditioning import Conditioning, classes_of
@@ -115,12 +115,18 @@ def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None)
     """The LightningModule that trains a fresh network, or one that begins, as its average does, with `start`'s weights.
 
     Raises:
-        ValueError: the weights of `start` are not those of a network for these data.
+        ValueError: the weights of `start` are not those of a network for these data, or no checkpoint can hold the
+            network's buffers.
     """
     data = f"data of shape {'x'.join(map(str, images.shape))}"
     hint = "for images of another size, network.attention_resolutions= says where it has attention"
     weights = _fitting(start, config, images, f"does not fit {data} ({hint})") if start else None
     p = reverse_process(config, images)
+    try:
+        check_weights(p.network.state_dict())
+    except ValueError as error:
+        hint = "a buffer that the network computes itself can have persistent=False"
+        raise ValueError(f"the network cannot be saved: {error}; {hint}") from None
     if weights:
         p.network.load_state_dict(weights)
     built = DiffusionModule(

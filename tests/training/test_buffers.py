@@ -95,6 +95,19 @@ def test_it_is_evaluated_with_the_statistics_and_constants_of_the_checkpoint(own
         assert same == (not words or name in {*STATISTICS, "frequencies"}), name
 
 
+@pytest.mark.parametrize(
+    ("values", "what"),
+    [("[-float('inf'), 0.1]", "numbers that are not finite"), ("[1j, 0.1]", "does not hold real numbers")],
+)
+def test_what_no_checkpoint_can_hold_is_refused_before_anything_is_trained(own, values, what):
+    (own / "own_refused.py").write_text(CODE.replace("[1e5, 0.1]", values).replace("Buffered", "Refused"))
+    (own / "conf" / "network" / "buffered.yaml").write_text("_target_: own_refused.Refused\n")
+    with pytest.raises(RequestError, match=rf"cannot be saved: frequencies.*{what}.*persistent=False"):
+        ddpm.train(*SETTINGS, "out=run")
+    sys.modules.pop("own_refused")
+    assert not (own / "run").exists()
+
+
 def test_a_batch_in_parts_is_refused_where_statistics_are_taken(own):
     with pytest.raises(RequestError, match=r"statistics of a batch \(norm, a BatchNorm2d\), .* in 2 parts"):
         ddpm.train(*SETTINGS, "trainer.accumulate=2", "out=run")

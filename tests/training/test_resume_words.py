@@ -5,7 +5,7 @@ from omegaconf import OmegaConf
 
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.config.saved import plain, sign
+from ddpm.config.saved import completed, plain, sign
 from ddpm.training.resume import compose_resumable
 
 AUTO = ["out=run", "resume=auto"]
@@ -18,7 +18,7 @@ def begun(workspace):
     def write(*words, **older):
         config = compose([*words, "out=run"])
         for key, value in older.items():
-            OmegaConf.update(config, key, value, force_add=True)
+            OmegaConf.update(config, key, value, merge=False, force_add=True)
         sign(config)
         (workspace / "run").mkdir()
         OmegaConf.save(config, workspace / "run" / "config.yaml")
@@ -58,6 +58,43 @@ def test_what_a_first_command_added_or_took_away_it_may_say_again(begun):
     assert now["network"]["extra"] == 1
     assert "dropout" not in now["network"]
     assert (now["sampler"]["eta"], now["sampler"]["steps"]) == (0.5, 7)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["metric=[fid,kid]"],
+        ["schedule=linear", "schedule=cosine"],
+        ["sampler=heun", "sampler=ddim", "sampler.eta=0.5"],
+        ["logger=wandb", "logger=csv"],
+        ["recipe=digits_conditional", "experiment=table2_mu_simple", "debug=smoke", "guidance=cfg"],
+    ],
+)
+def test_a_command_may_be_repeated_whatever_it_says_twice(begun, words, capsys):
+    before = completed(begun(*words))
+    del before["signature"]
+    assert resumed(*words, *AUTO) == before | {"out": resumed(*AUTO)["out"]}
+    assert "changed" not in capsys.readouterr().err
+
+
+def test_an_option_that_is_typed_for_a_run_is_taken_anew(begun):
+    begun("sampler=ddim", "sampler.eta=0.5", "trainer.accumulate=2")
+    now = resumed("resume=run", "sampler=ddim", "trainer=auto")
+    assert (now["sampler"]["eta"], now["trainer"]["accumulate"]) == (0, 1)
+
+
+def test_a_choice_without_its_section_is_none(begun):
+    """A file may say that a logger was chosen, and hold none."""
+    begun("logger=wandb", **{"logger": {}})
+    assert resumed("logger=wandb", *AUTO)["logger"].keys() == {"wandb"}
+
+
+def test_a_word_that_takes_something_away_reads_no_environment(begun, workspace):
+    begun()
+    file = workspace / "run" / "config.yaml"
+    file.write_text(file.read_text().replace("network:\n", "network:\n  more: ${oc.env:NOWHERE}\n"))
+    with pytest.raises(RequestError, match="is an interpolation"):
+        resumed("~network.more", *AUTO)
 
 
 def test_another_option_of_a_group_that_may_change_brings_its_own_settings(begun):

@@ -167,7 +167,7 @@ def of_rung(rung: Rung, pictures: Pictures, batch: int, precision: str) -> list[
             str(min(batch, max(1, pictures.train - len(pictures.damaged)))),
             "small, so that there are many steps",
         ),
-        Choice("optimizer.lr", f"{1e-3 * WIDTHS[0] / rung.channels:g}", "the narrower the network, the larger"),
+        Choice("optimizer.lr", f"{3e-3 * WIDTHS[0] / rung.channels:g}", "the narrower the network, the larger"),
         Choice("trainer.precision", precision, "the fastest that this device computes with"),
     ]
 

@@ -8,8 +8,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config import trust
 from ddpm.config.errors import RequestError, request_errors
-from ddpm.config.grammar import parse, shown, split_keys
-from ddpm.config.groups import group_names
+from ddpm.config.grammar import dotted, parse, shown, split_keys
+from ddpm.config.groups import WHOLE, group_names
 from ddpm.config.initial import compose_run
 from ddpm.config.roles import PRESETS, fixed_by_the_run
 from ddpm.config.saved import completed, compose_saved, read_config
@@ -30,12 +30,12 @@ def compose_resumable(
         RequestError: also where the configuration would change what the run means.
     """
     start = _begun(overrides)
-    _, rest = split_keys(overrides, ("resume",))
+    wishes, rest = split_keys(overrides, ("resume",))
     if start is None:
         return compose_run(rest, config_of), None
     folder = run_folder(start)
     base = saved_config(folder)
-    config = compose_saved(base, _news(rest, base))
+    config = compose_saved(base, _news(rest, base, repeated=wishes["resume"] == "auto"))
     if config.out and Path(config.out).absolute().resolve() != folder:
         raise RequestError(f"{folder} goes on in its own folder: leave out={config.out} away")
     changed = check(base, config, folder)
@@ -140,25 +140,30 @@ def differences(old: Any, new: Any, prefix: str = "") -> Iterator[tuple[str, Any
         yield prefix.rstrip("."), old, new
 
 
-def _news(overrides: Sequence[str], base: dict[str, Any]) -> list[str]:
+def _news(overrides: Sequence[str], base: dict[str, Any], *, repeated: bool) -> list[str]:
     """The overrides without those that repeat what a run is made of: its options, and what it added or took away.
+
+    Args:
+        repeated: the command line is that of the run's first start, whose choices are taken in already. Else an option
+            of a group that may change brings its own settings again.
 
     Raises:
         RequestError: one of them chooses another option of a group that is fixed by the run.
     """
-    choices = base.get("choices") or {}
+    choices, known, parsed = base.get("choices") or {}, {*dotted(base)}, parse(overrides)
+    last = {override.key_or_group: place for place, override in enumerate(parsed)}
     news, refused = [], []
-    for text, override in zip(overrides, parse(overrides), strict=True):
+    for place, (text, override) in enumerate(zip(overrides, parsed, strict=True)):
         key = override.key_or_group
         if key not in group_names():
-            if override.is_delete() and OmegaConf.select(OmegaConf.create(base), key) is None:
-                continue
-            news.append(f"+{text}" if override.is_add() else text)  # the run has what its first command added
-        elif override.value() == choices.get(key):
+            if not override.is_delete() or key in known:
+                news.append(f"+{text}" if override.is_add() else text)  # the run has what its first command added
+        elif key in WHOLE or place < last[key]:  # every option is there already; a later word says otherwise
             continue
         elif fixed_by_the_run(key):
-            refused.append(f"{text} (was {shown(choices.get(key))})")
-        else:
+            if override.value() != choices.get(key):
+                refused.append(f"{text} (was {shown(choices.get(key))})")
+        elif not (repeated and base.get(key) and override.value() == choices.get(key)):
             news.append(text)
     if refused:
         raise RequestError(f"{', '.join(refused)}: a run keeps what it began with; start a new run")
