@@ -114,8 +114,8 @@ FAULTS = [
         "training/test_buffers.py",
         ("if parts > 1 and of_batches:", "if False:"),
         ("return kept is True or isinstance(layer", "return kept is None and isinstance(layer"),
-        ("weights=saved.weights | found", "weights=found | saved.weights"),
-        ("for name, _ in network(config, images).named_parameters()]", "for name in saved.weights]"),
+        ("weights = weights | snapshots", "_ = weights | snapshots"),
+        ("for name, _ in p.network.named_parameters()]", "for name in saved.weights]"),
     ),
     *of(
         "training/module.py",

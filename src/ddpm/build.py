@@ -219,25 +219,17 @@ def trained(saved: Checkpoint, config: DictConfig, images: Dataset) -> ReversePr
     Raises:
         ValueError: the weights are not this network's, or no such average can be made.
     """
-    length = config.ema.get("length")
-    if length != (saved.config.get("ema") or {}).get("length"):
-        saved = _with_average(saved, config, images)
     weights = _fitting(saved, config, images, "does not hold the weights of its configuration")
     p = reverse_process(config, images)
+    length, own = config.ema.get("length"), (saved.config.get("ema") or {}).get("length")
+    if length != own:
+        if length is None:
+            raise ValueError(f"{saved.path} holds one average of the weights, of ema={own}")
+        names = [name for name, _ in p.network.named_parameters()]
+        weights = weights | snapshots.average(saved, names, config.ema.lengths, length)
     p.network.load_state_dict(weights)
     speed_up(p.network, config.trainer)
     return p.requires_grad_(False).eval()
-
-
-def _with_average(saved: Checkpoint, config: DictConfig, images: Dataset) -> Checkpoint:
-    """The checkpoint with weights of the length that the configuration asks for in place of its own."""
-    if config.ema.length is None:
-        raise ValueError(f"{saved.path} holds one average of the weights, of ema={saved.config['ema']['length']}")
-    _fitting(saved, config, images, "does not hold the weights of its configuration")
-    with torch.device("meta"):
-        names = [name for name, _ in network(config, images).named_parameters()]
-    found = snapshots.average(saved, names, config.ema.lengths, config.ema.length)
-    return replace(saved, weights=saved.weights | found)
 
 
 def _fitting(saved: Checkpoint, config: DictConfig, images: Dataset, else_it: str) -> dict[str, torch.Tensor]:
