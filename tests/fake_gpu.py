@@ -1,5 +1,7 @@
 """A GPU that is not there: tensors that claim to be on it, compute on the CPU, and refuse to meet those that are not.
 
+It can be like Apple's, which have no float64.
+
 For placement alone: what would stop on a GPU with "expected all tensors to be on the same device" stops here. There is
 no backward pass, whose engine wants the device itself.
 """
@@ -11,9 +13,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_map_only
 
+from ddpm.diffusion import wide
+
 DEVICE = torch.device("cuda", 0)
 aten = torch.ops.aten
 CROSSING = (aten._to_copy.default, aten.copy_.default, aten._local_scalar_dense.default)
+NO_FLOAT64 = "this device has no float64"
 INDEXING = (aten.index.Tensor, aten.index_put.default, aten.index_put_.default, aten._index_put_impl_.default)
 
 
@@ -79,6 +84,9 @@ def compute(func, args, kwargs):
     allowed = func in CROSSING or (func in INDEXING and isinstance(args[0], Elsewhere))
     if there and strangers and not allowed:
         raise RuntimeError(f"{func}: tensors on the CPU and elsewhere: {tensors}")
+    narrow, wider = DEVICE.type in wide.WITHOUT_FLOAT64, kwargs.get("dtype") is torch.float64
+    if narrow and wider and there:  # on its way to the CPU, too
+        raise TypeError(f"{func}: {NO_FLOAT64}")
     if "device" in kwargs and kwargs["device"] is not None:
         there = torch.device(kwargs["device"]).type == DEVICE.type
         kwargs = {**kwargs, "device": torch.device("cpu")}
@@ -87,6 +95,8 @@ def compute(func, args, kwargs):
         return args[0]
     if not there:
         return out
+    if narrow and any(each.dtype is torch.float64 for each in _tensors([out])):
+        raise TypeError(f"{func}: {NO_FLOAT64}")
     wrapped = tree_map_only(torch.Tensor, Elsewhere, out)
     return return_and_correct_aliasing(func, args, kwargs, wrapped) if _aliases(func) else wrapped
 
@@ -114,8 +124,10 @@ def _inner(value):
 
 
 @contextlib.contextmanager
-def pretended(monkeypatch):
-    """While it lasts, modules, tensors and generators can be on DEVICE."""
+def pretended(monkeypatch, float64=True):
+    """While it lasts, modules, tensors and generators can be on DEVICE, which may have no float64."""
+    if not float64:
+        monkeypatch.setattr(wide, "WITHOUT_FLOAT64", {DEVICE.type})
     tensor = torch.tensor
 
     def made(*args, device=None, pin_memory=False, **kwargs):  # the only factory that is not dispatched

@@ -14,6 +14,7 @@ from ddpm.checkpoints import checkpoint
 from ddpm.config.compose import compose
 from ddpm.config.groups import options_of
 from ddpm.data.dataset import Resident
+from ddpm.diffusion.wide import with_float64
 from ddpm.figures.display import display_of
 from ddpm.launch import Rank
 
@@ -32,18 +33,39 @@ POINTS = [*SMALL, "recipe=swiss_roll", "sampler.steps=4"]
 
 
 @pytest.fixture
-def device(monkeypatch):
-    with fake_gpu.pretended(monkeypatch):
+def device(request, monkeypatch):
+    """A GPU like NVIDIA's, or by `narrow` one like Apple's."""
+    with fake_gpu.pretended(monkeypatch, float64=getattr(request, "param", "wide") != "narrow"):
         yield DEVICE
 
 
+narrow = pytest.mark.parametrize("device", ["narrow"], indirect=True)
+both = pytest.mark.parametrize("device", ["wide", "narrow"], indirect=True)
+
+
+@both
 def test_tensors_of_two_devices_do_not_meet(device):
     there, here = torch.ones(3, device=device), torch.ones(3)
-    assert there.device == (there + 1).device == there.to(torch.float64).device == device
+    assert there.device == (there + 1).device == there.to(torch.float16).device == device
     assert there.cpu().device == here.device
     for meet in (lambda: there + here, lambda: here[there.long()], lambda: torch.cat([here, there])):
         with pytest.raises(RuntimeError, match="elsewhere"):
             meet()
+
+
+@narrow
+def test_some_devices_have_no_float64(device):
+    there = torch.ones(3, device=device)
+    assert with_float64(device).type == "cpu"
+    for make in (
+        lambda: there.double(),
+        lambda: there.to("cpu", torch.float64),
+        lambda: torch.ones(3, dtype=torch.float64).to(device),
+        lambda: torch.zeros(3, dtype=torch.float64, device=device),
+    ):
+        with pytest.raises(TypeError, match="no float64"):
+            make()
+    assert there.cpu().double().dtype == torch.float64
 
 
 def trained(config, images):
@@ -100,6 +122,14 @@ def test_training(device, words):
     trained(config, build.dataset(config))
 
 
+@narrow
+@pytest.mark.parametrize("words", [[*DIGITS, "timesteps=loss_second_moment"], POINTS])
+def test_training_without_float64(device, words):
+    config = compose(words)
+    trained(config, build.dataset(config))
+
+
+@both
 def test_pictures_and_the_library(device):
     for sampler in ("ancestral", "ddim", "dpm_solver_sde", "dpm_solver_2s", "unipc", "deis sampler.order=2", "heun"):
         config = compose([*DIGITS, *f"sampler={sampler}".split()])
@@ -123,6 +153,22 @@ def test_pictures_and_the_library(device):
     ],
 )
 def test_evaluation(device, workspace, words):
+    evaluated(words, device, workspace)
+
+
+@narrow
+@pytest.mark.parametrize(
+    "words",
+    [
+        [*DIGITS, "evaluation.metrics=[inception_score,fid,kid,precision_recall]", "condition=label"],
+        [*DIGITS, "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.evaluations=10"],
+    ],
+)
+def test_evaluation_without_float64(device, workspace, words):
+    evaluated(words, device, workspace)
+
+
+def evaluated(words, device, workspace):
     config = compose(words)
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()
@@ -130,7 +176,9 @@ def test_evaluation(device, workspace, words):
     assert all(torch.tensor(metric["value"]).isfinite() for metric in results.metrics.values())
 
 
-@pytest.mark.parametrize("told", ["label", "image"])
+@pytest.mark.parametrize(
+    ("device", "told"), [("wide", "label"), ("wide", "image"), ("narrow", "label")], indirect=["device"]
+)
 def test_figures(device, workspace, told):
     of_images = {"restored"}
     names = of_images if told == "image" else {*options_of("figure")} - of_images

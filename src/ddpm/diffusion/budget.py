@@ -18,6 +18,7 @@ from ddpm.diffusion.likelihood import PerExample, prior_term, term
 from ddpm.diffusion.process import Batch
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import grid
+from ddpm.diffusion.wide import wide
 
 HALVES = 2  # independent estimates for the same example: they tell the error of their mean
 PILOT = 0.1  # share of the budget
@@ -142,12 +143,12 @@ def explore(p: ReverseProcess, x_0: Batch, visits: int, generator: torch.Generat
 
 def estimate(p: ReverseProcess, x_0: Batch, design: Design, visits: int, generator: torch.Generator) -> BoundEstimates:
     """Two estimates of the bound, from `visits` evaluations of the network each."""
-    distortion, rate = [], []
+    distortion, rate, device = [], [], x_0.device
     for _ in range(HALVES):
         t, weight = design.draw(len(x_0), visits, generator)
         made = visit(p, x_0, t, generator)
-        expected = design.level[t - 1].to(x_0.device) + (design.slopes[t - 1].to(x_0.device) * made.covariates).sum(2)
-        surprise = weight.to(x_0.device) * (made.nats - expected)
+        expected = wide(design.level[t - 1], device) + (wide(design.slopes[t - 1], device) * made.covariates).sum(2)
+        surprise = wide(weight, device) * (made.nats - expected)
         distortion.append(float(design.level[0]) + (surprise * (made.t == 1)).sum(1))
         rate.append(float(design.level[1:].sum()) + (surprise * (made.t > 1)).sum(1))
     return BoundEstimates(torch.stack(distortion, 1), torch.stack(rate, 1))
@@ -157,7 +158,7 @@ def estimate_bound(p: ReverseProcess, x_0: Batch, generator: torch.Generator, nu
     """An estimate of L without a pilot; its t do not depend on the model, so that it can be followed while training."""
     design = Design.blind(p.q.T)
     t, weight = design.draw(len(x_0), num_timesteps, generator)
-    shares = weight.to(x_0.device) * visit(p, x_0, t, generator).nats
+    shares = wide(weight, x_0.device) * visit(p, x_0, t, generator).nats
     return Sketch(prior_term(p.q, x_0) + shares.sum(1).to(x_0.dtype), t, shares)
 
 

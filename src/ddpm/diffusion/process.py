@@ -11,6 +11,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor, nn
 
 from ddpm.diffusion.gaussian import Gaussian
+from ddpm.diffusion.wide import with_float64
 
 Time = Int64[Tensor, " b"]
 Batch = Float[Tensor, " b *event"]
@@ -42,9 +43,9 @@ class ForwardProcess(nn.Module):
         self.register_buffer("alpha_bar", alpha_bar, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "ForwardProcess":
-        """Follows the module to a device (on MPS, which has no float64, it stays behind), never to a narrower dtype."""
+        """Follows the module to a device that has float64 (else stays on the CPU), never to a narrower dtype."""
         device = fn(torch.empty(0, device=self.alpha_bar.device)).device
-        self.alpha_bar = self.alpha_bar.to("cpu" if device.type == "mps" else device)
+        self.alpha_bar = self.alpha_bar.to(with_float64(device))
         return self
 
     def signal(self, t: Time, like: Batch) -> Coefficient:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from ddpm.diffusion.wide import wide
+
 
 class Timesteps(nn.Module, ABC):
     """A distribution of t in 1..T whose weights make (weight * loss).mean() an unbiased estimate under uniform t."""
@@ -66,9 +68,8 @@ class LossSecondMoment(Timesteps):
 
     def probabilities(self) -> Float[Tensor, " T"]:
         """p_1, ..., p_T, which sum to 1."""
-        # A share of 0.001 / T is lost in the rounding of a float32 sum; MPS has nothing wider.
-        wide = torch.float32 if self.losses.device.type == "mps" else torch.float64
-        root = self.losses[1:].to(wide).square().mean(1).sqrt() + 1e-30
+        # A share of 0.001 / T is lost in the rounding of a float32 sum.
+        root = wide(self.losses[1:], self.losses.device).square().mean(1).sqrt() + 1e-30
         p = (1 - self.uniform_share) * root / root.sum() + self.uniform_share / self.T
         warm = (self.count[1:] >= self.history).all()
         return torch.where(warm, p, torch.full_like(p, 1 / self.T))

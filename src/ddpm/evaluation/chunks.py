@@ -17,6 +17,7 @@ from jaxtyping import Float64, Int64, Shaped
 from torch import Tensor
 
 from ddpm.data.dataset import Examples
+from ddpm.diffusion.wide import with_float64
 from ddpm.files import whole_file
 from ddpm.launch import Rank
 from ddpm.metrics.statistics import InOrder
@@ -74,7 +75,7 @@ class Chunks:
 
     def rows(self, what: str, n: int, make: Callable[[Chunk], Tensor]) -> Float64[Tensor, "{n} k"]:
         """What `make` gives for 0..n-1, a row for each, in order; each process makes its part and gets the whole."""
-        rows = InOrder().to(self.rank.device)
+        rows = InOrder().to(with_float64(self.rank.device))
         for chunk in self.of(n):
             made = self.once(what, chunk.k, functools.partial(make, chunk))
             rows.update(made[: len(chunk.indices)], chunk.indices)

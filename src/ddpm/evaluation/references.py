@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ddpm.data.dataset import Examples
+from ddpm.diffusion.wide import with_float64
 from ddpm.evaluation.chunks import Chunks
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.metrics.statistics import FeatureMoments, FeatureStatistics, InOrder
@@ -24,7 +25,7 @@ def statistics(
     if chunks.rank.everywhere(found is not None):
         assert found is not None
         return found
-    moments = FeatureMoments(extractor.width).to(chunks.rank.device)
+    moments = FeatureMoments(extractor.width).to(with_float64(chunks.rank.device))
     for chunk in chunks.of(len(examples)):
         moments.update(extractor(chunks.examples(examples, chunk)[: len(chunk.indices)]).pool)
     computed: FeatureStatistics = moments.compute()
@@ -38,7 +39,7 @@ def statistics(
 
 def pool(examples: Examples, n: int, extractor: FeatureExtractor, chunks: Chunks) -> Float[Tensor, "n d"]:
     """The features of the first n examples, on every process."""
-    rows = InOrder().to(chunks.rank.device)
+    rows = InOrder().to(with_float64(chunks.rank.device))
     for chunk in chunks.of(n):
         rows.update(extractor(chunks.examples(examples, chunk)[: len(chunk.indices)]).pool, chunk.indices)
     gathered: Tensor = rows.compute()

@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from ddpm.diffusion.guidance import ClassifierFree
+from ddpm.diffusion.wide import with_float64
 from ddpm.figures import drawing
 from ddpm.figures.context import GUIDED, FigureContext, Products, figure
 from ddpm.metrics.agreement import Agreement
@@ -56,7 +57,7 @@ def guidance_curve(context: FigureContext, *, scales: list[float], count: int) -
     """FID, the Inception Score and agreement with the label of samples, by the weight of guidance."""
     extractor = context.features().to(context.device)
     examples = context.images.split(context.split)
-    moments = FeatureMoments(extractor.width).to(context.device)
+    moments = FeatureMoments(extractor.width).to(with_float64(context.device))
     for first in range(0, len(examples), context.chunk):
         some = examples.__getitems__(list(range(first, min(first + context.chunk, len(examples)))))
         moments.update(extractor(some.to(context.device)).pool)

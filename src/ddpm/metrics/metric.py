@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ddpm.data.dataset import Split
+from ddpm.diffusion.wide import with_float64
 from ddpm.metrics.features import Features
 from ddpm.metrics.statistics import FeatureStatistics, InOrder
 
@@ -81,8 +82,11 @@ class SampleMetric(ABC):
         """
 
     def begin(self, width: int, device: torch.device | str = "cpu") -> None:
-        """Forget what was seen; the features to come have `width` numbers and are accumulated on `device`."""
-        self.seen: torchmetrics.Metric = self.accumulator(width).to(device)  # what `update` accumulates
+        """Forget what was seen; the features to come have `width` numbers and are accumulated on `device`.
+
+        Sums in float64 are kept on the CPU where the device has none.
+        """
+        self.seen: torchmetrics.Metric = self.accumulator(width).to(with_float64(device))  # what `update` accumulates
 
     def notes(self, metrics: dict[str, dict[str, Any]], real: dict[str, dict[str, Any]]) -> list[str]:
         """What to know before quoting the metric, a line each, given all results of the model and of real images."""

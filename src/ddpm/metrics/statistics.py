@@ -2,8 +2,8 @@
 
 Means and covariances in memory that does not grow, and rows in the order of their samples, whichever process made them.
 
-What accumulates computes on the device that it was moved to, which for several GPU processes must be the GPU; on
-Apple's MPS, which has no float64, leave it on the CPU.
+What accumulates computes on the device that it was moved to, which must have float64, and for several GPU processes be
+the GPU.
 """
 
 import json
@@ -18,6 +18,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torchmetrics import Metric
 
+from ddpm.diffusion.wide import wide
 from ddpm.files import whole_file
 
 
@@ -95,7 +96,7 @@ class FeatureMoments(Metric):
         self.add_state("outer", torch.zeros(width, width, dtype=torch.float64), dist_reduce_fx="sum")
 
     def update(self, pool: Float[Tensor, "b d"]) -> None:
-        x = pool.to(self.total)
+        x = wide(pool, self.total.device)
         self.count += len(x)
         self.total += x.sum(0)
         self.outer += x.T @ x

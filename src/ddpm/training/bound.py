@@ -65,7 +65,7 @@ class EstimatedBound:
     def compute(self, sum_over_processes: Callable[[Tensor], Tensor]) -> Mean:
         """The mean over the examples of all processes, each of which must ask; then there are none."""
         seen, self._seen = self._seen, []
-        bits = float(torch.cat([part for part, _ in seen]).double().sum()) if seen else 0.0
+        bits = float(torch.cat([part.cpu() for part, _ in seen]).double().sum()) if seen else 0.0
         by_t = torch.tensor([[0.0] * min(BINS, self.p.q.T), *(part for _, part in seen)], dtype=torch.float64).sum(0)
         own = [bits, sum(len(part) for part, _ in seen), *by_t.tolist()]
         total, count, *terms = sum_over_processes(torch.tensor(own, dtype=torch.float64)).tolist()

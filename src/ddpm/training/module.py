@@ -21,6 +21,7 @@ from ddpm.data.pixels import flip, unit
 from ddpm.diffusion.objective import Objective
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.timesteps import Timesteps
+from ddpm.diffusion.wide import wide
 from ddpm.loggers.loggers import log_by_t
 from ddpm.randomness import generator, seed_dropout
 from ddpm.training.averages import PowerFunctionAverages
@@ -253,7 +254,7 @@ class DiffusionModule(L.LightningModule):
 
     def sum_over_processes(self, own: Tensor) -> Tensor:
         """The sum of what each process has, on all of them."""
-        total: Tensor = self.trainer.strategy.reduce(own.to(self.device), reduce_op="sum")
+        total: Tensor = self.trainer.strategy.reduce(wide(own, self.device), reduce_op="sum")
         return total
 
     # --- checkpoint --------------------------------------------------------------------------------------------------
