@@ -482,7 +482,7 @@ FAULTS = [
         "metrics/test_statistics.py",
         ("/ (count - 1)).cpu()", "/ count).cpu()"),
         ("outer - count * mean.outer(mean)", "outer - mean.outer(mean)"),
-        ("x = pool.to(self.total)", "x = pool"),
+        ("x = wide(pool, self.total.device)", "x = pool"),
         ("self.count += len(x)", "self.count += 1"),
         ("self.outer += x.T @ x", "self.outer = x.T @ x"),
         ("return _cat(self.rows)[order].cpu()", "return _cat(self.rows).cpu()"),
@@ -649,7 +649,7 @@ FAULTS = [
         ("proposal.MARGIN * (self.budget - (time.monotonic() - self.begun)", "(self.budget"),
         ("best, best.rung.finer()", "best, ()"),
         ('if not word.startswith("budget=")), "budget=null"]', ")]"),
-        ("return [*made.words, *overrides], made", "return [*overrides], made"),
+        ('if processes > 1 and "trainer.devices" not in self.said:', "if False:"),
     ),
     *of(
         "data/dataset.py",
@@ -940,7 +940,7 @@ FAULTS = [
         ("a_s.sqrt() - on_x_t * a_t.sqrt()", "a_t.sqrt() - on_x_t * a_s.sqrt()"),
         ("(alpha_bar.diff() < 0).all()", "(alpha_bar.diff() <= 0).all()"),
         ("persistent=False", "persistent=True"),
-        ('"cpu" if device.type == "mps" else device', "device"),
+        ("self.alpha_bar.to(with_float64(device))", "self.alpha_bar.to(device)"),
     ),
     *of(
         "diffusion/schedule.py",
@@ -1547,7 +1547,10 @@ FAULTS = [
         "diffusion/test_timesteps.py",
         ("torch.randint(1, self.T + 1", "torch.randint(1, self.T"),
         ("(1 / (self.T * p[index])).float()", "torch.ones(n, device=p.device)"),
-        ("self.losses[1:].to(wide).square().mean(1).sqrt()", "self.losses[1:].to(wide).mean(1)"),
+        (
+            "wide(self.losses[1:], self.losses.device).square().mean(1).sqrt()",
+            "wide(self.losses[1:], self.losses.device).mean(1)",
+        ),
     ),
     *of(
         "data/photos.py",

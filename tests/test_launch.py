@@ -20,5 +20,5 @@ def test_slurm_on_the_machine_is_no_warning(srun):
     settings.precision = "32-true"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        launch.check_devices(settings)
+        launch.count_processes(settings)
         assert launch.launch(settings).world_size == 1

@@ -153,9 +153,10 @@ def test_inspect_shows_the_same_and_trains_nothing(folder, capsys):
 def test_what_cannot_be_read_is_left_out(folder, capsys):
     for k in range(0, 80, 7):
         (folder / "mine" / f"{k}.png").write_bytes(b"broken")
-    words, made = propose(OWN)
-    assert "data.on_error=skip" in words
-    assert f"loader.batch_size={80 - 8 - 12}" in words  # 8 are held out, and 12 are broken: no more is sure to be there
+    made = propose(OWN)
+    assert "data.on_error=skip" in made.words
+    # 8 are held out, and 12 are broken: no more is sure to be there.
+    assert f"loader.batch_size={80 - 8 - 12}" in made.words
     assert "damaged: " in capsys.readouterr().out
     made.write_sheet(folder)
     assert (folder / "data.png").is_file()

@@ -112,7 +112,7 @@ def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:
 
 
 def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None) -> DiffusionModule:
-    """The LightningModule that trains a fresh network, or one that begins, as its average does, with `start`'s weights.
+    """The LightningModule of a configuration; its network and their average begin with `start`'s weights, if given.
 
     Raises:
         ValueError: the weights of `start` are not those of a network for these data, or no checkpoint can hold the
@@ -150,7 +150,7 @@ def module(config: DictConfig, images: Dataset, start: Checkpoint | None = None)
 
 
 def check_shares(network: torch.nn.Module, parts: int) -> None:
-    """Whether a batch may be cut into so many parts, by processes and micro-batches, for which numbers stay the same.
+    """Check that a batch may be cut into so many parts, by processes and micro-batches, without other results.
 
     Raises:
         ValueError: the network normalises by statistics of a part.
@@ -169,7 +169,7 @@ def _of_batch(layer: torch.nn.Module) -> bool:
 
 
 def speed_up(network: torch.nn.Module, trainer: DictConfig) -> None:
-    """Set layout, compilation and attention's precision of the network in place, and how freed memory is kept.
+    """Set the network's layout and compilation in place, and PyTorch up for it (attention, freed memory).
 
     No name in the state_dict changes.
 
@@ -192,7 +192,7 @@ def lay_out(network: torch.nn.Module, trainer: DictConfig) -> None:
 
 
 def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -> None:
-    """Whether a run can go on with this model and these images.
+    """Check that a run can go on with this model and these images.
 
     Raises:
         ValueError: it cannot.

@@ -25,7 +25,7 @@ class Rank:
     device: torch.device
 
     @property
-    def processes(self) -> str:
+    def described(self) -> str:
         return "one process" if self.world_size == 1 else f"{self.world_size} processes"
 
     def everywhere(self, here: bool) -> bool:
@@ -44,11 +44,13 @@ def resolve_precision(config: DictConfig) -> None:
         config.trainer.precision = "bf16-mixed" if able else "32-true"
 
 
-def check_devices(settings: DictConfig) -> int:
-    """How many processes will share the work, which Lightning must be able to do where and as the settings say.
+def count_processes(settings: DictConfig) -> int:
+    """Count the processes that Lightning would start for the `trainer` section.
+
+    A Trainer is made for the question alone: only it knows what is possible on this machine.
 
     Raises:
-        ValueError: it cannot.
+        ValueError: Lightning refuses these settings here.
     """
     quieten()
     try:

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ddpm import build
 from ddpm.checkpoints import checkpoint
-from ddpm.commands import evaluate as evaluation
-from ddpm.commands import train as training
+from ddpm.commands import evaluate as evaluate_command
+from ddpm.commands import train as train_command
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of, quote, quote_paths
@@ -34,7 +34,6 @@ from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Ancestral, Sampler
 from ddpm.evaluation.bound import draws_of_x_1
 from ddpm.evaluation.results import Results
-from ddpm.runs import folders
 from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
 
@@ -52,8 +51,7 @@ class Run:
 
     @property
     def metrics(self) -> Any:
-        """What was logged, a row for each step that was: a frame of pandas or polars, whichever is installed, or else a
-        list of dicts."""
+        """What was logged, a row for each step: a frame of pandas or polars if one is installed, or else a list."""
         with (self.folder / "metrics.csv").open(newline="") as file:
             rows = [{key: float(value) for key, value in row.items() if value} for row in csv.DictReader(file)]
         for package in ("pandas", "polars"):
@@ -102,7 +100,7 @@ def train(*overrides: str, dataset: Any = None, callbacks: Sequence[Callback] = 
     """
     images = _given(dataset, overrides)
     described = _described(images) if images else []
-    return Run(training.train([*described, *quote_paths(overrides)], images, callbacks).resolve())
+    return Run(train_command.train([*described, *quote_paths(overrides)], images, callbacks).resolve())
 
 
 def evaluate(run: Run | str | os.PathLike[str], *overrides: str, dataset: Any = None) -> Results | None:
@@ -120,7 +118,9 @@ def evaluate(run: Run | str | os.PathLike[str], *overrides: str, dataset: Any = 
         ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
     """
     ckpt = run.folder if isinstance(run, Run) else run
-    return evaluation.evaluate([*quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides])], _given(dataset, overrides))
+    return evaluate_command.evaluate(
+        [*quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides])], _given(dataset, overrides)
+    )
 
 
 def multirun(*overrides: str) -> list[Run]:
@@ -132,9 +132,8 @@ def multirun(*overrides: str) -> list[Run]:
     Raises:
         ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
     """
-    sweep.run(quote_paths(overrides), WORKS["train"])
-    latest = (folders.ROOT / "sweeps" / "latest").resolve()
-    return [Run(file.parent) for file in sorted(latest.glob("*/config.yaml"))]
+    folder = sweep.carry_out(quote_paths(overrides), WORKS["train"]).resolve()
+    return [Run(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
 
 
 def _given(dataset: Any, overrides: Sequence[str]) -> Dataset | None:

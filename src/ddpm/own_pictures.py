@@ -44,7 +44,7 @@ class Tried(NamedTuple):
     @property
     def enough(self) -> bool:
         """Whether the network is shown enough pictures."""
-        return self.plan.shown >= self.rung.enough
+        return self.plan.shown >= self.rung.pictures_needed
 
 
 class Proposal:
@@ -63,7 +63,9 @@ class Proposal:
         if config.out:
             folders.check_free(Path(config.out))
         self.budget_said, self.budget = config.budget, proposal.seconds_of(config.budget)
-        self.fixed = self._one_process(config)
+        launch.resolve_precision(config)
+        self.precision = config.trainer.precision
+        self.one_device = self._needs_one_device(config.trainer)
         folder = build.dataset(config)
         if not isinstance(folder, Folder):
             raise RequestError(
@@ -78,20 +80,23 @@ class Proposal:
         self.own_patches = config.network.get("patch_size") if "network.patch_size" in self.said else None
         self.steps = config.max_steps if "max_steps" in self.said else None
 
-    def _one_process(self, config: DictConfig) -> list[Choice]:
-        """Resolve the precision of the configuration, and what makes it one of a single process."""
-        launch.resolve_precision(config)
-        made = []
-        if launch.check_devices(config.trainer) > 1 and "trainer.devices" not in self.said:
-            config.trainer.devices = 1
-            made = [Choice("trainer.devices", "1", "on which this is tried; more can be named with budget=null")]
-        if (processes := launch.check_devices(config.trainer)) > 1:
+    def _needs_one_device(self, trainer: DictConfig) -> bool:
+        """Whether `trainer.devices=1` must be proposed, since a run would take several processes and a trial takes one.
+
+        Raises:
+            RequestError: the user asks for several.
+        """
+        processes, proposed = launch.count_processes(trainer), False
+        if processes > 1 and "trainer.devices" not in self.said:
+            one = trainer.copy()
+            one.devices = 1
+            processes, proposed = launch.count_processes(one), True
+        if processes > 1:
             raise RequestError(
                 f"settings are proposed by one process, and here are {processes}: use trainer.devices=1, or the words "
                 f"that `{typed('inspect')}` proposes"
             )
-        self.precision = config.trainer.precision
-        return made
+        return proposed
 
     def seen(self) -> list[str]:
         """Lines on what is in the folder."""
@@ -124,7 +129,9 @@ class Proposal:
         if self.on_cpu and larger > batch:
             best = self._try(best.rung, larger)
         self.chosen = best
-        self.choices = self._open([*self.fixed, *best.choices, *proposal.of_plan(best.plan, self.steps)])
+        one = Choice("trainer.devices", "1", "on which this is tried; more can be named with budget=null")
+        rest = [*best.choices, *proposal.of_plan(best.plan, self.steps)]
+        self.choices = self._open([one, *rest] if self.one_device else rest)
 
     @property
     def words(self) -> list[str]:
@@ -143,8 +150,8 @@ class Proposal:
             f"this takes about {took}{needs}, by a trial on this machine{_disturbed(self.chosen.cost)}",
         ]
         if not self.chosen.enough and self.steps is None:
-            enough = proposal.budget_for(self.chosen.rung.enough, plan)
-            lines.append(f"samples will be rough: with budget={enough} they have what they need")
+            needed = proposal.budget_for(self.chosen.rung.pictures_needed, plan)
+            lines.append(f"samples will be rough: with budget={needed} they have what they need")
         return lines
 
     def write_sheet(self, folder: Path) -> None:
@@ -198,7 +205,7 @@ class Proposal:
         """The configuration with these settings, for one process, in which pictures are read as they are needed."""
         config = compose([*words, *self.asked])
         config.trainer.precision, config.data.on_error, config.data.array_gib = self.precision, "raise", 0.0
-        config.trainer.devices = 1 if self.fixed else config.trainer.devices
+        config.trainer.devices = 1 if self.one_device else config.trainer.devices
         return config
 
     def _open(self, choices: Sequence[Choice]) -> list[Choice]:
@@ -218,21 +225,19 @@ def _disturbed(cost: Cost) -> str:
     return f"; other programs keep the cores busy, which makes it several times slower: wait for their end{fewer}"
 
 
-def propose(overrides: Sequence[str]) -> tuple[list[str], Proposal | None]:
-    """The command line of a run with what is proposed for it; None where nothing is.
-
-    A run that goes on (`resume=auto out=FOLDER`) keeps what was proposed when it began.
+def propose(overrides: Sequence[str]) -> Proposal:
+    """Look at the folder that a command line names, try networks, and print what is found and proposed.
 
     Raises:
         RequestError, ValueError, OSError: as `Proposal` and `Proposal.make`.
     """
-    made = Proposal(overrides)
-    say(*made.seen())
-    made.make()
-    say(*made.report())
-    return [*made.words, *overrides], made
+    proposal = Proposal(overrides)
+    say(*proposal.seen())
+    proposal.make()
+    say(*proposal.report())
+    return proposal
 
 
 def settled(asked: Sequence[str], words: Sequence[str]) -> list[str]:
-    """A command line that says what was proposed, and proposes nothing anew."""
+    """The command line `asked` with the words of a proposal, which asks for no proposal any more."""
     return [*words, *(word for word in asked if not word.startswith("budget=")), "budget=null"]

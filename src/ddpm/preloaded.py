@@ -1,7 +1,7 @@
-"""What the server of a sweep's cells imports: all that a run imports.
+"""The server from which a sweep's cells are forked imports this module, and with it all that a run imports.
 
-A fork would walk through all of it, and copy it, each time that it collects garbage: it is taken out of the collector's
-sight. Nor is any looked for meanwhile, since imports make none.
+Garbage collection in a cell would visit all of these objects, and so copy every page on which they lie: `gc.freeze`
+takes them out of its sight. The collector is off during the imports, which leave little garbage.
 """
 
 import atexit

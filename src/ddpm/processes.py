@@ -1,4 +1,4 @@
-"""Which process this is, what it may end with, and when it must end with the one that started it."""
+"""The rank of this process by its environment, the errors that end a run, and ending with the launcher."""
 
 import contextlib
 import multiprocessing
@@ -22,13 +22,20 @@ class StoppedError(Exception):
 
 
 def is_rank_zero() -> bool:
-    """Whether this process speaks for the job, from the launcher's environment; before any process group exists.
+    """Whether this process is rank 0 of the whole job, by its environment.
 
-    Where nobody numbers the ranks of the whole job, Lightning starts them on each node: it is the first on the first.
+    Lightning's `rank_zero_only` would import torch.
     """
-    first_of = ("RANK",), ("SLURM_PROCID",), ("NODE_RANK", "LOCAL_RANK")
-    stated = ([int(os.environ[name]) for name in names if os.environ.get(name, "").isdigit()] for names in first_of)
-    return not any(next(filter(None, stated), [0]))
+    for name in ("RANK", "SLURM_PROCID"):  # ranks of the whole job: torchrun's, SLURM's
+        if (rank := _number_in(name)) is not None:
+            return rank == 0
+    # Lightning's own launcher numbers nodes, and the processes of each.
+    return not _number_in("NODE_RANK") and not _number_in("LOCAL_RANK")
+
+
+def _number_in(name: str) -> int | None:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else None
 
 
 def end_with_launcher() -> None:

@@ -30,9 +30,34 @@ def test_the_first_cause_is_what_is_said():
     assert str(caught.value) == "the cause"
 
 
-def test_an_error_of_the_code_keeps_its_traceback():
-    with pytest.raises(TypeError), request_errors():
-        raise TypeError("a mistake")
+@pytest.mark.parametrize(
+    "error",
+    [
+        TypeError("a mistake"),
+        RuntimeError("Expected all tensors to be on the same device, but found at least two devices, cuda:0 and cpu!"),
+        RuntimeError("CUDA error: device-side assert triggered"),
+    ],
+)
+def test_an_error_of_the_code_keeps_its_traceback(error):
+    with pytest.raises(type(error)), request_errors():
+        raise error
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB",
+        "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes",
+        "No CUDA GPUs are available",
+        "Found no NVIDIA driver on your system",
+        "CUDA error: invalid device ordinal",
+        "PyTorch is not linked with support for mps devices",
+    ],
+)
+def test_what_the_machine_lacks_is_said_in_one_line(message):
+    with pytest.raises(RequestError) as caught, request_errors():
+        raise RuntimeError(message)
+    assert str(caught.value) == message
 
 
 def test_a_ring_of_causes_ends():

@@ -129,14 +129,15 @@ def test_the_budget_that_is_named_instead_is_enough_and_not_far_more(budget):
     said = proposal.too_short(plan, rung)
     assert said is not None
     seconds = proposal.seconds_of(said)
-    assert replace(plan, budget=seconds).shown >= rung.enough / proposal.ROUGH
-    assert replace(plan, budget=seconds / 2).shown < rung.enough / proposal.ROUGH
+    assert replace(plan, budget=seconds).shown >= rung.pictures_needed / proposal.ROUGH
+    assert replace(plan, budget=seconds / 2).shown < rung.pictures_needed / proposal.ROUGH
     assert proposal.too_short(replace(plan, budget=seconds), rung) is None
 
 
 def test_larger_pictures_and_wider_networks_need_to_see_more():
     small, larger = Rung(16, 16, 32), Rung(32, 32, 32)
-    assert small.enough < larger.enough < larger.wider(64).enough < larger.wider(128).enough
+    assert small.pictures_needed < larger.pictures_needed < larger.wider(64).pictures_needed
+    assert larger.wider(64).pictures_needed < larger.wider(128).pictures_needed
 
 
 @pytest.mark.parametrize(("size", "patches"), [(16, [1]), (32, [1]), (48, [2, 1]), (64, [2, 1]), (128, [4, 2, 1])])

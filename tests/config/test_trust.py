@@ -19,7 +19,7 @@ from ddpm.commands.train import train
 from ddpm.config import origin, trust
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.config.roles import ROLES, says_where
+from ddpm.config.roles import ROLES, is_user_only
 from ddpm.config.saved import plain
 from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
@@ -105,10 +105,10 @@ def test_without_a_home_nothing_is_signed(tmp_path, monkeypatch):
 
 
 @pytest.mark.long
-def test_every_key_that_says_where_has_confs_value():
+def test_every_key_that_is_the_users_alone_has_confs_value():
     """Whatever a file says of them, however it nests them."""
     known = plain(compose([]))
-    keys = [key for key in ROLES if says_where(key)]
+    keys = [key for key in ROLES if is_user_only(key)]
     assert {"data.root", "features.trust", "logger", "trainer", "out", "hydra"} <= {*keys}
     for value in ("/etc", {"a": {"b": "/etc"}}, 10**9, ["/etc"]):
         hostile = plain(compose([]))

@@ -44,7 +44,7 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
         saved = checkpoint.load(path_of("ckpt", overrides))
         config = compose_evaluation(saved.config, overrides)
         loggers.check(config)
-        launch.check_devices(config.trainer)
+        launch.count_processes(config.trainer)  # raises where that is not possible
         images = build.dataset(config, images)
         p = build.trained(saved, config, images)
         if config.figures:

@@ -52,7 +52,7 @@ def steps(overrides: list[str]) -> Path:
         n, chains, fine = (_whole(key, own.get(key)) for key in NUMBERS)
         saved = checkpoint.load(path_of("ckpt", others))
         config = compose_evaluation(saved.config, [*others, f"sampler.steps={n}"])
-        launch.check_devices(config.trainer)
+        launch.count_processes(config.trainer)  # raises where that is not possible
         images = build.dataset(config)
         p, guidance = build.trained(saved, config, images), build.guidance(config, images)
         finest = _finest(config, p.q, n, fine)
@@ -63,7 +63,7 @@ def steps(overrides: list[str]) -> Path:
     if rank.index:
         return file
     condition = told(range(chains))
-    guided = guidance(p.to(rank.device)).to(rank.device).given(condition and condition.to(rank.device))
+    guided = guidance(p.to(rank.device)).to(rank.device).given(condition)
 
     def drawn(what: int) -> Chains:
         draw = generator(rank.device, config.evaluation.seed, what)

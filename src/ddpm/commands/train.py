@@ -42,7 +42,8 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         if proposes(overrides) and not resume.goes_on(overrides):
             from ddpm.own_pictures import propose
 
-            overrides, proposal = propose(overrides)
+            proposal = propose(overrides)
+            overrides = [*proposal.words, *overrides]
         config, run = resume.compose_resumable(overrides, _config_of)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
@@ -51,7 +52,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         from ddpm.training.trainer import trainer_of
 
         launch.resolve_precision(config)
-        processes = launch.check_devices(config.trainer)
+        processes = launch.count_processes(config.trainer)
         images = build.dataset(config, images)
         saved, monitor = checkpoint.newest(run) if run else None, of_config(plain(config))
         if saved:

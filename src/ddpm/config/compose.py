@@ -151,7 +151,7 @@ def explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
 
 
 def _belongs_elsewhere(key: str) -> str | None:
-    """That the setting is one of other options of its group than the one that is chosen, if it is."""
+    """A message that names the options, or recipes, which have this setting; None if none has it."""
     group, _, name = key.partition(".")
     if not name and (recipes := [f"recipe={each}" for each in options_of("recipe") if key in keys_of("recipe", each)]):
         return f"{key} belongs to {' or '.join(recipes)}: add {recipes[0]}"

@@ -6,7 +6,21 @@ from collections.abc import Iterator
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-OF_THE_MACHINE = ("memory", "device", "CUDA")  # in PyTorch's RuntimeErrors about what the machine lacks
+# What PyTorch's RuntimeErrors say where the machine lacks something. The word "device" alone is also in "Expected all
+# tensors to be on the same device", which is a mistake in the code.
+OF_THE_MACHINE = (
+    "out of memory",
+    "can't allocate memory",
+    "not enough memory",
+    "CUDA GPUs are available",
+    "NVIDIA driver",
+    "CUDA driver",
+    "no kernel image",
+    "busy or unavailable",
+    "invalid device ordinal",
+    "not compiled with CUDA",
+    "not linked with support for",
+)
 
 
 class RequestError(Exception):

@@ -1,7 +1,7 @@
-"""Whether a configuration was written by this user: what the user once said on a command line is then still said.
+"""Signs configurations with a key that only this user can read, and recognises those that carry such a signature.
 
-A configuration is signed with a key that only this user can read. One that comes from elsewhere, or was changed since,
-carries no valid signature; `ddpm.config.trust` says what it may still decide.
+What this user once said on a command line (paths, consents) counts as said where the signature is valid. It is not in a
+configuration that comes from elsewhere or was changed since; `ddpm.config.trust` says what such a one may still decide.
 """
 
 import hashlib

@@ -23,17 +23,13 @@ MULTIPLIERS = {
     5: [1, 1, 2, 2, 4],
     6: [1, 1, 2, 2, 4, 4],
 }
-ENOUGH = 60_000  # pictures that the narrowest network is to be shown at 32x32; by experience, as is `enough`
-ROUGH = 4  # a quarter of that gives something, less gives nothing
-BATCHES = ((160_000, 32), (1_000_000, 64), (math.inf, 128))  # up to so many pictures in all: so many in a batch
-MOST_OF = {"s": 90, "min": 180 * 60, "h": 48 * 3600, "d": math.inf}  # what a person counts in each
-PATCHES = (
-    (32, 1),
-    (64, 2),
-    (math.inf, 4),
-)  # up to so many pixels of the longer side: such patches, in the cheapest network
-MARGIN = 0.9  # of the time that is left is planned with: a run is slower than its trial, and no machine is quiet
+ENOUGH = 60_000  # pictures that the narrowest network is to be shown at 32x32; by experience, as is `pictures_needed`
+ROUGH = 4  # a network that is shown less than a quarter of them draws noise: the budget is refused
+BATCHES = ((160_000, 32), (1_000_000, 64), (math.inf, 128))  # (pictures shown in the whole run, at most; in a batch)
+PATCHES = ((32, 1), (64, 2), (math.inf, 4))  # (pixels of the longer side, at most; of a patch's side)
+MARGIN = 0.9  # share of the remaining time that is planned with: a run is slower than its trial
 UNITS = {"s": 1, "min": 60, "h": 3600, "d": 86400}
+LARGEST_IN = {"s": 90, "min": 180 * 60, "h": 48 * 3600, "d": math.inf}  # seconds up to which a unit is used for a time
 PICTURES, GRID = 5, 64  # grids of samples that are drawn in a run, at most, and samples in each
 EVALUATIONS_OF_TEST = 16  # of the network, for a test picture in a validation
 CODING = 0.05  # of the budget, for picture codecs at most
@@ -106,7 +102,7 @@ class Rung:
         return replace(self, channels=channels)
 
     @property
-    def enough(self) -> float:
+    def pictures_needed(self) -> float:
         """Pictures that this network is to be shown in training."""
         size = math.sqrt(self.height * self.width)
         return ENOUGH * (size / 32) ** 2 * math.pow(self.channels / WIDTHS[0], 2.5)
@@ -284,11 +280,11 @@ def budget_for(shown: float, plan: Plan) -> str:
     while replace(plan, budget=seconds).shown < shown:
         seconds *= 1.1
     seconds *= 1.1 / MARGIN  # the trials, and what else a run begins with
-    unit = next(unit for unit, most in MOST_OF.items() if seconds <= most)
+    unit = next(unit for unit, most in LARGEST_IN.items() if seconds <= most)
     return f"{math.ceil(seconds / UNITS[unit])}{unit}"
 
 
 def too_short(plan: Plan, rung: Rung) -> str | None:
-    """A budget that would give something, where this one gives nothing."""
-    least = rung.enough / ROUGH
+    """The least budget in which something is learned, where this one is too small for that; else None."""
+    least = rung.pictures_needed / ROUGH
     return budget_for(least, plan) if plan.shown < least else None

@@ -1,4 +1,4 @@
-"""What a recipe says of a class goes when the user, or an experiment, chooses another class than the recipe does."""
+"""Drops the settings that a recipe has for a class where the user, or an experiment, chooses another class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -100,7 +100,10 @@ def proposes(overrides: Sequence[str]) -> bool:
 
 
 def made_for_other_data(config: DictConfig, overrides: Sequence[str]) -> str | None:
-    """That the recipe, which nobody chose, is for other data than were chosen, where there is one for these."""
+    """A warning where data= was chosen, the recipe was left to the default, and another recipe is made for these data.
+
+    None where there is nothing to say.
+    """
     said = {override.key_or_group for override in parse(overrides)}
     chosen, own = str(config.choices.data), _option_of(str(config.choices.recipe), "data")
     if "recipe" in said or "data" not in said or own in (None, chosen):

@@ -20,11 +20,11 @@ class Role(Flag):
     SAMPLES = auto()  # how they are measured
     BOUND = auto()  # how the bound is measured
     DRAWS = auto()  # which random numbers are drawn, not what is made of them
-    HARDWARE = auto()  # where it is computed, and where files lie
+    HARDWARE = auto()  # on what it is computed, and where files lie
     RUN = auto()  # what happens beside the steps of a run
     BOOKKEEPING = auto()  # what is kept, shown and logged, and under which name
     PRESET = auto()  # a group whose options set other keys
-    WHERE = auto()  # where to read, write, log and compute, and consents: the user's to say, never a file's
+    USER_ONLY = auto()  # where to read, write, log and compute, and consents: never taken from a stranger's file
     MEASURING = SAMPLES | BOUND
 
 
@@ -44,12 +44,12 @@ ROLES = {
     "condition": Role.MODEL,
     "condition.drop": Role.TRAINING,
     "data": Role.DATA,
-    "data.path": Role.HARDWARE | Role.WHERE,
-    "data.condition_path": Role.HARDWARE | Role.WHERE,
-    "data.root": Role.HARDWARE | Role.WHERE,
-    "data.array_gib": Role.HARDWARE | Role.WHERE,
+    "data.path": Role.HARDWARE | Role.USER_ONLY,
+    "data.condition_path": Role.HARDWARE | Role.USER_ONLY,
+    "data.root": Role.HARDWARE | Role.USER_ONLY,
+    "data.array_gib": Role.HARDWARE | Role.USER_ONLY,
     "loader.batch_size": Role.TRAINING,
-    "loader.num_workers": Role.HARDWARE | Role.WHERE,
+    "loader.num_workers": Role.HARDWARE | Role.USER_ONLY,
     "objective": Role.TRAINING,
     "weighting": Role.TRAINING,
     "timesteps": Role.TRAINING,
@@ -59,17 +59,17 @@ ROLES = {
     "ema.lengths": Role.TRAINING | Role.RUN,  # they change nothing else
     "ema.length": Role.MEASURING,
     "max_steps": Role.LENGTH,
-    "init": Role.TRAINING | Role.WHERE,
+    "init": Role.TRAINING | Role.USER_ONLY,
     "seed": Role.DRAWS,
-    "trainer": Role.HARDWARE | Role.WHERE,
+    "trainer": Role.HARDWARE | Role.USER_ONLY,
     "trainer.precision": Role.HARDWARE | Role.TRAINING,
     "sampler": Role.SAMPLING,
-    "sampler.times": Role.SAMPLING | Role.WHERE,
+    "sampler.times": Role.SAMPLING | Role.USER_ONLY,
     "guidance": Role.SAMPLING,
-    "guidance.weak": Role.SAMPLING | Role.WHERE,
+    "guidance.weak": Role.SAMPLING | Role.USER_ONLY,
     "features": Role.SAMPLES,
-    "features.weights": Role.SAMPLES | Role.HARDWARE | Role.WHERE,
-    "features.trust": Role.SAMPLES | Role.WHERE,
+    "features.weights": Role.SAMPLES | Role.HARDWARE | Role.USER_ONLY,
+    "features.trust": Role.SAMPLES | Role.USER_ONLY,
     "metric": Role.PRESET,
     "evaluation": Role.MEASURING,
     "evaluation.metrics": Role.MEASURING | Role.BOOKKEEPING,
@@ -80,31 +80,31 @@ ROLES = {
     "evaluation.bits_per_dim.decoder": Role.BOUND | Role.TRAINING,  # objective=vlb trains by it
     "evaluation.chunk": Role.MEASURING | Role.DRAWS,
     "evaluation.seed": Role.MEASURING | Role.DRAWS,
-    "callbacks": Role.TRAINING | Role.WHERE,
+    "callbacks": Role.TRAINING | Role.USER_ONLY,
     "every": Role.RUN,
     "validation": Role.RUN,
     "best": Role.RUN,
     "stop": Role.LENGTH,
     "evaluate_after": Role.RUN,
-    "resume": Role.RUN | Role.WHERE,
+    "resume": Role.RUN | Role.USER_ONLY,
     "optimized_metric": Role.RUN,
     "expected": Role.RUN,
     "name": Role.RUN,
-    "out": Role.BOOKKEEPING | Role.WHERE,
-    "ckpt": Role.BOOKKEEPING | Role.WHERE,
-    "keep": Role.BOOKKEEPING | Role.WHERE,
-    "figures": Role.BOOKKEEPING | Role.WHERE,
-    "figure": Role.BOOKKEEPING | Role.WHERE,
-    "logger": Role.BOOKKEEPING | Role.WHERE,
+    "out": Role.BOOKKEEPING | Role.USER_ONLY,
+    "ckpt": Role.BOOKKEEPING | Role.USER_ONLY,
+    "keep": Role.BOOKKEEPING | Role.USER_ONLY,
+    "figures": Role.BOOKKEEPING | Role.USER_ONLY,
+    "figure": Role.BOOKKEEPING | Role.USER_ONLY,
+    "logger": Role.BOOKKEEPING | Role.USER_ONLY,
     "choices": Role.BOOKKEEPING,
     "converter": Role.BOOKKEEPING,
     "signature": Role.BOOKKEEPING,
     "not_followed": Role.BOOKKEEPING,
     "foreign": Role.BOOKKEEPING,
-    "hydra": Role.BOOKKEEPING | Role.WHERE,
+    "hydra": Role.BOOKKEEPING | Role.USER_ONLY,
 }
 
-INTERNAL = ("choices", "converter", "foreign", "hydra", "signature", "not_followed")  # that nobody sets
+INTERNAL = ("choices", "converter", "foreign", "hydra", "signature", "not_followed")  # no user sets these
 MODEL = tuple(key for key, role in ROLES.items() if role == Role.MODEL)  # the sections that a checkpoint's weights need
 PRESETS = tuple(key for key, role in ROLES.items() if role == Role.PRESET)
 
@@ -130,18 +130,13 @@ def open_to_evaluation(key: str) -> bool:
 
 def evaluation_keys() -> list[str]:
     """The keys that evaluate.py takes, as a message names them: the uppermost of each."""
-    taken = [
-        key
-        for key in ROLES
-        if open_to_evaluation(key)
-        and key not in ("choices", "converter", "foreign", "hydra", "signature", "not_followed")
-    ]
+    taken = [key for key in ROLES if open_to_evaluation(key) and key not in INTERNAL]
     return [key for key in taken if key.rpartition(".")[0] not in taken]
 
 
-def says_where(key: str) -> bool:
+def is_user_only(key: str) -> bool:
     """Whether the key says where to read, write, log or compute, or consents: `ddpm.config.trust`."""
-    return bool(role(key.replace("/", ".")) & Role.WHERE)
+    return bool(role(key.replace("/", ".")) & Role.USER_ONLY)
 
 
 def describes_the_model(key: str) -> bool:
@@ -157,11 +152,12 @@ def matters_to(key: str, *, of_bound: bool, own: str, metrics: Collection[str]) 
         own: the section of the configuration, `evaluation.OWN`, that holds the metric's settings.
         metrics: all such sections; each matters to its own metric alone.
     """
-    kind = role(key)
+    kind = role(key) & ~Role.USER_ONLY
     if kind & (Role.HARDWARE | Role.RUN | Role.BOOKKEEPING | Role.PRESET | Role.DRAWS):
         return False
-    kind &= ~Role.WHERE
-    if not kind & ~(Role.SAMPLING | Role.SAMPLES) if of_bound else kind & Role.BOUND and not kind & Role.SAMPLES:
+    of_samples_alone = not kind & ~(Role.SAMPLING | Role.SAMPLES)
+    of_bound_alone = kind & Role.BOUND and not kind & Role.SAMPLES
+    if of_samples_alone if of_bound else of_bound_alone:
         return False
     section = key.split(".")[1] if key.startswith("evaluation.") else ""
     return section == own or section not in metrics
@@ -169,4 +165,4 @@ def matters_to(key: str, *, of_bound: bool, own: str, metrics: Collection[str]) 
 
 def tells_configurations_apart(key: str) -> bool:
     """Whether two runs that differ in this key are two lines of a report; those that differ in a seed are one."""
-    return not role(key) & Role.DRAWS and bool(role(key) & ~(Role.RUN | Role.BOOKKEEPING | Role.WHERE))
+    return not role(key) & Role.DRAWS and bool(role(key) & ~(Role.RUN | Role.BOOKKEEPING | Role.USER_ONLY))

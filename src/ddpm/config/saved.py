@@ -76,8 +76,9 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
 
 
 def completed(base: dict[str, Any]) -> dict[str, Any]:
-    """The same, with defaults of what the run may be older than: settings of `NEW`, where its network is computed, and
-    every metric of conf/metric/ in its `evaluation` section.
+    """A saved configuration in which conf/'s defaults stand for settings that did not exist when it was saved.
+
+    These are settings of the sections in `NEW`, and of the metrics of conf/metric/ in its `evaluation` section.
     """
     section = base.get("evaluation")
     if not isinstance(section, dict):

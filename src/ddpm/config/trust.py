@@ -9,7 +9,7 @@ from typing import Any
 from ddpm.config import origin
 from ddpm.config.compose import defaults_of
 from ddpm.config.moved import translated
-from ddpm.config.roles import says_where
+from ddpm.config.roles import is_user_only
 
 NOT_FOLLOWED = "not_followed"  # the key of a configuration from elsewhere that holds a warning
 OF_CONVERTERS = ("stated", "assumed")  # what a converter says of another codebase's file; no file can say it itself
@@ -84,9 +84,9 @@ def _merged(saved: dict[str, Any], known: dict[str, Any], prefix: str) -> dict[s
     for key, value in saved.items():
         name = f"{prefix}{key}"
         default = known.get(key)
-        if isinstance(value, dict) and (isinstance(default, dict) or not says_where(name)):
+        if isinstance(value, dict) and (isinstance(default, dict) or not is_user_only(name)):
             kept[key] = _merged(value, default if isinstance(default, dict) else {}, f"{name}.")
-        elif not says_where(name):
+        elif not is_user_only(name):
             kept[key] = value
         elif key in known:
             kept[key] = default

@@ -71,11 +71,12 @@ class ReverseProcess(nn.Module):
 
 
 class Given(nn.Module):
-    """A network with its third argument, the condition, filled in."""
+    """A network with its third argument, the condition, filled in, wherever the condition lies."""
 
     def __init__(self, network: nn.Module, condition: Condition) -> None:
         super().__init__()
         self.network, self.condition = network, condition
 
     def forward(self, x_t: Batch, t: Time) -> Tensor:
+        self.condition = self.condition.to(x_t.device)  # moves once
         return cast(Tensor, self.network(x_t, t, self.condition))

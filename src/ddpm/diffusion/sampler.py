@@ -42,7 +42,7 @@ class State(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """The chain before a step, what p_theta says about it, and the three visits before."""
+    """The chain before a step, what p_theta says about it, and up to three visits before, for multistep samplers."""
 
     t: Time
     x_t: Batch
@@ -51,7 +51,7 @@ class Visit(NamedTuple):
 
 
 def _latest(visit: Visit | None, more: int) -> Visit | None:
-    """A visit and so many before it, or all of them would stay in memory."""
+    """The visit with `more` of those before it: with all of them, the whole chain would stay in memory."""
     return visit and visit._replace(before=_latest(visit.before, more - 1) if more else None)
 
 

@@ -160,5 +160,5 @@ class BoundOverSplit:
     def _given(self, chunk: Chunk) -> tuple[ReverseProcess, Tensor]:
         """The process, told of the examples of a chunk what it was told in training, and the examples."""
         told = self.conditioning.of(self.examples, self.chunks.whole(chunk))
-        given = self.p.given(told and told.to(self.chunks.rank.device))
+        given = self.p.given(told)
         return given, unit(self.chunks.examples(self.examples, chunk))

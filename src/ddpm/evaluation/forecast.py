@@ -46,7 +46,7 @@ def announce(
     left = sum(costs) - done
     time_left = duration(left * _seconds_per_evaluation(p, shape, chunks, precision, told))
     going_on = f"{done:,} of them are done already; " if done else ""
-    say(*(part.sentence for part in work), f"{going_on}about {time_left} for {chunks.rank.processes}")
+    say(*(part.sentence for part in work), f"{going_on}about {time_left} for {chunks.rank.described}")
 
 
 def _seconds_per_evaluation(
@@ -61,7 +61,7 @@ def _seconds_per_evaluation(
     n = chunks.size if device.type == "cuda" else min(chunks.size, TRIAL)
     x_t, t = torch.zeros(n, *shape, device=device), torch.full((n,), p.q.T, device=device)
     condition = told(range(n))
-    p = p.given(condition and condition.to(device))
+    p = p.given(condition)
     for _ in range(2):
         begun = time.perf_counter()
         with torch.no_grad(), precision():

@@ -19,7 +19,7 @@ Protocol = dict[str, str | int]
 def statistics(
     examples: Examples, extractor: FeatureExtractor, chunks: Chunks, protocol: Protocol, folder: Path | None
 ) -> FeatureStatistics:
-    """Of all examples; from `folder`, if they have been computed by this protocol before."""
+    """The statistics of all examples, read from `folder` if they were computed by this protocol before."""
     path = folder / f"{_digest(protocol)}.safetensors" if folder else None
     found = _load(path, protocol) if path else None
     if chunks.rank.everywhere(found is not None):

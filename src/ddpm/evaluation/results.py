@@ -47,7 +47,7 @@ class Results:
     of_samples: Sequence[SampleMetric] = ()  # the metrics of samples that were measured, which have notes of their own
 
     def publish(self, folder: Path, loggers: Sequence[Logger], step: int, keep: str | None = None) -> None:
-        """To the files, the loggers and the terminal; what was kept of the work goes."""
+        """Write the results to files, loggers and the terminal, and delete what was kept of unfinished work."""
         if keep and self.samples is not None:
             KEEPERS[keep](folder, self.samples(), self.protocol["num_samples"])
         self.write(folder)

@@ -71,7 +71,7 @@ class Samples:
 
     def _given(self, indices: Sequence[int]) -> ReverseProcess:
         told = self.told(indices)
-        return self.p.given(told and told.to(self.chunks.rank.device))
+        return self.p.given(told)
 
     def _x_T(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.randn((n, *self.shape), generator=generator, device=self.chunks.rank.device)

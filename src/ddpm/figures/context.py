@@ -89,11 +89,11 @@ class FigureContext:
         """The process, told what the first real examples are."""
         examples = self.images.split(self.split)
         told = self.conditioning.of(examples, range(min(count, len(examples))))
-        return self.p.given(told and told.to(self.device))
+        return self.p.given(told)
 
     def guided(self, told: Condition | None) -> ReverseProcess:
         """The process that is sampled from, told this."""
-        return self.guidance(self.p).to(self.device).given(told and told.to(self.device))
+        return self.guidance(self.p).to(self.device).given(told)
 
     def told(self, indices: Sequence[int]) -> Condition | None:
         """What samples are told: what is told of real examples, in an order drawn from the seed."""

@@ -62,7 +62,7 @@ def workspace(entity: str, project: str, name: str = NAME) -> Any:
     wr, ws = require()
     measured = [each for each in registry.known() if registry.base_of(each) == each and registry.of(each).in_tables]
     numbers = {each: wr.SummaryMetric(f"evaluation/{each}") for each in measured}
-    groups = [group for group in group_names() if role(group) & COMPARED and not role(group) & Role.WHERE]
+    groups = [group for group in group_names() if role(group) & COMPARED and not role(group) & Role.USER_ONLY]
     columns = [
         *((wr.Config(f"choices.{group}"), group, False) for group in groups),
         (wr.Config("optimizer.lr"), "learning rate", True),

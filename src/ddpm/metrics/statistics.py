@@ -35,7 +35,7 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, pool: Float[Tensor, "n d"]) -> "FeatureStatistics":
-        """Of features that are all in hand.
+        """The statistics of features that are all in memory.
 
         Raises:
             ValueError: fewer than two, or not finite.
@@ -45,7 +45,10 @@ class FeatureStatistics:
 
     @classmethod
     def from_sums(cls, count: int, total: Float64[Tensor, " d"], outer: Float64[Tensor, "d d"]) -> "FeatureStatistics":
-        """Of n, sum(x) and sum(x x^T), which add: neither batches nor processes can change them but for rounding."""
+        """The statistics by n, sum(x) and sum(x x^T).
+
+        These add: neither batches nor processes can change them but for rounding.
+        """
         if count < 2:
             raise ValueError(f"FID needs at least 2 images, not {count}: a covariance is not defined for fewer")
         if not outer.isfinite().all():
@@ -54,7 +57,7 @@ class FeatureStatistics:
         return cls(count, mean.cpu(), ((outer - count * mean.outer(mean)) / (count - 1)).cpu())
 
     def save(self, path: Path, protocol: Mapping[str, str | int]) -> None:
-        """To a safetensors file, whole or not at all, with everything that the statistics depend on."""
+        """Write a safetensors file, whole or not at all, with everything that the statistics depend on."""
         tensors = {"mean": self.mean.contiguous(), "cov": self.cov.contiguous()}
         about = {"count": str(self.count), "protocol": json.dumps(dict(protocol))}
         with whole_file(path, shared=True) as file:

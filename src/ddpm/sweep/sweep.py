@@ -13,7 +13,7 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError, RequestError, request_errors
 from ddpm.config.grammar import parse, quote, split_keys
 from ddpm.config.groups import group_names
-from ddpm.config.roles import says_where
+from ddpm.config.roles import is_user_only
 from ddpm.messages import printable, typed
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
@@ -37,13 +37,19 @@ class Request:
 
 
 def run(overrides: Sequence[str], work: Work) -> int:
+    """Run a sweep, as `carry_out` does, and return its exit code: 1 if a cell did not finish, 2 if all are refused."""
+    ends = {cell.status for cell in records.within(carry_out(overrides, work))}
+    return 2 if ends == {"refused"} else int(not ends <= {"finished", "refused"})
+
+
+def carry_out(overrides: Sequence[str], work: Work) -> Path:
     """Check the whole sweep, run its cells, write the report.
 
     Args:
         work: what each cell does.
 
     Returns:
-        The exit code: 1 if a cell did not finish, 2 if all turned out to be refused.
+        The sweep's folder.
 
     Raises:
         RequestError: a cell's overrides are wrong, there are no cells, every one is refused, or an engine is missing.
@@ -77,8 +83,7 @@ def run(overrides: Sequence[str], work: Work) -> int:
     finally:
         report.publish([folder], folder)
         print(f"report: {folder / 'report.html'}", flush=True)
-    ends = {cell.status for cell in records.within(folder)}
-    return 2 if ends == {"refused"} else int(not ends <= {"finished", "refused"})
+    return folder
 
 
 def _leave(said: str, own: Engines) -> bool:
@@ -92,7 +97,7 @@ def _leave(said: str, own: Engines) -> bool:
 
 @contextlib.contextmanager
 def _stoppable(folder: Path, request: Request, queue: slurm.Queue | None, leave: bool) -> Iterator[None]:
-    """Meanwhile cells run. A sweep that is told to end ends their jobs, or leaves them; the records say which."""
+    """A context in which cells run; where it is interrupted, their jobs are ended, or left, and the records say so."""
     stopped, left = False, dict[str, slurm.Job]()
     try:
         yield
@@ -162,7 +167,7 @@ def _not_to_follow(said: Sequence[str]) -> str | None:
     """An override that is not followed in a plan from elsewhere: it says where, or refers to something else."""
     for text, override in zip(said, parse(list(said)), strict=True):
         key = override.key_or_group
-        if "${" in text or (says_where(key) and key not in group_names()):
+        if "${" in text or (is_user_only(key) and key not in group_names()):
             return text
     return None
 
@@ -257,7 +262,7 @@ def _launch(
 
 @contextlib.contextmanager
 def _followed(folder: Path, queue: slurm.Queue | None) -> Iterator[None]:
-    """Meanwhile print how the cells' records change; cells that run at the same time print nothing here."""
+    """A context that prints every change of a cell's status: cells that run at the same time print nothing here."""
     over, waited = threading.Event(), dict[str, str]()
     seen = {cell.folder.name: cell.status for cell in records.within(folder) if cell.status in records.SETTLED}
 

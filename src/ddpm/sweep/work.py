@@ -3,7 +3,6 @@
 import functools
 import importlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +22,7 @@ from ddpm.sweep import grid
 DEFAULTS = {"evaluate_after": "true", "evaluation.bits_per_dim.evaluations": "50"}
 
 
-@dataclass(frozen=True)
-class Training:
+class TrainingCells:
     """Each cell is a run."""
 
     command = "train"
@@ -45,8 +43,8 @@ class Training:
                 )
         with request_errors():
             own_pictures = importlib.import_module("ddpm.own_pictures")
-            words, _ = own_pictures.propose(grid.first(overrides))
-        settled: list[str] = own_pictures.settled(overrides, words[: len(words) - len(overrides)])
+            proposal = own_pictures.propose(grid.first(overrides))
+        settled: list[str] = own_pictures.settled(overrides, proposal.words)
         return settled
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -66,8 +64,7 @@ class Training:
         return [*overrides, *(f"{key}={value}" for key, value in DEFAULTS.items() if key not in said)]
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class EvaluationCells:
     """Each cell is an evaluation of the same checkpoint."""
 
     command = "evaluate"
@@ -112,5 +109,5 @@ def _saved(ckpt: str) -> dict[str, Any]:
     return config
 
 
-Work = Training | Evaluation
-WORKS: dict[str, Work] = {work.command: work for work in (Training(), Evaluation())}
+Work = TrainingCells | EvaluationCells
+WORKS: dict[str, Work] = {work.command: work for work in (TrainingCells(), EvaluationCells())}

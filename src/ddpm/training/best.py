@@ -18,6 +18,8 @@ class Best(AfterValidation):
     """Keeps the checkpoint of the best validation as best.ckpt, and ends the run after `patience` without a better one.
 
     best.ckpt is another name of the last.ckpt that is written at that step, so that both say the same of the best.
+    Lightning's ModelCheckpoint and EarlyStopping keep a state that depends on when they were called; the monitor's
+    depends on the measured values alone, so that a resumed run ends as an undisturbed one.
 
     Args:
         monitor: of a metric of validations; where the run goes on, it has seen those before.

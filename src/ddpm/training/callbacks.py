@@ -10,7 +10,7 @@ from ddpm.data.conditioning import Batch
 from ddpm.data.module import DataModule
 from ddpm.messages import warn
 from ddpm.progress import Bar
-from ddpm.training.module import DiffusionModule
+from ddpm.training.module import DiffusionModule, is_whole_step
 from ddpm.training.monitor import TOLERABLE_WAIT
 
 
@@ -78,7 +78,7 @@ class Throughput(Callback):
         assert self._then is not None
         self._busy += time.perf_counter() - self._then
         self._images += module.batch_size / trainer.accumulate_grad_batches
-        if trainer.global_step % self.every == 0 and not trainer.fit_loop._should_accumulate():
+        if trainer.global_step % self.every == 0 and is_whole_step(trainer):
             total = self._busy + self._waited
             share = self._waited / total
             module.log_now({"train/images_per_second": self._images / total, "train/data_wait": share})

@@ -18,7 +18,7 @@ from ddpm.data.module import DataModule
 from ddpm.launch import sharing
 from ddpm.messages import typed
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
-from ddpm.training.module import DiffusionModule
+from ddpm.training.module import DiffusionModule, is_whole_step
 from ddpm.training.pictures import Pictures
 from ddpm.training.validation import AfterValidation
 
@@ -29,7 +29,9 @@ READ = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "loops
 
 
 class CheckpointIO(TorchCheckpointIO):
-    """Lightning writes checkpoints by this, and so by our own writer, and gets the one that was read and checked.
+    """Saves through `checkpoint.write`, and loads by handing over what was read and checked already.
+
+    Lightning opens no file itself.
 
     Args:
         content: of the checkpoint from which a run goes on. It is emptied when it is handed over, to be freed.
@@ -81,7 +83,7 @@ class Checkpointing(Callback):
         """Write a checkpoint of this step unless it is there, or the step is not complete."""
         module = trainer.lightning_module
         assert isinstance(module, DiffusionModule)
-        if (trainer.global_step, pending) == (self.step, self.pending) or trainer.fit_loop._should_accumulate():
+        if (trainer.global_step, pending) == (self.step, self.pending) or not is_whole_step(trainer):
             return
         module.check_now()
         self.step, self.pending = trainer.global_step, pending
@@ -107,7 +109,7 @@ class Snapshots(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
         assert isinstance(module, DiffusionModule)
-        if trainer.fit_loop._should_accumulate() or not len(module.power_averages):
+        if not is_whole_step(trainer) or not len(module.power_averages):
             return
         if snapshots.is_due(step := trainer.global_step):
             module.check_now()  # on all ranks
@@ -151,7 +153,7 @@ class Signals(Callback):
             signal.signal(signum, self._note)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        if not trainer.fit_loop._should_accumulate():
+        if is_whole_step(trainer):
             self.check(trainer)
 
     def on_validation_batch_start(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:

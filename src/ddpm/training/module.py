@@ -49,6 +49,11 @@ def buffers_of(network: nn.Module) -> list[tuple[nn.Module, str]]:
     return [(network.get_submodule(layer), name) for layer, _, name in names]
 
 
+def is_whole_step(trainer: L.Trainer) -> bool:
+    """Whether the weights are those of a whole optimizer step, after a batch of which micro-batches may be left."""
+    return not trainer.fit_loop._should_accumulate()  # Lightning has no public way to ask
+
+
 class DiffusionModule(L.LightningModule):
     """Trains `p.network` and keeps `p_ema`, the same process with exponentially averaged weights.
 

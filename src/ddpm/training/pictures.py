@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import PIL.Image
 import torch
 from lightning.pytorch.callbacks import Callback
-from PIL import Image as images
 from PIL.Image import Image
 
 from ddpm.data.dataset import Dataset, Examples
@@ -20,7 +20,7 @@ from ddpm.figures import drawing
 from ddpm.figures.process import Told
 from ddpm.loggers.loggers import log_film, log_picture
 from ddpm.randomness import generator
-from ddpm.training.module import DiffusionModule
+from ddpm.training.module import DiffusionModule, is_whole_step
 
 FILM_SECONDS = 5.0  # of a film, unless its frames would pass too quickly
 FRAMES = 100  # of a film, at most: it is made in memory
@@ -66,7 +66,7 @@ class Pictures(Callback):
             drawing.save(sheet, file)
 
     def on_train_batch_end(self, trainer: L.Trainer, module: L.LightningModule, *_: Any) -> None:
-        if not trainer.fit_loop._should_accumulate():
+        if is_whole_step(trainer):
             self.draw(trainer, module, trainer.global_step)
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
@@ -91,8 +91,7 @@ class Pictures(Callback):
         noise = generator(module.device, self.seed)
 
         def told(count: int) -> Condition | None:
-            condition = self.data.conditioning.shown(self.data.dataset, count)
-            return condition and condition.to(module.device)
+            return self.data.conditioning.shown(self.data.dataset, count)
 
         guided = self.guidance(module.p_ema).to(module.device)
         with trainer.precision_plugin.val_step_context():
@@ -107,6 +106,6 @@ def film_of(files: Sequence[Path]) -> drawing.Film:
     """The pictures of these files, or of `FRAMES` of them, in turn, each with the step that its name says."""
     frames, last = [], len(files) - 1
     for file in dict.fromkeys(files[round(k * last / (FRAMES - 1))] for k in range(FRAMES)):
-        with images.open(file) as picture:
+        with PIL.Image.open(file) as picture:
             frames.append(drawing.titled(picture.convert("RGB"), f"step {int(file.stem.removeprefix('step_')):,}"))
     return drawing.Film(frames, milliseconds=max(drawing.FRAME, min(500, round(1e3 * FILM_SECONDS / len(frames)))))

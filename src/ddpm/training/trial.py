@@ -91,7 +91,7 @@ def _evaluation(module: DiffusionModule, batch: Batch, device: torch.device) -> 
     n = len(batch.values)
     x_t = torch.zeros(n, *batch.values.shape[1:], device=device)
     t = torch.full((n,), module.p.q.T, device=device)
-    p = module.p_ema.given(batch.condition and batch.condition.to(device))
+    p = module.p_ema.given(batch.condition)
     for _ in range(2):
         begun = time.perf_counter()
         p(x_t, t)

@@ -1,4 +1,4 @@
-"""What happens after a validation, beside it."""
+"""The base class of callbacks that act on a finished validation."""
 
 from abc import ABC, abstractmethod
 from typing import Any
