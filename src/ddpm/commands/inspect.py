@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     if not proposes(asked):
         raise RequestError("settings are proposed for recipe=own with a budget: leave recipe= and budget=null away")
     with request_errors():
-        from ddpm.own_pictures import REPORT, SHEET, Proposal
+        from ddpm.own_pictures.propose import REPORT, SHEET, Proposal
 
         if own.get("out"):
             folders.check_free(Path(own["out"]))

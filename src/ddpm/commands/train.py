@@ -40,7 +40,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
     with request_errors():  # a wrong request ends here, before anything is written
         overrides, proposal = with_chosen(overrides), None
         if proposes(overrides) and not resume.goes_on(overrides):
-            from ddpm.own_pictures import propose
+            from ddpm.own_pictures.propose import propose
 
             proposal = propose(overrides)
             overrides = [*proposal.words, *overrides]

@@ -42,7 +42,7 @@ class TrainingCells:
                     f"{key}: the runs of a sweep share what is proposed for them; start these one by one"
                 )
         with request_errors():
-            own_pictures = importlib.import_module("ddpm.own_pictures")
+            own_pictures = importlib.import_module("ddpm.own_pictures.propose")
             proposal = own_pictures.propose(grid.first(overrides))
         settled: list[str] = own_pictures.settled(overrides, proposal.words)
         return settled

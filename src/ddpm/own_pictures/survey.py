@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ddpm.config.pictures import AGREE, Pictures
 from ddpm.data.dataset import SPLITS, DataError, Split
 from ddpm.data.encoded import attempt
 from ddpm.data.folder import Folder
 from ddpm.data.picture import PictureTransform, opened
+from ddpm.own_pictures.pictures import AGREE, Pictures
 from ddpm.progress import Bar
 
 MOST = 5000  # pictures that are read: of more, as many at equal distances

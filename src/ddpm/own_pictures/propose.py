@@ -1,4 +1,4 @@
-"""Training on a folder of one's own: a look at it, trials on this machine, and the settings that follow from both.
+"""From a command line that names a folder of pictures to one that has all settings: what `recipe=own` proposes.
 
 The proposal is words of a command line, put before those that the user typed. What comes of them is an ordinary run.
 """
@@ -12,22 +12,22 @@ import torch
 from omegaconf import DictConfig
 
 from ddpm import build, launch
-from ddpm.config import pictures, proposal
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.config.proposal import BATCHES, WIDTHS, Choice, Cost, Plan, Rung
 from ddpm.config.recipes import said_by
 from ddpm.data.dataset import readable
 from ddpm.data.folder import Folder
-from ddpm.data.survey import survey
 from ddpm.figures import drawing
 from ddpm.figures.display import display_of
 from ddpm.files import write_whole
 from ddpm.hardware import device_type
 from ddpm.messages import printable, say, typed
+from ddpm.own_pictures import pictures, settings
+from ddpm.own_pictures.settings import BATCHES, WIDTHS, Choice, Cost, Plan, Rung
+from ddpm.own_pictures.survey import survey
+from ddpm.own_pictures.trial import trial
 from ddpm.progress import duration
 from ddpm.runs import folders
-from ddpm.training.trial import trial
 
 STARTUP = 10.0  # seconds in which a run begins and ends
 SHEET, REPORT = "data.png", "proposal.txt"
@@ -62,7 +62,7 @@ class Proposal:
         config = compose(asked)
         if config.out:
             folders.check_free(Path(config.out))
-        self.budget_said, self.budget = config.budget, proposal.seconds_of(config.budget)
+        self.budget_said, self.budget = config.budget, settings.seconds_of(config.budget)
         launch.resolve_precision(config)
         self.precision = config.trainer.precision
         self.one_device = self._needs_one_device(config.trainer)
@@ -119,7 +119,7 @@ class Proposal:
             if self._is_open("network.patch_size"):
                 best = self._last_enough(best, best.rung.finer(), batch)
             best = self._last_enough(best, (best.rung.wider(width) for width in widths[1:]), batch)
-        elif self.steps is None and (budget := proposal.too_short(best.plan, best.rung)):
+        elif self.steps is None and (budget := settings.too_short(best.plan, best.rung)):
             smaller = f", or size={smallest}" if (smallest := pictures.sizes(self.pictures)[0]) < max(shapes[0]) else ""
             raise RequestError(
                 f"budget={self.budget_said} is too short here for pictures of {shapes[0][0]}x{shapes[0][1]}: use "
@@ -130,7 +130,7 @@ class Proposal:
             best = self._try(best.rung, larger)
         self.chosen = best
         one = Choice("trainer.devices", "1", "on which this is tried; more can be named with budget=null")
-        rest = [*best.choices, *proposal.of_plan(best.plan, self.steps)]
+        rest = [*best.choices, *settings.of_plan(best.plan, self.steps)]
         self.choices = self._open([one, *rest] if self.one_device else rest)
 
     @property
@@ -150,7 +150,7 @@ class Proposal:
             f"this takes about {took}{needs}, by a trial on this machine{_disturbed(self.chosen.cost)}",
         ]
         if not self.chosen.enough and self.steps is None:
-            needed = proposal.budget_for(self.chosen.rung.pictures_needed, plan)
+            needed = settings.budget_for(self.chosen.rung.pictures_needed, plan)
             lines.append(f"samples will be rough: with budget={needed} they have what they need")
         return lines
 
@@ -189,7 +189,7 @@ class Proposal:
 
     def _try(self, rung: Rung, batch: int) -> Tried:
         """Train a network of this rung for a few steps."""
-        choices = [*proposal.of_pictures(self.pictures), *proposal.of_rung(rung, self.pictures, batch, self.precision)]
+        choices = [*settings.of_pictures(self.pictures), *settings.of_rung(rung, self.pictures, batch, self.precision)]
         config = self._config([choice.word for choice in self._open(choices)])
         images, n = build.dataset(config), config.loader.batch_size
         module, examples = build.module(config, images), images.split("train")
@@ -197,7 +197,7 @@ class Proposal:
         conditioning = build.conditioning(config)
         conditioning.check(images)
         cost = trial(module, conditioning.batch(examples, (some * n)[:n]), config)
-        left = proposal.MARGIN * (self.budget - (time.monotonic() - self.begun) - STARTUP)
+        left = settings.MARGIN * (self.budget - (time.monotonic() - self.begun) - STARTUP)
         draws = config.sampler.get("steps") or config.schedule.T
         return Tried(rung, choices, cost, Plan(left, cost, self.pictures, n, draws))
 

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from ddpm.config import pictures, proposal
 from ddpm.config.errors import RequestError
-from ddpm.config.pictures import Pictures
-from ddpm.config.proposal import Cost, Plan, Rung
+from ddpm.own_pictures import pictures, settings
+from ddpm.own_pictures.pictures import Pictures
+from ddpm.own_pictures.settings import Cost, Plan, Rung
 
 EMOJI = Pictures(
     name="emoji", train=3600, test=400, looked_at=4000, height=64, width=64, agreeing=1.0, smallest=(64, 64),
@@ -24,13 +24,13 @@ def of_size(height, width, agreeing=1.0):
     ("said", "seconds"), [("90s", 90), ("10min", 600), ("2h", 7200), ("1.5 h", 5400), ("1d", 86400)]
 )
 def test_a_budget_is_a_time(said, seconds):
-    assert proposal.seconds_of(said) == seconds
+    assert settings.seconds_of(said) == seconds
 
 
 @pytest.mark.parametrize("said", ["10", "ten min", "10m", "-1h", "0s", "1e3s", None, "10min or so"])
 def test_what_is_no_budget_is_refused(said):
     with pytest.raises(RequestError, match="must be a time: 90s, 10min"):
-        proposal.seconds_of(said)
+        settings.seconds_of(said)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_pictures_of_many_shapes_are_cut_square():
 def test_a_plan_fits_its_budget_and_uses_most_of_it(cost, budget, coding):
     plan = Plan(budget, Cost(cost, cost / 4, coding=coding), EMOJI, batch=32, draws=50)
     assert 0.85 * budget < plan.seconds(plan.steps) <= budget
-    said = {choice.key: choice.value for choice in proposal.of_plan(plan)}
+    said = {choice.key: choice.value for choice in settings.of_plan(plan)}
     samples, images = int(said["evaluation.num_samples"]), int(said["evaluation.bits_per_dim.images"])
     of_bound = images * int(said["evaluation.bits_per_dim.evaluations"])
     measured = (samples * plan.draws + of_bound) * plan.cost.evaluation
@@ -117,21 +117,21 @@ def test_codecs_take_a_twentieth_of_the_budget_at_most(budget):
 
 def test_the_average_remembers_a_part_of_the_run():
     for steps in (100, 2000, 50_000):
-        half_life = math.log(0.5) / math.log(proposal.average(steps))
+        half_life = math.log(0.5) / math.log(settings.average(steps))
         assert half_life == pytest.approx(0.03 * steps, rel=1e-6)
-    assert proposal.average(10**7) == 0.9999
+    assert settings.average(10**7) == 0.9999
 
 
 @pytest.mark.parametrize("budget", [5.0, -20.0])  # the look at the pictures took longer than there was
 def test_the_budget_that_is_named_instead_is_enough_and_not_far_more(budget):
     plan = Plan(budget, Cost(5e-3, 1e-3), EMOJI, batch=32, draws=50)
     rung = Rung(16, 16, 32)
-    said = proposal.too_short(plan, rung)
+    said = settings.too_short(plan, rung)
     assert said is not None
-    seconds = proposal.seconds_of(said)
-    assert replace(plan, budget=seconds).shown >= rung.pictures_needed / proposal.ROUGH
-    assert replace(plan, budget=seconds / 2).shown < rung.pictures_needed / proposal.ROUGH
-    assert proposal.too_short(replace(plan, budget=seconds), rung) is None
+    seconds = settings.seconds_of(said)
+    assert replace(plan, budget=seconds).shown >= rung.pictures_needed / settings.ROUGH
+    assert replace(plan, budget=seconds / 2).shown < rung.pictures_needed / settings.ROUGH
+    assert settings.too_short(replace(plan, budget=seconds), rung) is None
 
 
 def test_larger_pictures_and_wider_networks_need_to_see_more():
@@ -147,15 +147,15 @@ def test_large_pictures_are_tried_in_patches_first_and_halved_as_far(size, patch
     for each in (rung, *rung.finer()):
         assert each.patch_size * 2**each.halvings == 2 ** pictures.halvings(size)
         assert each.lowest == Rung(size, size // 2, 32).lowest
-        said = {choice.key: choice.value for choice in proposal.of_rung(each, EMOJI, 32, "32-true")}
+        said = {choice.key: choice.value for choice in settings.of_rung(each, EMOJI, 32, "32-true")}
         assert len(said["network.channel_mult"].split(",")) == each.halvings + 1
 
 
 def test_gray_and_damaged_pictures_have_settings():
-    said = {choice.key: choice.value for choice in proposal.of_pictures(EMOJI)}
+    said = {choice.key: choice.value for choice in settings.of_pictures(EMOJI)}
     assert said == {"name": "own_emoji", "data.channels": "3"}
     gray = replace(EMOJI, gray=3999, damaged=["a.png: it is empty"], name="My pictures (2)")
-    said = {choice.key: choice.value for choice in proposal.of_pictures(gray)}
+    said = {choice.key: choice.value for choice in settings.of_pictures(gray)}
     assert said == {"name": "own_My_pictures_2", "data.channels": "1", "data.on_error": "skip"}
 
 

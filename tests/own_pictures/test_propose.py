@@ -15,19 +15,20 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ddpm import build, own_pictures
+from ddpm import build
 from ddpm.commands import inspect
 from ddpm.commands.evaluate import evaluate
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.config.proposal import Cost
 from ddpm.config.recipes import proposes
 from ddpm.config.saved import plain
 from ddpm.data.conditioning import Batch
-from ddpm.own_pictures import Proposal, propose, settled
+from ddpm.own_pictures import propose as own_pictures
+from ddpm.own_pictures import trial as trials
+from ddpm.own_pictures.propose import Proposal, propose, settled
+from ddpm.own_pictures.settings import Cost
 from ddpm.sweep.work import WORKS
-from ddpm.training import trial as trials
 
 # Small beside what is proposed, and quick; a budget that is enough on the slowest machine.
 SMALL = ("network.channels=8", "network.groups=4", "schedule.T=20", "sampler.steps=4", "max_steps=4", "logger=csv",

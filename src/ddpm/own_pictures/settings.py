@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from ddpm.config.errors import RequestError
-from ddpm.config.pictures import FEW, MOST, Pictures, halvings
+from ddpm.own_pictures.pictures import FEW, MOST, Pictures, halvings
 
 WIDTHS = (32, 64, 128)  # channels of the network's first level; 128 is the paper's
 MULTIPLIERS = {

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ddpm.data import survey as module
 from ddpm.data.dataset import DataError
 from ddpm.data.folder import Folder
-from ddpm.data.survey import survey
+from ddpm.own_pictures import survey as module
+from ddpm.own_pictures.survey import survey
 
 
 def coloured(k, height=24, width=16):

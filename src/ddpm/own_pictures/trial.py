@@ -11,11 +11,11 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
-from ddpm.config.proposal import Cost
 from ddpm.data.conditioning import Batch
 from ddpm.hardware import peak_memory
 from ddpm.launch import placement, quieten
 from ddpm.metrics import codecs
+from ddpm.own_pictures.settings import Cost
 from ddpm.training.module import DiffusionModule
 
 WARM = 2  # steps before the clock starts

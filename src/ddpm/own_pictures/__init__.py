@@ -1,0 +1,1 @@
+"""Training on a folder of one's own pictures: a survey of it, trials on this machine, and the settings that follow."""
