@@ -6,7 +6,9 @@ import pytest
 from huggingface_hub import ModelCard
 from random_checkpoint import saved
 
+import ddpm
 from ddpm.commands.export import export
+from ddpm.evaluation.protocol import digest_of_weights
 
 METRICS = {
     "fid": {"value": 12.5, "n": 1500, "reference": "test", "reference_n": 297},
@@ -22,8 +24,14 @@ def run(workspace):
     """A run's folder, with a checkpoint of random weights."""
     folder = workspace / "run"
     (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").touch()
     saved(folder / "checkpoints" / "last.ckpt", "recipe=digits", "name=my digits: 1")
     return folder
+
+
+def results_of(run, **others):
+    """The text of a results.json of a run's weights."""
+    return json.dumps({**RESULTS, "weights_sha256": digest_of_weights(ddpm.load(run)), **others})
 
 
 def card_of(folder):
@@ -32,7 +40,7 @@ def card_of(folder):
 
 @pytest.mark.parametrize("kind", ["diffusers", "safetensors"])
 def test_the_hub_s_library_reads_every_number_with_its_protocol(run, workspace, kind):
-    (run / "results.json").write_text(json.dumps(RESULTS))
+    (run / "results.json").write_text(results_of(run))
     export(["ckpt=run", "to=out", f"format={kind}"])
     about = card_of(workspace / "out").data
     assert about.model_name == "my digits: 1"
@@ -51,17 +59,10 @@ def test_the_hub_s_library_reads_every_number_with_its_protocol(run, workspace, 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        "{",
-        "[]",
-        json.dumps({**RESULTS, "metrics": 3}),
-        json.dumps({**RESULTS, "ckpt": "/elsewhere/previous.ckpt"}),
-        json.dumps({**RESULTS, "protocol": None}),
-        json.dumps({key: value for key, value in RESULTS.items() if key != "ckpt"}),
-    ],
+    ["{", "[]", {"metrics": 3}, {"protocol": None}, {"weights_sha256": "of others"}, {"weights_sha256": None}],
 )
 def test_what_is_no_evaluation_of_these_weights_is_not_quoted(run, workspace, content):
-    (run / "results.json").write_text(content)
+    (run / "results.json").write_text(content if isinstance(content, str) else results_of(run, **content))
     export(["ckpt=run", "to=out"])
     card = card_of(workspace / "out")
     assert card.data.eval_results is None
@@ -70,10 +71,10 @@ def test_what_is_no_evaluation_of_these_weights_is_not_quoted(run, workspace, co
 
 def test_a_number_that_is_not_finite_is_left_out(run, workspace):
     metrics = {**METRICS, "fid": {**METRICS["fid"], "value": float("nan")}, "kid": {"value": "x", "n": 1}}
-    (run / "results.json").write_text(json.dumps({**RESULTS, "metrics": metrics}))
+    (run / "results.json").write_text(results_of(run, metrics=metrics))
     export(["ckpt=run", "to=out"])
     assert card_of(workspace / "out").data.eval_results is None
-    (run / "results.json").write_text(json.dumps({**RESULTS, "metrics": {**metrics, "kid": {"value": 1.0, "n": 5}}}))
+    (run / "results.json").write_text(results_of(run, metrics={**metrics, "kid": {"value": 1.0, "n": 5}}))
     export(["ckpt=run", "to=other"])
     assert {each.metric_type for each in card_of(workspace / "other").data.eval_results} == {
         "inception_score",

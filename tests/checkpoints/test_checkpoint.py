@@ -25,20 +25,18 @@ def last(tmp_path):
 def test_loads_the_averaged_weights_and_what_was_saved_with_them(tmp_path):
     file = tmp_path / "run" / "checkpoints" / checkpoint.LAST
     checkpoint.write(content(7, pending=True, data="some images"), file)
+    (tmp_path / "run" / "config.yaml").touch()
     found = checkpoint.load(tmp_path / "run")
     assert (found.step, found.pending, found.data, found.run) == (7, True, "some images", tmp_path / "run")
     assert found.weights.keys() == {"w"}
     assert found.weights["w"].tolist() == [7, 7]
 
 
-@pytest.mark.parametrize(("seconds", "evaluated"), [(None, False), (-2, False), (0, True), (2, True)])
-def test_results_that_are_older_are_of_another_checkpoint(last, seconds, evaluated):
-    if seconds is not None:
-        results = last.parent.parent / "results.json"
-        results.write_text("{}")
-        saved = last.stat().st_mtime_ns
-        os.utime(results, ns=(saved, saved + seconds * 10**9))
-    assert checkpoint.load(last).evaluated == evaluated
+def test_a_folder_that_is_called_checkpoints_makes_no_run(last):
+    """Else an evaluation would write into a stranger's project."""
+    assert checkpoint.load(last).run is None
+    (last.parent.parent / "config.yaml").touch()
+    assert checkpoint.load(last).run == last.parent.parent
 
 
 def test_the_one_before_stays(last):

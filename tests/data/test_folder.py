@@ -116,6 +116,41 @@ def test_no_classes_if_a_picture_is_in_none(pictures):
     assert make(pictures).split("train").labels is None
 
 
+@pytest.mark.parametrize(
+    ("folders", "train", "test", "classes"),
+    [
+        (("train", "val"), [10, 11], [20, 21], 2),
+        (("Train", "Validation"), [10, 11], [20, 21], 2),
+        (("train", "test", "val"), [10, 11], [20, 21], 2),
+        (("train", "TEST", "valid"), [10, 11], [20, 21], 2),
+        (("train", "validation", "val"), [10, 11], [20, 21], 2),
+        (("train", "val", "more"), None, None, 3),  # a railway train, perhaps
+        (("train", "car"), None, None, 2),
+        (
+            ("valid", "test"),
+            [10, 11],
+            [20, 21],
+            3,
+        ),  # a class beside a test split, in which cats and dogs are two others
+    ],
+)
+def test_names_of_splits(tmp_path, capsys, folders, train, test, classes):
+    for k, folder in enumerate(folders):
+        for label, kind in enumerate(("cat", "dog")):
+            write(tmp_path / "pictures" / folder / kind / "a.png", 10 * (k + 1) + label)
+    dataset = make(tmp_path / "pictures", held_out=0.3)
+    dataset.prepare()
+    if train:
+        assert (levels(dataset, "train"), levels(dataset, "test")) == (train, test)
+    else:
+        assert len(levels(dataset, "train") + levels(dataset, "test")) == 2 * len(folders)
+    assert dataset.num_classes == classes
+    assert dataset.unused == list(folders[2:] if train else [])
+    said = capsys.readouterr().err
+    for folder in dataset.unused:
+        assert f"the pictures in {tmp_path / 'pictures' / folder} are in neither split" in said
+
+
 def test_a_test_folder(pictures):
     for k in range(3):
         write(pictures.parent / "both" / "test" / "dog" / f"{k}.png", 100 + k)

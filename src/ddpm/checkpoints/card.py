@@ -6,7 +6,6 @@ protocol. https://github.com/huggingface/hub-docs/blob/main/modelcard.md
 
 import json
 import math
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +14,7 @@ from omegaconf import DictConfig
 from ddpm.checkpoints import checkpoint, hub
 from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.diffusion.reverse import ReverseProcess
+from ddpm.evaluation.protocol import digest_of_weights
 from ddpm.metrics import registry
 from ddpm.runs import folders
 
@@ -24,7 +24,7 @@ LARGEST = 1 << 25  # bytes of a results.json that is read
 
 def card(saved: Checkpoint, config: DictConfig, p: ReverseProcess, shape: tuple[int, ...], kind: str) -> str:
     """The card of a checkpoint that is exported as `kind`; `shape` is that of an image."""
-    results = measured(saved)
+    results = measured(saved, p)
     name = saved.name if saved.run is None else str(config.name)
     parameters = sum(weights.numel() for weights in p.network.parameters())
     trained = f", after {saved.step:,} steps of training" if saved.step else ""
@@ -52,15 +52,15 @@ A denoising diffusion model ([Ho et al. 2020](https://arxiv.org/abs/2006.11239))
 """
 
 
-def measured(saved: Checkpoint) -> dict[str, Any] | None:
-    """The newest results.json, if it is of this checkpoint: finite numbers under `metrics`, and their `protocol`."""
+def measured(saved: Checkpoint, p: ReverseProcess) -> dict[str, Any] | None:
+    """The newest results.json, if it is of p's weights: finite numbers under `metrics`, and their `protocol`."""
     folder = saved.run or folders.ROOT / "evaluations" / saved.name
     file = folder / "results.json"
     try:
         if file.stat().st_size > LARGEST:
             return None
         results = json.loads(file.read_text())
-        if Path(results["ckpt"]).name != saved.path.name:
+        if results["weights_sha256"] != digest_of_weights(p):
             return None
         metrics = {
             str(name): parts

@@ -37,8 +37,10 @@ class Checkpoint:
 
     @property
     def run(self) -> Path | None:
-        """The run folder that the file lies in, if it lies in one."""
-        return self.path.parent.parent if self.path.parent.name == "checkpoints" else None
+        """The run folder that the file lies in, if it lies in one of ours."""
+        folder = self.path.parent.parent
+        inside = self.path.parent.name == "checkpoints" and (folder / "config.yaml").is_file()
+        return folder if inside and "foreign" not in self.config else None
 
     @property
     def name(self) -> str:
@@ -48,12 +50,6 @@ class Checkpoint:
         if self.path.name == EXPORTED:
             return self.path.parent.name
         return self.path.name if self.path.is_dir() else self.path.stem
-
-    @property
-    def evaluated(self) -> bool:
-        """Whether its run folder holds results that are newer."""
-        results = self.run / "results.json" if self.run else None
-        return results is not None and results.is_file() and results.stat().st_mtime >= self.path.stat().st_mtime
 
 
 def locate(path: str | Path) -> Path:

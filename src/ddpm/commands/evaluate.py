@@ -62,7 +62,8 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
             figures.draw(folder, rank.device)
         return None
     with launch.sharing("the same command goes on with what it has measured"):
-        results = evaluation.run(p, rank, {"ckpt": str(saved.path), "config": plain(config)}, folder)
+        about = {"ckpt": str(saved.path), "step": saved.step, "config": plain(config)}
+        results = evaluation.run(p, rank, about, folder)
     if rank.index == 0:
         results.published = published.compare(config, results.metrics, saved.step)
         shown = loggers.of_evaluation(folder, plain(config), saved)

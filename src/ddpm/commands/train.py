@@ -47,6 +47,7 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         config, run = resume.compose_resumable(overrides, _config_of)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
+        from ddpm.evaluation.results import measured
         from ddpm.loggers import loggers
         from ddpm.training.checkpointing import fit
         from ddpm.training.trainer import trainer_of
@@ -59,7 +60,8 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
             resume.check(saved.config, config, saved.path, saved.step)
             monitor.resume(saved.monitor, saved.path)
             finished = resume.finished(config, saved.step, monitor)
-            if finished and not saved.pending and (saved.evaluated or not config.evaluate_after):
+            evaluated = measured(saved.path, saved.step, Path(config.out), config.evaluation.metrics)
+            if finished and not saved.pending and (evaluated or not config.evaluate_after):
                 say(f"{config.out} is finished: {finished}")
                 return Path(config.out)
         start = checkpoint.load(config.init) if config.init and not saved else None
@@ -86,7 +88,8 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
     with loggers.closing(trainer.loggers):
         fit(trainer, module, data, saved.path if saved else None)
         if evaluation:
-            about = {"ckpt": str(folder / "checkpoints" / "last.ckpt"), "config": plain(config)}
+            last = str(folder / "checkpoints" / checkpoint.LAST)
+            about = {"ckpt": last, "step": trainer.global_step, "config": plain(config)}
             folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
             with launch.sharing(f"it is trained, and measured with: {typed('evaluate')} ckpt={folder}"):
                 results = evaluation.run(module.p_ema, launch.rank_of(trainer), about, folder)

@@ -11,6 +11,7 @@ from ddpm.data.kind import IMAGES, Kind
 
 Split: TypeAlias = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = ("train", "test")
+TEST_SPLITS = ("test", "validation", "valid", "val")  # names of such a split, in the order in which one is looked for
 
 
 class DataError(ValueError):

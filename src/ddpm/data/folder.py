@@ -13,11 +13,12 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from ddpm.data.archive import unpacked
-from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Split
+from ddpm.data.dataset import SPLITS, TEST_SPLITS, DataError, Dataset, Examples, Split
 from ddpm.data.encoded import Files, Source, examples
 from ddpm.data.lsun import Lmdb, is_lmdb
 from ddpm.data.pairs import partners
 from ddpm.data.picture import PictureTransform, is_picture
+from ddpm.messages import warn
 
 LARGEST = 8192  # pixels of a side: more than a network of this kind has ever made, and less than exhausts a machine
 
@@ -25,9 +26,10 @@ LARGEST = 8192  # pixels of a side: more than a network of this kind has ever ma
 class Folder(Dataset):
     """Pictures of any format, mode and size, made uint8 of one shape by `picture.PictureTransform`.
 
-    Where there is a `test` folder (for LSUN, an LMDB whose name has `val` for `train`), it is the test split. Else the
-    share `held_out` is, at least one picture, chosen by a hash of each name: a picture that joins or leaves moves
-    hardly any other. If every picture lies in one of two or more sub-folders, these are the classes.
+    Where there is a `test` folder, or `val` (`valid`, `validation`) and `train` and no other, it is the test split; so
+    is for LSUN an LMDB whose name has `val` for `train`. Beside `train` and `test`, `val` is in neither split. Else the
+    share `held_out` is the test split, at least one picture, chosen by a hash of each name: a picture that joins or
+    leaves moves hardly any other. If every picture lies in one of two or more sub-folders, these are the classes.
 
     Args:
         path: folder or archive, `root`/`name` by default.
@@ -71,6 +73,7 @@ class Folder(Dataset):
         self.shape = self.transform.shape
         self.held_out, self.on_error, self.array_bytes = held_out, on_error, array_gib * 2**30
         self.root = Path(root).expanduser()
+        self.unused: list[str] = []  # sub-folders whose pictures are in neither split
         self.path = Path(path).expanduser() if path else self.root / name
         self.condition_path = Path(condition_path).expanduser() if condition_path else None
         if condition_path and on_error == "skip":
@@ -102,6 +105,8 @@ class Folder(Dataset):
     def prepare(self) -> None:
         for name in SPLITS:
             self._examples(name, tell=True)
+        for unused in self.unused:
+            warn(f"the pictures in {self.path / unused} are in neither split: there is another folder to test on")
 
     def split(self, name: Split) -> Examples:
         return self._examples(name)
@@ -160,13 +165,15 @@ class Folder(Dataset):
         names = list_pictures(folder)
         if not names:
             raise DataError(f"there are no pictures in {self.path}: it should hold .png, .jpg or the like at any depth")
-        if (folder / "test").is_dir():
-            test = [i for i, name in enumerate(names) if name.startswith("test/")]
-            train = [i for i, name in enumerate(names) if not name.startswith("test/")]
+        held, self.unused = _split_folders(names, [each.name for each in folder.iterdir() if each.is_dir()])
+        names = [name for name in names if _top(name) not in self.unused]
+        if held:
+            test = [i for i, name in enumerate(names) if _top(name) == held]
+            train = [i for i, name in enumerate(names) if _top(name) != held]
             for part, found in (("in", test), ("besides", train)):
                 if not found:
-                    raise DataError(f"there are no pictures {part} {folder / 'test'}: both splits need some")
-            labels = _classes([re.sub("^(train|test)/", "", name) for name in names])
+                    raise DataError(f"there are no pictures {part} {folder / held}: both splits need some")
+            labels = _classes([re.sub(f"^(train|{re.escape(held)})/", "", name, flags=re.IGNORECASE) for name in names])
         else:
             test, train = hold_out([os.fsencode(name) for name in names], self.held_out, self.path)
             labels = _classes(names)
@@ -175,6 +182,25 @@ class Folder(Dataset):
             for chosen in (train, test)
         )
         return {"train": train_files, "test": test_files}
+
+
+def _split_folders(names: Sequence[str], folders: Sequence[str]) -> tuple[str | None, list[str]]:
+    """The sub-folder that holds the test split, if there is one, and those whose pictures are in neither split.
+
+    Args:
+        names: paths of the pictures.
+        folders: the sub-folders, which may hold none.
+    """
+    known = {each.lower(): each for each in sorted(folders)}
+    found = [known[each] for each in TEST_SPLITS if each in known]
+    if "test" in known:  # beside `train`, `val` is no class
+        return known["test"], found[1:] if "train" in known else []
+    of_splits = {_top(name).lower() for name in names} <= {"train", *TEST_SPLITS}
+    return (found[0], found[1:]) if found and "train" in known and of_splits else (None, [])
+
+
+def _top(name: str) -> str:
+    return name.partition("/")[0] if "/" in name else ""
 
 
 def list_pictures(folder: Path) -> list[str]:

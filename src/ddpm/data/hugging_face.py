@@ -17,13 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ddpm.config.errors import first_line
-from ddpm.data.dataset import DataError, Split
+from ddpm.data.dataset import TEST_SPLITS, DataError, Split
 from ddpm.data.encoded import Source
 from ddpm.data.folder import Folder, hold_out
 
 INSTALL = "pip install 'datasets>=4'"
 SAMPLED = 1000  # pictures of a split whose bytes are part of its fingerprint
-TEST_SPLITS = ("test", "validation", "valid", "val")  # in the order in which one is looked for
 
 
 class HuggingFace(Folder):

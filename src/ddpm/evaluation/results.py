@@ -38,7 +38,7 @@ class Results:
     metrics: dict[str, dict[str, Any]]
     real: dict[str, dict[str, Any]]
     protocol: dict[str, Any]
-    about: dict[str, Any]  # ckpt, config
+    about: dict[str, Any]  # ckpt, its step, config
     curves: dict[str, list[float]] = field(default_factory=dict)  # of the bound, over t
     pictures: dict[str, Image.Image] = field(default_factory=dict)
     samples: Callable[[], Iterator[Tensor]] | None = None  # uint8, in order, where they are kept on disk
@@ -74,7 +74,10 @@ class Results:
             "metrics": {**before.get("metrics", {}), **self.metrics},
             "real": {**before.get("real", {}), **self.real},
             "codecs": self.codecs or before.get("codecs", {}),
-            "published": self.published or before.get("published", []),
+            "published": [
+                *(entry for entry in before.get("published", []) if entry.get("metric") not in self.metrics),
+                *self.published,
+            ],
             "protocol": self.protocol,
             **self.about,
         }
@@ -178,15 +181,34 @@ def _verdict(line: Mapping[str, Any]) -> str:
     return f"{published}, measured {line['measured']:.4g}, tolerance {line['tolerance']}: {line['verdict']}"
 
 
+def measured(ckpt: Path, step: int, folder: Path, metrics: Sequence[str]) -> bool:
+    """Whether the results.json of a run's folder is of this checkpoint of the run, and has these metrics."""
+    content = _read(folder / "results.json")
+    try:
+        if (Path(content["ckpt"]).name, content["step"]) != (ckpt.name, step):
+            return False
+        found = {registry.base_of(name) for name in content["metrics"]}
+    except (KeyError, TypeError):
+        return False
+    of_samples = registry.metrics()
+    return all(found & {*(of_samples[name].quantities if name in of_samples else registry.bound())} for name in metrics)
+
+
 def _earlier(path: Path, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """What another evaluation of the same weights by the same protocol has left."""
+    content = _read(path)
     try:
-        if path.stat().st_size > LARGEST:
-            return {}
-        content: dict[str, Any] = json.loads(path.read_text())
         same = content["protocol"]["fingerprint"] == protocol["fingerprint"]
         return content if same and content["weights_sha256"] == about["weights_sha256"] else {}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+    except (KeyError, TypeError):
+        return {}
+
+
+def _read(path: Path) -> Any:
+    """What a results.json holds, which may be anything; an empty dictionary where it cannot be read."""
+    try:
+        return json.loads(path.read_text()) if path.stat().st_size <= LARGEST else {}
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

@@ -28,6 +28,7 @@ class Pictures:
         smallest, largest: (height, width) of the pictures of the fewest and of the most pixels.
         gray, transparent: how many pictures have no colour, and how many have pixels that are not opaque.
         classes: how many sub-folders are classes; 0 for none.
+        unused: sub-folders whose pictures are in neither split.
         copies: how many pictures are byte for byte another one that was read before.
         crossing: how many of these are in the other split.
         damaged: name and reason of each picture that cannot be read.
@@ -50,6 +51,7 @@ class Pictures:
     crossing: int
     damaged: Sequence[str]
     seconds: float
+    unused: tuple[str, ...] = ()
 
     @property
     def readable(self) -> int:
@@ -75,6 +77,8 @@ def lines(pictures: Pictures) -> list[str]:
     made.append(f"colours: {({0: 'all in colour', pictures.readable: 'all gray'}).get(pictures.gray, some)}")
     if pictures.transparent:
         made.append(f"transparent: {pictures.transparent:,} have such pixels, which are laid over data.background")
+    for folder in pictures.unused:
+        made.append(f"{folder}/: its pictures are in neither split, since there is another folder to test on")
     if pictures.classes:
         made.append(f"classes: {pictures.classes} sub-folders; condition=label tells the network which")
     if pictures.copies:

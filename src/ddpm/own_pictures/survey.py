@@ -93,6 +93,7 @@ def survey(folder: Folder) -> Pictures:
         crossing=sum(len(set(splits)) > 1 for splits in splits_of.values()),
         damaged=damaged,
         seconds=seconds,
+        unused=tuple(folder.unused),
     )
 
 

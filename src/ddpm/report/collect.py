@@ -62,6 +62,8 @@ def _read(folder: Path) -> Run:
         run.status, run.reason = _end(run)
     if run.finished:
         run.reason = run.reason or run.stopped_early
+    if run.measured_at is not None and run.measured_at < (last := _last_step(run)):
+        run.problems.append(f"measured at step {run.measured_at:,.0f}, and is at step {last:,.0f}: evaluate it again")
     return run
 
 
@@ -96,6 +98,7 @@ def _read_results(run: Run) -> None:
         run.codecs = codecs.read(run, content)
         for entry in content.get("published", []):
             run.verdicts[printable(entry["metric"])] = printable(entry["verdict"])
+        run.measured_at = reading.finite(content.get("step"))
     except (KeyError, TypeError, AttributeError, ValueError, RecursionError):
         run.problems.append("results.json is not complete")
 
@@ -109,8 +112,12 @@ def _read_curves(run: Run) -> None:
 
 def _end(run: Run) -> tuple[str, str]:
     """Status and reason of a run that has no sweep record, as far as its files say."""
-    step = max((steps[-1] for steps, _ in run.history.values() if steps), default=0)
+    step = _last_step(run)
     due = reading.finite(run.config.get("max_steps"))
     if run.metrics or run.stopped_early or (due is not None and step >= due):
         return "finished", ""
     return "unfinished", f"step {step:,.0f} of {due:,.0f}" if due is not None else ""
+
+
+def _last_step(run: Run) -> float:
+    return max((steps[-1] for steps, _ in run.history.values() if steps), default=0)

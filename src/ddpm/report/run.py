@@ -33,12 +33,13 @@ class Run:
     config: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # finite numbers only
     protocol: dict[str, str] = field(default_factory=dict)  # leaves by their dotted names
+    measured_at: float | None = None  # the optimizer step of the weights that were measured
     verdicts: dict[str, str] = field(default_factory=dict)  # by metric, against the published value
     history: dict[str, Curve] = field(default_factory=dict)  # the columns of metrics.csv, over steps
     terms: Curve = field(default_factory=lambda: ([], []))  # of the bound, over t
     rates: Curve = field(default_factory=lambda: ([], []))  # distortion over rate
     codecs: "Codecs | None" = None  # of the images of the bound
-    problems: list[str] = field(default_factory=list)  # what could not be read
+    problems: list[str] = field(default_factory=list)  # what could not be read, or should not be relied on
 
     @property
     def finished(self) -> bool:
