@@ -57,4 +57,6 @@ def process(rank, world_size, folder):
         "fingerprint": full.protocol["fingerprint"],
     }
     (folder / f"{world_size}-{rank}.json").write_text(json.dumps(found))
+    if rank == 0:
+        full.pictures["samples"].save(folder / f"{world_size}.png")
     dist.destroy_process_group()

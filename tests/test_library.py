@@ -12,11 +12,15 @@ from random_checkpoint import saved
 
 import ddpm
 import ddpm.library
+from ddpm import build
+from ddpm.checkpoints import checkpoint
 from ddpm.config.errors import RequestError
+from ddpm.config.evaluation import compose_evaluation
 from ddpm.data import given
 from ddpm.data.kind import POINTS
 from ddpm.data.pixels import to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
+from ddpm.runs import folders
 
 SHAPE = (3, 1, 8, 8)
 
@@ -116,6 +120,7 @@ def test_labels_and_guidance_that_cannot_be(p, told):
 
 
 SMALL = ("debug=smoke", "loader.batch_size=64", "network.channels=8", "network.groups=4", "logger=csv")
+SMALL_POINTS = ("debug=smoke", "network.channels=8", "logger=csv")
 
 
 def test_training_and_evaluating_data_that_are_handed_over(workspace):
@@ -155,6 +160,83 @@ def test_a_model_of_classes_that_are_handed_over(workspace):
     assert results.protocol["condition"]["classes"] == 3
     with pytest.raises(RequestError, match="has no classes"):
         ddpm.train(*SMALL, "condition=label", dataset=images)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_points_that_are_handed_over(workspace, dtype):
+    """Of points come points, and no gray levels or bits."""
+    points = np.random.default_rng(0).normal(size=(100, 2)).astype(dtype)
+    run = ddpm.train("recipe=swiss_roll", *SMALL_POINTS, dataset=points)
+    p, samples = run.load(), run.samples(5)
+    assert (samples.dtype, samples.shape) == (torch.float32, (5, 2))
+    assert torch.equal(samples, ddpm.sample(p, 5, run_sampler(run)))
+    with pytest.raises(ValueError, match="whose bound is a density"):
+        ddpm.bits_per_dim(p, torch.zeros(5, 2, dtype=torch.uint8))
+    with pytest.raises(RequestError, match=r"network=unet takes images .* data=given has vectors"):
+        ddpm.train(*SMALL, dataset=points)
+    with pytest.raises(RequestError, match=r"points must be float \[n, 2\]"):
+        ddpm.train("recipe=swiss_roll", dataset=points.repeat(2, axis=1))
+
+
+def run_sampler(run):
+    return build.sampler(compose_evaluation(checkpoint.load(run.folder).config, []))
+
+
+def test_other_data_do_not_take_the_place_of_a_run_s_results(workspace):
+    images = torch.randint(0, 256, (100, 1, 8, 8), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    run = ddpm.train(*SMALL, dataset=images)
+    own = ddpm.evaluate(run, "evaluation.metrics=[bits_per_dim]", dataset=images)
+    other = ddpm.evaluate(run, "evaluation.metrics=[bits_per_dim]", dataset=255 - images)
+    assert run.results["metrics"]["bits_per_dim"]["value"] == own.metrics["bits_per_dim"]["value"]
+    assert own.metrics["bits_per_dim"] != other.metrics["bits_per_dim"]
+
+
+def test_a_program_goes_on_as_it_was_after_a_run(workspace):
+    """Its random numbers are its own, and other processes may go on with the run."""
+    torch.manual_seed(7)
+    expected = torch.rand(3)
+    run = ddpm.train(*SMALL, "optimizer.anneal=false")
+    assert not folders.is_locked(run.folder)
+    torch.manual_seed(7)
+    run.load()
+    assert torch.equal(torch.rand(3), expected)
+
+
+SCRIPT = """
+import ddpm
+print("once")
+found = ddpm.multirun("debug=smoke", "logger=csv", "seed=1,2", "network.channels=8", "network.groups=4")
+print([run.config["seed"] for run in found])
+"""
+
+
+def test_a_script_runs_a_sweep_and_not_itself(workspace):
+    (workspace / "script.py").write_text(SCRIPT)
+    (workspace / "runs/sweeps/other/000_of_another").mkdir(parents=True)
+    printed = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True).stdout
+    assert printed.count("once") == 1
+    assert printed.splitlines()[-1] == "[1, 2]"
+
+
+@pytest.mark.parametrize(
+    "label", [1, np.int64(1), torch.tensor(1), np.array([1, 1]), torch.tensor([1, 1], dtype=torch.uint8)]
+)
+def test_a_label_may_be_any_whole_number(told, label):
+    assert torch.equal(ddpm.sample(told, 2, label=label), ddpm.sample(told, np.int64(2), label=[1, 1]))
+
+
+@pytest.mark.parametrize("label", [1.0, True, torch.tensor([1.0, 1.0])])
+def test_a_label_is_a_whole_number(told, label):
+    with pytest.raises(ValueError, match="classes are whole numbers"):
+        ddpm.sample(told, 2, label=label)
+
+
+def test_images_are_bytes(p):
+    images = ddpm.sample(p, SHAPE)
+    assert torch.equal(ddpm.bits_per_dim(p, images.numpy()), ddpm.bits_per_dim(p, images))
+    for wrong in (images.float() / 255, images[0], images.int()):
+        with pytest.raises(ValueError, match=r"give torch\.uint8 \[n, channels, height, width\]"):
+            ddpm.bits_per_dim(p, wrong)
 
 
 def test_a_pytorch_dataset_is_taken_with_or_without_labels():

@@ -95,9 +95,10 @@ def network(config: DictConfig, images: Dataset) -> Network:
     outputs = 2 if instantiate(config.variance, Variance).learned else 1
     sized = {"image_size": tuple(size)} if size and takes(config.network, "image_size") else {}
     told = conditioning(config).network_arguments(images.shape)
-    torch.manual_seed(seed_of(config.seed))
     made_for = {"in_channels": channels, "out_channels": channels * outputs, **sized, **told}
-    return instantiate(config.network, Network, **made_for)
+    with torch.random.fork_rng(devices=[]):  # the caller's random numbers go on as they were
+        torch.default_generator.manual_seed(seed_of(config.seed))
+        return instantiate(config.network, Network, **made_for)
 
 
 def reverse_process(config: DictConfig, images: Dataset) -> ReverseProcess:

@@ -8,10 +8,11 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, TypeAlias
 
+import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
@@ -26,8 +27,10 @@ from ddpm.config.saved import read_config
 from ddpm.config.which import with_chosen
 from ddpm.data import given
 from ddpm.data.dataset import Dataset
-from ddpm.data.pixels import to_uint8, to_unit
+from ddpm.data.kind import IMAGES, POINTS, Kind
+from ddpm.data.pixels import to_unit
 from ddpm.diffusion.condition import DROPPED, Condition
+from ddpm.diffusion.decoder import ContinuousDecoder
 from ddpm.diffusion.guidance import ClassifierFree, Guidance
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.diffusion.reverse import ReverseProcess
@@ -36,6 +39,8 @@ from ddpm.evaluation.bound import draws_of_x_1
 from ddpm.evaluation.results import Results
 from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
+
+Labels: TypeAlias = SupportsIndex | Sequence[int] | np.ndarray | Tensor  # one for all examples, or one for each
 
 
 @dataclass(frozen=True)
@@ -75,14 +80,15 @@ class Run:
         sampler: Sampler | None = None,
         seed: int = 0,
         *,
-        label: int | Sequence[int] | None = None,
-        guidance: float | Guidance = 0.0,
-    ) -> UInt8[Tensor, "n c h w"]:
-        """Samples of the last checkpoint: `ddpm.sample`."""
+        label: Labels | None = None,
+        guidance: float | Guidance | None = None,
+    ) -> Shaped[Tensor, "n *event"]:
+        """Samples of the last checkpoint, by the run's own sampler and guidance if none are given: `ddpm.sample`."""
         saved = checkpoint.load(str(self.folder))
         config = compose_evaluation(saved.config, [])
         images = build.dataset(config)
         p, drawn_by = build.trained(saved, config, images), sampler or build.sampler(config)
+        guidance = build.guidance(config, images) if guidance is None else guidance
         return sample(p, (n, *images.shape), drawn_by, seed, label=label, guidance=guidance)
 
 
@@ -176,14 +182,14 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
 
 def sample(
     p: ReverseProcess,
-    shape: int | Sequence[int],
+    shape: SupportsIndex | Sequence[int],
     sampler: Sampler | None = None,
     seed: int = 0,
     *,
-    label: int | Sequence[int] | None = None,
+    label: Labels | None = None,
     guidance: float | Guidance = 0.0,
-) -> UInt8[Tensor, "n c h w"]:
-    """Draw images from p.
+) -> Shaped[Tensor, "n *event"]:
+    """Draw images from p, as uint8; of a model of points in the plane, points, as float32.
 
     Args:
         shape: the shape [n, channels, height, width] of the result, whose last three must be those of the training
@@ -197,10 +203,10 @@ def sample(
     Raises:
         ValueError: a label that there is not, one too few, or guidance of a model that knows no classes.
     """
-    if isinstance(shape, int):
+    if not isinstance(shape, Sequence):
         if p.event_shape is None:
             raise ValueError(f"shape={shape}: only of a process that ddpm.load returns is the rest of the shape known")
-        shape = (shape, *p.event_shape)
+        shape = (int(shape), *p.event_shape)
     rule = guidance if isinstance(guidance, Guidance) else ClassifierFree(float(guidance))
     if rule.needs_dropped and rule.evaluations > 1 and not _classes(p):
         raise ValueError("guidance: this model knows no classes, and there is nothing to lead it by")
@@ -208,11 +214,11 @@ def sample(
     generator = torch.Generator(device).manual_seed(seed)
     x_T = torch.randn(*shape, generator=generator, device=device)
     *_, last = (sampler or Ancestral())(_told(rule(p), label, shape[0], _classes(p)), x_T, generator)
-    return to_uint8(last.x_t)
+    return _kind(p).stored(last.x_t)
 
 
 def bits_per_dim(
-    p: ReverseProcess, images: UInt8[Tensor, "b c h w"], seed: int = 0, *, label: int | Sequence[int] | None = None
+    p: ReverseProcess, images: UInt8[Tensor, "b c h w"], seed: int = 0, *, label: Labels | None = None
 ) -> Float[Tensor, " b"]:
     """The variational bound of each image in bits per dimension, as an evaluation has it: x_1 is drawn more than once.
 
@@ -220,7 +226,16 @@ def bits_per_dim(
 
     Args:
         label: the class of the images, or of each, where the model was trained with classes.
+
+    Raises:
+        ValueError: these are no images, or the model is of points; or as `sample`, of labels.
     """
+    if _kind(p) is not IMAGES:
+        raise ValueError("this model is of points, whose bound is a density, in nats: ddpm.evaluate measures it")
+    images = torch.as_tensor(images)
+    if images.dtype != torch.uint8 or images.ndim != 4:
+        found = f"{images.dtype} {list(images.shape)}"
+        raise ValueError(f"images are {found}: give torch.uint8 [n, channels, height, width], from 0 to 255")
     device = next(p.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     given = _told(p, label, len(images), _classes(p))
@@ -228,11 +243,15 @@ def bits_per_dim(
     return bound.bits_per_dim(math.prod(images.shape[1:]))
 
 
+def _kind(p: ReverseProcess) -> Kind:
+    return POINTS if isinstance(p.decoder, ContinuousDecoder) else IMAGES
+
+
 def _classes(p: ReverseProcess) -> int:
     return int(getattr(p.network, "num_classes", 0))
 
 
-def _told(p: ReverseProcess, label: int | Sequence[int] | None, n: int, classes: int) -> ReverseProcess:
+def _told(p: ReverseProcess, label: Labels | None, n: int, classes: int) -> ReverseProcess:
     """The process, told the classes of n images."""
     if not classes:
         if label is not None:
@@ -240,7 +259,10 @@ def _told(p: ReverseProcess, label: int | Sequence[int] | None, n: int, classes:
         return p
     if label is None:
         raise ValueError(f"this model was trained with classes: add label=0..{classes - 1}, or label=ddpm.DROPPED")
-    labels = torch.as_tensor(label).expand(n) if isinstance(label, int) else torch.as_tensor(label)
+    labels = torch.as_tensor(label)
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise ValueError(f"label: classes are whole numbers, and these are {labels.dtype}")
+    labels = labels.long() if labels.ndim else labels.long().expand(n)
     if labels.shape != (n,):
         raise ValueError(f"label: there are {len(labels)} for {n} images")
     if wrong := [each for each in labels.tolist() if not (each == DROPPED or 0 <= each < classes)]:

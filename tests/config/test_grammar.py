@@ -21,6 +21,28 @@ def test_any_path_passes_through(key, path):
     assert override.value().replace("\\${", "${") == os.path.expanduser(path)
 
 
+@pytest.mark.parametrize(
+    ("said", "value"),
+    [
+        ("sampler.times=/home/jürgen/times.json", "/home/jürgen/times.json"),
+        ("data.root=/data (mine)/x", "/data (mine)/x"),
+        ("name=größe", "größe"),
+        ("+name=日本", "日本"),
+    ],
+)
+def test_letters_of_all_languages_can_be_said(said, value):
+    (override,) = parse(quote_paths([said]))
+    assert override.value() == value
+
+
+@pytest.mark.parametrize(
+    "said", ["experiment=glob(table2_*)", "seed=range(1,4)", "seed=choice(1,2)", "name=[ü]", "a=b(c"]
+)
+def test_what_the_grammar_knows_is_left_alone(said):
+    expected = "a='b(c'" if said == "a=b(c" else said
+    assert quote_paths([said]) == [expected]
+
+
 @pytest.mark.parametrize("said", ["out=null", "resume=auto", "out=", "network.channels=8", "data=folder", "out"])
 def test_the_rest_is_left_alone(said):
     assert quote_paths([said]) == [said]

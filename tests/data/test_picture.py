@@ -49,6 +49,14 @@ def test_gray_becomes_three_equal_channels():
     assert np.array_equal(decode(content), np.stack([GRAY] * 3, axis=-1))
 
 
+@pytest.mark.parametrize("highest", [0, 200, 2**16, 2**20])
+def test_whole_numbers_of_an_unknown_range_are_refused(highest):
+    """As gray levels of 16 bits, those up to 255 would be black."""
+    levels = np.full((8, 8), highest, np.int32)
+    with pytest.raises(DataError, match="of an unknown range; convert it to 8 or 16 bits"):
+        decode(encoded(Image.fromarray(levels), "TIFF"))
+
+
 def test_black_and_white():
     content = encoded(Image.fromarray(GRAY > 100))
     assert np.array_equal(decode(content, channels=1)[..., 0], 255 * (GRAY > 100))

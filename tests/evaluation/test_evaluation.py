@@ -10,6 +10,7 @@ import pytest
 import torch
 from commands import in_processes
 from evaluated import SMALL, evaluated, made, process
+from PIL import Image
 
 from ddpm import build
 from ddpm.config.compose import compose
@@ -54,6 +55,7 @@ def test_any_number_of_processes_gives_the_same_bits(alone, tmp_path, monkeypatc
         ours, theirs = kept(folder, what), kept(tmp_path / f"processes{world_size}", what)
         assert list(ours) == list(theirs) == [f"{k:06d}.npy" for k in range(6)]
         assert all(np.array_equal(ours[name], theirs[name], equal_nan=True) for name in ours), what
+    assert np.array_equal(Image.open(tmp_path / f"{world_size}.png"), results.pictures["samples"])
     for rank in range(world_size):
         found = json.loads((tmp_path / f"{world_size}-{rank}.json").read_text())
         assert found["fingerprint"] == results.protocol["fingerprint"]

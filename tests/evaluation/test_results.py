@@ -1,6 +1,7 @@
 """What an evaluation writes."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -51,6 +52,36 @@ def test_a_second_metric_joins_the_first(workspace):
     lines = (workspace / "out" / "rate_distortion.csv").read_text().splitlines()
     assert lines[0] == "reverse_step,t,rate_bits_per_dim,rmse"
     assert [line.split(",")[:2] for line in lines[1:]] == [[f"{21.0 - t}", f"{t}.0"] for t in range(1, 21)]
+
+
+def test_the_verdict_of_a_metric_stays_with_it(workspace):
+    protocol, about = {"fingerprint": "a"}, {"weights_sha256": "b"}
+    for name in ("fid", "bits_per_dim", "fid"):
+        verdict = {"metric": name, "verdict": "PASS"}
+        results.Results({name: {"value": 3.0}}, {}, protocol, about, published=[verdict]).write(workspace)
+    found = json.loads((workspace / "results.json").read_text())["published"]
+    assert sorted(entry["metric"] for entry in found) == ["bits_per_dim", "fid"]
+
+
+MEASURED = {"ckpt": "/x/last.ckpt", "step": 6, "metrics": {"fid_test": {}, "precision": {}, "bits_per_dim": {}}}
+
+
+@pytest.mark.parametrize(
+    ("content", "asked", "expected"),
+    [
+        (MEASURED, ["fid", "precision_recall", "bits_per_dim"], True),
+        (MEASURED, ["fid", "inception_score"], False),
+        (MEASURED | {"metrics": {"fid": {}}}, ["bits_per_dim"], False),
+        (MEASURED | {"step": 5}, ["fid"], False),
+        (MEASURED | {"ckpt": "/x/best.ckpt"}, ["fid"], False),
+        (MEASURED | {"metrics": 3}, ["fid"], False),
+        ({}, ["fid"], False),
+        ([], ["fid"], False),
+    ],
+)
+def test_whether_a_checkpoint_has_been_measured(workspace, content, asked, expected):
+    (workspace / "results.json").write_text(json.dumps(content))
+    assert results.measured(Path("/y/last.ckpt"), 6, workspace, asked) == expected
 
 
 @pytest.mark.parametrize("other", ["seed=2", "evaluation.seed=2"])

@@ -50,6 +50,16 @@ def test_a_run_without_a_sweep_is_as_finished_as_its_files_say(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(("step", "noted"), [(100, False), (60, True), (None, False)])
+def test_numbers_of_an_earlier_step_are_noted(tmp_path, step, noted):
+    folder = write_run(tmp_path / "a", step=100, metrics=measured(fid=1.0))
+    content = json.loads((folder / "results.json").read_text())
+    (folder / "results.json").write_text(json.dumps(content | {"step": step}))
+    (run,) = collect.within([tmp_path])
+    assert ("measured at step 60, and is at step 100: evaluate it again" in run.why) == noted
+    assert run.metrics["fid"]["value"] == 1.0
+
+
 def test_training_time_is_the_images_over_their_rate(tmp_path):
     (run,) = collect.within([write_run(tmp_path / "a", step=100)])
     assert run.training_seconds == pytest.approx(100 * 64 / 640)

@@ -69,8 +69,8 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
         shown = loggers.of_evaluation(folder, plain(config), saved)
         with loggers.closing(shown):
             results.publish(folder, shown, saved.step, config.keep)
-        if saved.run and not config.out:
-            results.write(saved.run)  # the newest, where the report looks
+        if saved.run and not config.out and saved.data in (None, images.fingerprint):
+            results.write(saved.run)  # the newest on the run's own data, where the report looks
         say(*loggers.how_to_look(shown), f"results: {folder / 'results.json'}")
     return results if rank.index == 0 else None
 

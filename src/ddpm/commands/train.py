@@ -37,6 +37,11 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
     Raises:
         RequestError: the request is wrong; nothing was written.
     """
+    with folders.releasing():
+        return _train(overrides, images, callbacks)
+
+
+def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[Callback]") -> Path:
     with request_errors():  # a wrong request ends here, before anything is written
         overrides, proposal = with_chosen(overrides), None
         if proposes(overrides) and not resume.goes_on(overrides):

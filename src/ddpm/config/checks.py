@@ -74,6 +74,7 @@ FIGURE_AT_LEAST = {
     "resamplings": 1,
 }
 SPACES = ("pixels", "features")
+RESERVED = ("latest", "sweeps", "evaluations", "figures", "inspections", "reports", "statistics")  # under runs/
 
 SHORTEST, LONGEST = 0.005, 0.288  # average of weights; the mean over all steps has 12^-1/2
 
@@ -115,6 +116,10 @@ def wrong_value(config: DictConfig) -> str | None:
             return f"{key}={name!r} must be a text that can name a folder"
         if name.startswith("/"):
             return f"{key}={name!r} must not begin with /"
+        if key == "name" and name.split("/")[0] in RESERVED:
+            return f"{key}={name!r} is a folder that runs/ has already: choose another name"
+    if not isinstance(metrics := config.evaluation.get("metrics"), ListConfig):
+        return f"evaluation.metrics={shown(metrics)} must be a list, as evaluation.metrics=[fid,bits_per_dim]"
     delta = config.stop.min_delta
     if isinstance(delta, bool) or not isinstance(delta, int | float) or not 0 <= delta < math.inf:
         return f"stop.min_delta={shown(delta)} must be a number of at least 0"

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ddpm.config.checks import AT_LEAST, wrong_value
 from ddpm.config.errors import RefusedError, RequestError, root_message
-from ddpm.config.grammar import dotted, nearest, parse
+from ddpm.config.grammar import PATH_KEYS, dotted, nearest, parse
 from ddpm.config.groups import SEVERAL, WHOLE, content_of, group_names, hydra_context, options_of
 from ddpm.config.recipes import drop_strange_settings, keys_of
 from ddpm.config.rules import refuse
@@ -41,6 +41,9 @@ def compose(
             group: option for group, option in config.hydra.runtime.choices.items() if "/" not in group and option
         }
         given = {override.key_or_group: override.value() for override in parse(overrides)}
+        for key, value in given.items():
+            if key in PATH_KEYS and "${" in str(value):  # it would be interpolated sooner or later
+                raise RequestError(f"{key}: a path that holds ${{ cannot be used here: give it another name")
         choices |= {group: given[group] for group in SEVERAL if isinstance(given.get(group), list)}
         for group in WHOLE:
             choices.pop(group, None)

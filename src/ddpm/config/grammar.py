@@ -18,13 +18,23 @@ PATH_KEYS = (
 )  # fmt: skip
 
 
+# Values with letters of other languages, or parentheses, which Hydra's grammar reads in quotes only.
+FOREIGN = re.compile(r"""([^=\s]+=)([^\[\]{}'",$]*(?:[^\x00-\x7f]|[()])[^\[\]{}'",$]*)""")
+
+
 def quote_paths(argv: Sequence[str]) -> list[str]:
-    """Quote the values of path keys, so that Hydra's grammar passes any path through unread; `~` is expanded."""
+    """Quote the values of path keys, so that Hydra's grammar passes any path through unread; `~` is expanded.
+
+    Other values are quoted where they hold characters that the grammar does not know.
+    """
     keys = "|".join(map(re.escape, PATH_KEYS))
 
     def quoted(argument: str) -> str:
         match = re.fullmatch(rf"(\+{{0,2}}(?:{keys})=)(.*)", argument, re.DOTALL)
-        if match is None or match[2] in ("", "null", "auto"):
+        if match is None:
+            foreign = FOREIGN.fullmatch(argument)
+            return f"{foreign[1]}{quote(foreign[2])}" if foreign and not _can_be_read(argument) else argument
+        if match[2] in ("", "null", "auto"):
             return argument
         return f"{match[1]}{quote(os.path.expanduser(match[2]))}"
 
@@ -83,6 +93,13 @@ def parse(overrides: Sequence[str]) -> list[Any]:
         RequestError: an override that is not in Hydra's grammar.
     """
     return [_parsed(override) for override in overrides]
+
+
+def _can_be_read(override: str) -> bool:
+    try:
+        return bool(_parsed(override))
+    except RequestError:
+        return False
 
 
 @functools.lru_cache(maxsize=4096)  # a command asks for the same words a dozen times

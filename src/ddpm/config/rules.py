@@ -7,7 +7,7 @@ that a message recommends are those whose class would do.
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from ddpm.config.facts import fact
 from ddpm.config.groups import options_of
@@ -46,6 +46,8 @@ def _reasons(config: DictConfig) -> Iterator[str]:
             f"{_fitting('objective', 'trains_variance', _not)}"
         )
     takes, has = _states(config.network, "event_ndim"), _states(config.data, "event_ndim")
+    if has == 0 and isinstance(shape := config.data.get("shape"), ListConfig):
+        has = len(shape)
     if takes is not None and has is not None and takes != has:
         yield (
             f"{chosen['network']} takes {_examples(takes)}, and {chosen['data']} has {_examples(has)}: use "

@@ -101,7 +101,7 @@ class Dataset(ABC):
 
     name: str
     shape: tuple[int, ...]
-    event_ndim: ClassVar[int] = 3  # dimensions of an example
+    event_ndim: ClassVar[int] = 3  # dimensions of an example; 0: as many as `shape` has in the configuration
     classes: ClassVar[int | None] = 0  # into which its examples are sorted; None: only the data tell
     kind: Kind = IMAGES
     horizontal_flip: bool = False

@@ -20,12 +20,13 @@ class Given(Dataset):
 
     Args:
         name: what the data are called.
-        shape: of an example: [channels, height, width], or [d] for points.
+        shape: of an example: [channels, height, width], or [2] for points in the plane.
         content: the fingerprint of all examples.
         num_classes: how many classes they have, 0 for none.
     """
 
     classes = None
+    event_ndim = 0
 
     def __init__(self, name: str, shape: Sequence[int], content: str, num_classes: int = 0) -> None:
         self.name, self.shape, self._content, self._num_classes = name, tuple(shape), content, num_classes
@@ -51,7 +52,7 @@ class Given(Dataset):
 
 
 class Array(Given):
-    """Examples in memory: uint8 images [n, channels, height, width], or float points [n, d].
+    """Examples in memory: uint8 images [n, channels, height, width], or float points [n, 2].
 
     Every tenth example is kept for testing, unless there are some of their own for it.
 
@@ -118,16 +119,21 @@ def of(data: Any, name: str = "given") -> Dataset:
 
 def _part(data: Any) -> Part:
     if isinstance(data, Tensor):
-        return Part(data.detach().cpu().contiguous())
+        return Part(_exact(data.detach().cpu().contiguous()))
     if isinstance(data, np.ndarray):
-        return Part(torch.from_numpy(np.ascontiguousarray(data)))
+        return Part(_exact(torch.from_numpy(np.ascontiguousarray(data))))
     if isinstance(data, str | bytes | dict) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise DataError(f"a {type(data).__name__} is no data: give an array, a tensor, or a PyTorch dataset")
     items = [data[index] for index in range(len(data))]
     first = [np.asarray(item[0] if isinstance(item, tuple | list) else item) for item in items]
     if len({(each.shape, each.dtype) for each in first}) != 1:
         raise DataError("the examples of a dataset must be of one shape and one type, and there must be some")
-    return Part(torch.from_numpy(np.stack(first)), _labels(items))
+    return Part(_exact(torch.from_numpy(np.stack(first))), _labels(items))
+
+
+def _exact(values: Tensor) -> Tensor:
+    """Points are float32, as networks are; the rest is as it is."""
+    return values.float() if values.is_floating_point() and values.ndim == 2 else values
 
 
 def _labels(items: Sequence[Any]) -> Int64[Tensor, " n"] | None:
@@ -142,11 +148,14 @@ def _labels(items: Sequence[Any]) -> Int64[Tensor, " n"] | None:
 
 def _check(part: Part, split: Split) -> None:
     values = part.values
-    images, points = values.dtype == torch.uint8 and values.ndim == 4, values.is_floating_point() and values.ndim == 2
+    images, points = (
+        values.dtype == torch.uint8 and values.ndim == 4,
+        values.is_floating_point() and values.shape[1:] == (2,),
+    )
     if not images and not points:
         raise DataError(
             f"the {split} examples are {values.dtype} {list(values.shape)}: images must be torch.uint8 [n, channels, "
-            "height, width], from 0 to 255; points must be float [n, d], about -1 to 1"
+            "height, width], from 0 to 255; points must be float [n, 2], about -1 to 1"
         )
     if len(values) < 2:
         raise DataError(f"there are {len(values)} {split} examples: at least 2 are needed")

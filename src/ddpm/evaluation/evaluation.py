@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -161,7 +161,8 @@ class Evaluation:
         results.metrics |= self._measure("samples", n, wanted, references, sampled, samples.labels, chunks)
         results.samples = lambda: samples.finished(n)
         if chunks.rank.index == 0:
-            results.pictures["samples"] = drawing.grid(torch.cat(first)[: COLUMNS**2], COLUMNS)
+            drawn = samples.finished(n) if chunks.kept else iter(first)  # by all processes, where they are kept
+            results.pictures["samples"] = drawing.grid(_rows(drawn, COLUMNS**2), COLUMNS)
             results.pictures["reverse"] = drawing.strip(samples.chain())
         self._measure_real_images(references, chunks, results)
 
@@ -272,3 +273,11 @@ class Evaluation:
                     caption += f", outlined by a tenth of {settings.evaluations} evaluations of the network for each"
                 plot = drawing.rates(rate, rmse, caption, lines(results.codecs.get("lossy", {})))
                 results.pictures["rate_distortion"] = drawing.drawn(plot)
+
+
+def _rows(batches: Iterator[Tensor], n: int) -> Tensor:
+    """The first n rows of batches, or all of them if there are fewer."""
+    taken: list[Tensor] = []
+    while sum(map(len, taken)) < n and (batch := next(batches, None)) is not None:
+        taken.append(batch)
+    return torch.cat(taken)[:n]

@@ -1,7 +1,9 @@
 """Where things are. A run folder, `runs/<name>/<when>/`, is made by rank 0 after every check and never overwritten."""
 
+import contextlib
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,7 +16,7 @@ from ddpm.runs import records
 ROOT = Path("runs")
 UNFINISHED = ".unfinished"  # inside an evaluation's folder: what it has done so far
 PATIENCE = 10.0  # seconds for a killed predecessor to leave the folder
-_held: list[FileLock] = []  # for as long as this process lives
+_held: list[FileLock] = []
 
 
 def create(parent: Path) -> Path:
@@ -94,7 +96,7 @@ def start(config: DictConfig, *, again: bool = False) -> Path:
 
 
 def lock(folder: Path) -> None:
-    """Keep other processes out of the folder until this one ends, however it ends.
+    """Keep other processes out of the folder, until `releasing` ends or this process does, however it ends.
 
     Raises:
         OSError: another process is at work in it.
@@ -109,6 +111,17 @@ def lock(folder: Path) -> None:
     except (NotImplementedError, OSError):
         return  # a file system without locks
     _held.append(held)
+
+
+@contextlib.contextmanager
+def releasing() -> Iterator[None]:
+    """Give back, at the end, the folders that were locked meanwhile: a notebook goes on after its run has ended."""
+    before = len(_held)
+    try:
+        yield
+    finally:
+        while len(_held) > before:
+            _held.pop().release()
 
 
 def is_locked(folder: Path) -> bool:

@@ -10,6 +10,7 @@ import os
 import runpy
 import signal
 import sys
+import types
 from collections.abc import Iterator, Mapping, Sequence
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection
@@ -55,7 +56,7 @@ def run(
         log.open("a") if log else contextlib.nullcontext(sys.stderr) as stderr,
         _handing_on(process, ends or {}) as told,
     ):
-        with _environment(environment), _held_back():
+        with _environment(environment), _held_back(), _without_script():
             process.start()
         writer.close()
         if told:  # before there was a process to be told
@@ -112,6 +113,17 @@ def _held_back() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def _without_script() -> Iterator[None]:
+    """Hide the script that started this process, which multiprocessing would run once more in each that is started."""
+    own = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = own
 
 
 @contextlib.contextmanager

@@ -54,6 +54,11 @@ def carry_out(overrides: Sequence[str], work: Work) -> Path:
     Raises:
         RequestError: a cell's overrides are wrong, there are no cells, every one is refused, or an engine is missing.
     """
+    with folders.releasing():
+        return _carry_out(overrides, work)
+
+
+def _carry_out(overrides: Sequence[str], work: Work) -> Path:
     wishes, rest = split_keys(overrides, ("leave_running",))
     request = _read(rest, work)
     leave = _leave(wishes.get("leave_running", "False"), request.engines)

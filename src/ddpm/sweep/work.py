@@ -79,6 +79,8 @@ class EvaluationCells:
         ckpt = path_of("ckpt", overrides)
         if Path(ckpt).exists():
             ckpt = str(Path(ckpt).resolve())
+        elif "," in ckpt:
+            raise RequestError(f"ckpt={ckpt}: the evaluations of a sweep are of one checkpoint, and there is none here")
         others = [
             text for text, override in zip(overrides, parse(overrides), strict=True) if override.key_or_group != "ckpt"
         ]
