@@ -225,7 +225,7 @@ def test_a_label_may_be_any_whole_number(told, label):
     assert torch.equal(ddpm.sample(told, 2, label=label), ddpm.sample(told, np.int64(2), label=[1, 1]))
 
 
-@pytest.mark.parametrize("label", [1.0, True, torch.tensor([1.0, 1.0])])
+@pytest.mark.parametrize("label", [True, torch.tensor([1.0, 1.0])])
 def test_a_label_is_a_whole_number(told, label):
     with pytest.raises(ValueError, match="classes are whole numbers"):
         ddpm.sample(told, 2, label=label)
