@@ -5,8 +5,10 @@ import os
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.commands.evaluate import evaluate
 from ddpm.commands.train import train
@@ -174,7 +176,23 @@ NO_TRAINING = {
 }
 
 
+@pytest.fixture(scope="module")
+def about_to_train(trained_run):
+    """The module and the images with which a run goes on."""
+    config = OmegaConf.create(checkpoint.load(trained_run).config)
+    images = build.dataset(config)
+    return build.module(config, images), images
+
+
 @pytest.mark.parametrize("case", NO_TRAINING)
+def test_what_cannot_be_trained_on_is_refused(case, run_folder, about_to_train):
+    edit, message = NO_TRAINING[case]
+    edited(run_folder, edit)
+    with pytest.raises(ValueError, match=message):
+        build.check_resumed(checkpoint.newest(run_folder), *about_to_train)
+
+
+@pytest.mark.parametrize("case", ["moments missing", "a rate beyond its own", "raw weights that are text"])
 def test_what_cannot_be_trained_on_is_not(case, run_folder):
     edit, message = NO_TRAINING[case]
     edited(run_folder, edit)

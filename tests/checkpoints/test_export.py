@@ -20,14 +20,15 @@ from ddpm.config.errors import RequestError
 from ddpm.config.grammar import quote_paths
 from ddpm.config.groups import options_of
 from ddpm.diffusion.condition import DROPPED, Condition
+from ddpm.evaluation.protocol import digest_of_weights
 
 SMALL = [
     "recipe=cifar10",
     "network.channels=32",
     "network.num_res_blocks=1",
-    "schedule.T=20",
+    "schedule.T=8",
 ]
-RESCALED = ["schedule.T=40", "schedule.rescale=true"]
+RESCALED = ["schedule.T=25", "schedule.rescale=true"]
 
 
 def exported(*overrides):
@@ -42,7 +43,7 @@ def exported(*overrides):
     "overrides",
     [
         SMALL,
-        [*SMALL, "variance=fixed_small", "prediction=v", "schedule=cosine", "schedule.T=30"],
+        [*SMALL, "variance=fixed_small", "prediction=v", "schedule=cosine", "schedule.T=12"],
         [*SMALL, "variance=learned_range", "objective=hybrid", "prediction=x0", "schedule=constant"],
         [*SMALL, "network=iddpm", "network.channel_mult=[1,1]", "schedule=quadratic", *RESCALED],
         ["recipe=digits", "sampler.steps=5", "schedule.T=20", "schedule=sigmoid"],
@@ -144,7 +145,7 @@ def test_safetensors_are_a_checkpoint(workspace):
     for key, value in ours.network.state_dict().items():
         assert torch.equal(value, back.network.state_dict()[key])
     content = checkpoint.load("out/model.safetensors")
-    assert (content.step, content.name, content.config["schedule"]["T"]) == (7, "out", 20)
+    assert (content.step, content.name, content.config["schedule"]["T"]) == (7, "out", 8)
     assert "run.ckpt" not in json.dumps(content.config)
 
 
@@ -170,17 +171,19 @@ def test_what_diffusers_does_not_have_is_refused(workspace, overrides, message):
 def test_the_card_holds_the_measurements_of_this_checkpoint(workspace):
     run_folder = workspace / "run"
     (run_folder / "checkpoints").mkdir(parents=True)
+    (run_folder / "config.yaml").touch()
     saved(run_folder / "checkpoints" / "last.ckpt", "recipe=digits")
     export(["ckpt=run", "to=before"])
     assert "Not evaluated." in (workspace / "before" / "README.md").read_text()
     metrics = {"fid": {"value": 12.5, "n": 1500, "reference": "test", "reference_n": 297}}
-    results = {"metrics": metrics, "protocol": {"fingerprint": "abc"}, "ckpt": "/elsewhere/last.ckpt"}
+    digest = digest_of_weights(ddpm.load("run"))
+    results = {"metrics": metrics, "protocol": {"fingerprint": "abc"}, "weights_sha256": digest}
     (run_folder / "results.json").write_text(json.dumps(results))
     export(["ckpt=run", "to=after"])
     card = (workspace / "after" / "README.md").read_text()
     assert "| fid | 12.5000 | 1,500 images against 297 of test |" in card
     assert '"fingerprint": "abc"' in card
-    (run_folder / "results.json").write_text(json.dumps({**results, "ckpt": "previous.ckpt"}))
+    (run_folder / "results.json").write_text(json.dumps({**results, "weights_sha256": digest[::-1]}))
     export(["ckpt=run", "to=other"])
     assert "Not evaluated." in (workspace / "other" / "README.md").read_text()
 

@@ -55,7 +55,7 @@ def test_every_experiment_builds_and_steps(experiment):
 NO_CHOICE = ("base", "recipe", "converter", "callbacks")
 
 
-@pytest.mark.parametrize("recipe", ["digits", "swiss_roll"])  # a U-Net and an MLP
+@pytest.mark.parametrize("recipe", ["digits", pytest.param("swiss_roll", marks=pytest.mark.slow)])  # a U-Net and an MLP
 @pytest.mark.parametrize("group", [g for g in group_names() if g not in (*NO_CHOICE, *WHOLE)])
 @pytest.mark.long
 def test_every_option_is_built_or_refused_for_its_combination(recipe, group):
