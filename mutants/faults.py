@@ -1131,7 +1131,7 @@ FAULTS = [
         ("height % self.factor or width % self.factor", "height % self.factor"),
         ("labels = examples.labels[torch.as_tensor(indices)]", "labels = examples.labels[: len(indices)]"),
         ("if not 0 <= drop < 1:", "if not 0 <= drop <= 1:"),
-        ("return Batch(values, self.of(examples, indices, values))", "return Batch(values, None)"),
+        ("return ConditionedBatch(values, self.of(examples, indices, values))", "return Batch(values, None)"),
         ("index % len(examples) for index", "0 for index"),
     ),
     *of(

@@ -28,6 +28,7 @@ COMMANDS = {
     "steps": "ddpm.commands.steps",
     "wandb-workspace": "ddpm.commands.wandb_workspace",
 }
+OVER_CONF = ("train", "evaluate")  # whose --help is Hydra's, with all groups and options
 
 
 def main(argv: list[str]) -> int:
@@ -52,7 +53,11 @@ def main(argv: list[str]) -> int:
     if name not in COMMANDS:
         raise RequestError(f"there is no command {name!r}{nearest(name, list(COMMANDS))}; known: {', '.join(COMMANDS)}")
     rest = command.with_own_conf(rest)
-    code: int = importlib.import_module(COMMANDS[name]).main(rest)
+    module = importlib.import_module(COMMANDS[name])
+    if name not in OVER_CONF and {"-h", "--help"} & {*rest}:
+        print(module.__doc__)
+        return 0
+    code: int = module.main(rest)
     return code
 
 

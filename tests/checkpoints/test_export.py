@@ -13,7 +13,6 @@ import ddpm
 from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.checkpoints.export import scheduler_config
-from ddpm.commands import export as command
 from ddpm.commands.export import export
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
@@ -214,8 +213,3 @@ def test_the_command(workspace):
     done = run("-m", "ddpm", "export", "ckpt=run.ckpt", "to=a folder, of = mine", cwd=workspace)
     assert done.stdout == f"exported: {workspace / 'a folder, of = mine'}\n"
     assert done.stderr == ""
-
-
-def test_help_is_the_module_s(capsys):
-    assert command.main(["--help"]) == 0
-    assert "format=diffusers|safetensors" in capsys.readouterr().out

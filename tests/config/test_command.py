@@ -1,11 +1,13 @@
-"""The command line around a command: completion by the shell, and folders of a user's own."""
+"""The command line around a command: completion by the shell, help, folders of a user's own."""
 
+import importlib
 import os
+import subprocess
 import sys
 
 import pytest
 
-from ddpm.__main__ import main
+from ddpm.__main__ import COMMANDS, OVER_CONF, main
 from ddpm.config import command, groups
 from ddpm.config.errors import RequestError
 
@@ -46,3 +48,16 @@ def test_own_folders_are_taken_from_the_words_and_handed_down(tmp_path, monkeypa
     assert command.with_own_conf(words) == ["-m", "seed=1"]
     assert os.environ[groups.OWN].split(os.pathsep) == [f"{tmp_path}/one", f"{tmp_path}/two"]
     assert {"one", "two", "digits"} <= set(groups.options_of("data"))
+
+
+@pytest.mark.parametrize("name", sorted({*COMMANDS} - {*OVER_CONF}))
+@pytest.mark.parametrize("flag", ["-h", "--help"])
+def test_help_is_the_module_s(capsys, name, flag):
+    assert main([name, flag]) == 0
+    assert capsys.readouterr().out.strip() == importlib.import_module(COMMANDS[name]).__doc__.strip()
+
+
+@pytest.mark.parametrize("words", ["export -h", "train --cfg job"])
+def test_a_pipe_that_closes_is_no_error(words):
+    done = subprocess.run(f"{sys.executable} -m ddpm {words} | head -c 1", shell=True, capture_output=True, text=True)
+    assert done.stderr == ""

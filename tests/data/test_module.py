@@ -11,7 +11,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
-from ddpm.data.conditioning import Batch
+from ddpm.data.conditioning import ConditionedBatch
 from ddpm.data.dataset import DataError, Dataset, InMemory
 from ddpm.data.digits import Digits
 from ddpm.data.folder import Folder
@@ -42,7 +42,7 @@ def placed(module: DataModule, rank: int, world_size: int, step: int = 0) -> Dat
     return module
 
 
-def numbers(batch: Batch) -> list[int]:
+def numbers(batch: ConditionedBatch) -> list[int]:
     return batch.values[:, 0, 0, 0].tolist()
 
 

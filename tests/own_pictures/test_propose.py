@@ -23,7 +23,7 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.recipes import proposes
 from ddpm.config.saved import plain
-from ddpm.data.conditioning import Batch
+from ddpm.data.conditioning import ConditionedBatch
 from ddpm.own_pictures import propose as own_pictures
 from ddpm.own_pictures import trial as trials
 from ddpm.own_pictures.propose import Proposal, propose, settled
@@ -285,7 +285,7 @@ def test_codecs_are_timed_on_a_few_pictures_and_on_nothing_else(monkeypatch, sha
     seen, clock = [], iter([10.0, 10.0 + 2.0 * coded])
     monkeypatch.setattr(trials.codecs, "rows", lambda images: seen.append(len(images)))
     monkeypatch.setattr(trials, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
-    assert trials._coding(Batch(torch.zeros(40, *shape, dtype=torch.uint8), None)) == (2.0 if coded else 0.0)
+    assert trials._coding(ConditionedBatch(torch.zeros(40, *shape, dtype=torch.uint8), None)) == (2.0 if coded else 0.0)
     assert seen == [coded] * bool(coded)
 
 

@@ -8,7 +8,7 @@ import torch
 
 from ddpm import build
 from ddpm.config.compose import compose
-from ddpm.data.conditioning import Batch
+from ddpm.data.conditioning import ConditionedBatch
 from ddpm.data.dataset import InMemory
 from ddpm.data.module import DataModule
 from ddpm.training import callbacks
@@ -34,7 +34,7 @@ def test_pictures_are_neither_training_nor_waiting(monkeypatch):
     monkeypatch.setattr(module, "log_now", logged.update)
     clock = iter([0.0, 1.0, 5.0, 5.5, 6.5])  # a step; pictures until 5; waiting until 5.5; a step
     monkeypatch.setattr("time.perf_counter", lambda: next(clock))
-    batch = Batch(torch.zeros(2, 1, 8, 8), None)
+    batch = ConditionedBatch(torch.zeros(2, 1, 8, 8), None)
     trainer, throughput = Trainer(), callbacks.Throughput(every=2)
     trainer.world_size = 3  # this process has 2 of the 5
     for step in (1, 2):
@@ -57,7 +57,7 @@ def test_validating_is_not_waiting(monkeypatch):
     for step in (1, 2):
         trainer.global_step = step
         throughput.on_train_batch_start(trainer, module)
-        throughput.on_train_batch_end(trainer, module, None, Batch(torch.zeros(5, 1, 8, 8), None), 0)
+        throughput.on_train_batch_end(trainer, module, None, ConditionedBatch(torch.zeros(5, 1, 8, 8), None), 0)
         if step == 1:
             module.on_train_batch_end()
             throughput.on_validation_end(trainer, module)
@@ -78,7 +78,7 @@ def waiting(monkeypatch, *shares):
         now[0] += share / (1 - share)
         throughput.on_train_batch_start(trainer, module)
         now[0] += 1.0
-        throughput.on_train_batch_end(trainer, module, None, Batch(torch.zeros(5, 1, 8, 8), None), 0)
+        throughput.on_train_batch_end(trainer, module, None, ConditionedBatch(torch.zeros(5, 1, 8, 8), None), 0)
         module.on_train_batch_end()
 
 

@@ -21,7 +21,7 @@ from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
-from ddpm.data.conditioning import Batch
+from ddpm.data.conditioning import ConditionedBatch
 from ddpm.data.kind import IMAGES
 from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.process import ForwardProcess
@@ -300,7 +300,7 @@ def test_ranks_and_micro_batches_share_one_global_batch_with_dropout_of_their_ow
         )
         for micro in range(micros):
             part = ranks * micro + rank
-            batch = Batch(whole[slices[part]], None)
+            batch = ConditionedBatch(whole[slices[part]], None)
             found[part] = float(module.training_step(batch, micros * step + micro).detach())
     assert len(found) == parts
 

@@ -94,20 +94,20 @@ def test_what_is_followed_is_what_the_configuration_says(workspace):
             ]
         )
     )
-    assert monitor.of_config(asked) == Monitor("validation/bits_per_dim_9_timesteps", settled=390)
+    assert monitor.monitor_of(asked) == Monitor("validation/bits_per_dim_9_timesteps", settled=390)
     for metric, higher in (("fid", False), ("recall", True)):
         asked["best"]["metric"] = metric
-        assert monitor.of_config(asked) == Monitor(f"validation/{metric}_500_samples", higher, settled=390)
+        assert monitor.monitor_of(asked) == Monitor(f"validation/{metric}_500_samples", higher, settled=390)
     for metric, problem in (
         ("fud", "best.metric=fud is not one of bound, .*did you mean fid"),
         ("inception_score", "add inception_score to validation.metrics"),
     ):
         asked["best"]["metric"] = metric
         with pytest.raises(RequestError, match=problem):
-            monitor.of_config(asked)
+            monitor.monitor_of(asked)
     asked["best"]["metric"], asked["every"]["metrics"] = "fid", None
     with pytest.raises(RequestError, match=r"only with every\.metrics=STEPS"):
-        monitor.of_config(asked)
+        monitor.monitor_of(asked)
 
 
 def parted(held_out, training):

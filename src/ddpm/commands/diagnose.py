@@ -20,9 +20,6 @@ def main(arguments: list[str]) -> int:
     Raises:
         RequestError: an argument is wrong, or there are no runs.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
     where = report.folders_of(arguments, "diagnose")
     found = collect.within(where)
     if not found:

@@ -59,8 +59,5 @@ def export(overrides: list[str]) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-    else:
-        export(quote_paths(arguments))
+    export(quote_paths(arguments))
     return 0

@@ -24,9 +24,6 @@ def main(arguments: list[str]) -> int:
     Raises:
         RequestError: an argument is wrong, the pictures cannot be read, or the budget is too small for them.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
     own, asked = split_keys(quote_paths(arguments), ("out",))
     if "recipe" not in {override.key_or_group for override in parse(asked)}:
         asked = ["recipe=own", *asked]

@@ -23,9 +23,6 @@ def main(arguments: list[str]) -> int:
     Raises:
         RequestError: an argument is wrong, or there are no runs.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
     where, out = request(arguments)
     found = collect.within(where)
     if not found:

@@ -144,8 +144,5 @@ def _new(file: str | Path) -> Path:
 
 
 def main(arguments: list[str]) -> int:
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-    else:
-        steps(quote_paths(arguments))
+    steps(quote_paths(arguments))
     return 0

@@ -16,7 +16,7 @@ from ddpm.runs import folders
 from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
 from ddpm.training import resume
-from ddpm.training.monitor import of_config
+from ddpm.training.monitor import monitor_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -60,7 +60,7 @@ def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[
         launch.resolve_precision(config)
         processes = launch.count_processes(config.trainer)
         images = build.dataset(config, images)
-        saved, monitor = checkpoint.newest(run) if run else None, of_config(plain(config))
+        saved, monitor = checkpoint.newest(run) if run else None, monitor_of(plain(config))
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
             monitor.resume(saved.monitor, saved.path)

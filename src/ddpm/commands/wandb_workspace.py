@@ -21,9 +21,6 @@ def main(arguments: list[str]) -> int:
     Raises:
         RequestError: an argument is wrong, a package or a key is missing, or W&B does not take it.
     """
-    if {"-h", "--help"} & set(arguments):
-        print(__doc__)
-        return 0
     asked, others = split_keys(arguments, KEYS)
     if others:
         raise RequestError(f"{others[0]} is none of {', '.join(f'{key}=' for key in KEYS)}")

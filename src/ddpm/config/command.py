@@ -50,7 +50,12 @@ def guarded(main: Callable[[], int]) -> NoReturn:
         if is_rank_zero():
             print("interrupted", file=sys.stderr)
         code = 130
-    sys.stdout.flush()
+    except BrokenPipeError:  # what it is piped into has read enough
+        code = 0
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain at its end
     sys.exit(code)
 
 

@@ -16,7 +16,7 @@ from ddpm.data.pixels import unit
 from ddpm.diffusion.condition import Condition
 
 
-class Batch(NamedTuple):
+class ConditionedBatch(NamedTuple):
     """Examples as the dataset has them, and what the network is told of them."""
 
     values: Shaped[Tensor, "b *event"]
@@ -69,10 +69,10 @@ class Conditioning(ABC):
             raise ValueError(f"label={wrong[0]}: the classes are 0..{self.classes - 1}")
         return Condition(torch.tensor(labels))
 
-    def batch(self, examples: Examples, indices: Sequence[int]) -> Batch:
+    def batch(self, examples: Examples, indices: Sequence[int]) -> ConditionedBatch:
         """Examples of a split, and what is told of them."""
         values = examples.__getitems__(list(indices))
-        return Batch(values, self.of(examples, indices, values))
+        return ConditionedBatch(values, self.of(examples, indices, values))
 
 
 @final

@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from ddpm.data.conditioning import Batch, Conditioning, Unconditional
+from ddpm.data.conditioning import ConditionedBatch, Conditioning, Unconditional
 from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident
 from ddpm.data.dataset import Dataset as ImagesOrPoints
 from ddpm.data.order import Order, check_parts
@@ -21,7 +21,7 @@ from ddpm.data.order import Order, check_parts
 MOST_SEEN = 1000  # training examples whose bound is beside the validation's: enough to see where it goes
 
 
-class Batches(Dataset[Batch]):
+class Batches(Dataset[ConditionedBatch]):
     """Examples of a split with what the network is told of them, a batch at a time."""
 
     def __init__(self, examples: Examples, conditioning: Conditioning) -> None:
@@ -30,11 +30,11 @@ class Batches(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
+    def __getitems__(self, indices: list[int]) -> ConditionedBatch:
         return self.conditioning.batch(self.examples, indices)
 
 
-class InChunks(Dataset[tuple[int, Batch]]):
+class InChunks(Dataset[tuple[int, ConditionedBatch]]):
     """The first `count` examples by the chunk: item k is (k, examples k size to (k + 1) size).
 
     The last may be short, and those beyond it are empty.
@@ -46,11 +46,11 @@ class InChunks(Dataset[tuple[int, Batch]]):
     def __len__(self) -> int:
         return -(-self.count // self.size)
 
-    def __getitem__(self, k: int) -> tuple[int, Batch]:
+    def __getitem__(self, k: int) -> tuple[int, ConditionedBatch]:
         start, stop = k * self.size, min((k + 1) * self.size, self.count)
         if start >= stop:
             first = self.conditioning.batch(self.examples, [0])
-            return k, Batch(first.values[:0], None)
+            return k, ConditionedBatch(first.values[:0], None)
         return k, self.conditioning.batch(self.examples, range(start, stop))
 
 

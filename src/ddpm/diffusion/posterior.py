@@ -102,7 +102,7 @@ def repaint(
         for left in reversed(range(again)):
             here = Visit(t, x_t, p(x_t, t, s, clip=True))
             noise, other = (noise_like(x_t, draw) * (then > 0) for _ in range(2))
-            x_t = mask * p.q.diffuse(known, s, other) + (1 - mask) * sampler.step(p.q, here, None, s, noise)
+            x_t = mask * p.q.diffuse(known, s, other) + (1 - mask) * sampler.step(p.q, here, s, noise)
             if left:
                 beta = p.q.beta(t, s)
                 x_t = expand((1 - beta).sqrt(), x_t) * x_t + expand(beta.sqrt(), x_t) * noise_like(x_t, draw)

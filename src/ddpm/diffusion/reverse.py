@@ -48,7 +48,7 @@ class ReverseProcess(nn.Module):
 
         Nothing that works on a process needs to know of its condition. With None it is the process itself.
         """
-        return self if condition is None else self.over(Given(self.network, condition))
+        return self if condition is None else self.over(Conditioned(self.network, condition))
 
     def over(self, network: nn.Module) -> "ReverseProcess":
         """This gives the same process over another network."""
@@ -70,7 +70,7 @@ class ReverseProcess(nn.Module):
         return Estimate(output, x_0, Gaussian(mean, self.variance.log_var(self.q, raw, x_t, t, s)))
 
 
-class Given(nn.Module):
+class Conditioned(nn.Module):
     """A network with its third argument, the condition, filled in, wherever the condition lies."""
 
     def __init__(self, network: nn.Module, condition: Condition) -> None:

@@ -127,7 +127,7 @@ class Sampler(ABC):
                     noise = noise_of(now, then)
                 elif then > 0:
                     noise = noise_like(x_t[:1] if repeat_noise else x_t, generator).expand_as(x_t)
-                x_t = self.step(p.q, here, here.before, s, noise)
+                x_t = self.step(p.q, here, s, noise)
                 before = _latest(here, 2)
             yield State(then, x_t, here.estimate.x_0)
 
@@ -146,8 +146,8 @@ class Sampler(ABC):
         """Whether x_0 is random given x_T."""
 
     @abstractmethod
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
-        """x_s, given the network's estimate `here` at t, the one `before` (None at first), and noise (0 for s = 0)."""
+    def step(self, q: ForwardProcess, here: Visit, s: Time, noise: Batch) -> Batch:
+        """x_s, given the network's estimate `here` at t (earlier ones: `here.before`), and noise (0 for s = 0)."""
 
 
 @final
@@ -158,5 +158,5 @@ class Ancestral(Sampler):
     def stochastic(self) -> bool:
         return True
 
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+    def step(self, q: ForwardProcess, here: Visit, s: Time, noise: Batch) -> Batch:
         return here.estimate.step.sample(noise)

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 from torch.utils.data import DataLoader
 
-from ddpm.data.conditioning import Batch
+from ddpm.data.conditioning import ConditionedBatch
 from ddpm.hardware import peak_memory
 from ddpm.launch import placement, quieten
 from ddpm.metrics import codecs
@@ -50,7 +50,7 @@ class Clock(Callback):
         return computed / (self.ends[-1] - self.ends[WARM - 1]) / torch.get_num_threads()
 
 
-def trial(module: DiffusionModule, batch: Batch, config: DictConfig) -> Cost:
+def trial(module: DiffusionModule, batch: ConditionedBatch, config: DictConfig) -> Cost:
     """Train a module that is thrown away for a few steps, evaluate its network and code its pictures a few times.
 
     Args:
@@ -71,7 +71,7 @@ def trial(module: DiffusionModule, batch: Batch, config: DictConfig) -> Cost:
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    loader = DataLoader[Batch]([batch] * (WARM + MOST), batch_size=None, collate_fn=lambda each: each)  # type: ignore[arg-type]
+    loader = DataLoader[ConditionedBatch]([batch] * (WARM + MOST), batch_size=None, collate_fn=lambda each: each)  # type: ignore[arg-type]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You defined a `validation_step`")  # nothing is validated
@@ -86,7 +86,7 @@ def trial(module: DiffusionModule, batch: Batch, config: DictConfig) -> Cost:
 
 
 @torch.no_grad()
-def _evaluation(module: DiffusionModule, batch: Batch, device: torch.device) -> float:
+def _evaluation(module: DiffusionModule, batch: ConditionedBatch, device: torch.device) -> float:
     """Seconds of an evaluation of the averaged network for one picture; of two trials the first warms up."""
     n = len(batch.values)
     x_t = torch.zeros(n, *batch.values.shape[1:], device=device)
@@ -99,7 +99,7 @@ def _evaluation(module: DiffusionModule, batch: Batch, device: torch.device) -> 
     return (time.perf_counter() - begun) / n
 
 
-def _coding(batch: Batch) -> float:
+def _coding(batch: ConditionedBatch) -> float:
     """Seconds that picture codecs take for a picture; 0 for what they do not take."""
     _, *shape = batch.values.shape
     if not codecs.take(tuple(shape)):

@@ -11,7 +11,7 @@ from ddpm.config.grammar import parse
 from ddpm.config.roles import PRESETS
 from ddpm.messages import printable
 from ddpm.report import published
-from ddpm.training.monitor import of_config
+from ddpm.training.monitor import monitor_of
 
 if TYPE_CHECKING:
     from ddpm.report.codecs import Codecs
@@ -60,7 +60,7 @@ class Run:
     def stopped_early(self) -> str:
         """Why `stop.patience` ended the run, by its validations; "" if it did not."""
         try:
-            monitor, patience = of_config(self.config), self.config["stop"]["patience"]
+            monitor, patience = monitor_of(self.config), self.config["stop"]["patience"]
             for step, value in zip(*self.history.get(monitor.metric, ([], [])), strict=True):
                 monitor.see(int(step), value)
             ended = monitor.at_end(patience) and monitor.step < self.config["max_steps"]

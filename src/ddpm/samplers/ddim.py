@@ -31,7 +31,7 @@ class DDIM(Sampler):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+    def step(self, q: ForwardProcess, here: Visit, s: Time, noise: Batch) -> Batch:
         return q.implicit_posterior(here.estimate.x_0, here.x_t, here.t, s, self.eta).sample(noise)
 
 

@@ -43,7 +43,7 @@ class DEIS(Sampler):
     def stochastic(self) -> bool:
         return False
 
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+    def step(self, q: ForwardProcess, here: Visit, s: Time, noise: Batch) -> Batch:
         if not bool(q.snr(s).isfinite().all()):
             return here.estimate.x_0
         visits = chain(here, self.order + 1)

@@ -46,7 +46,7 @@ class DPMSolver(Sampler):
     def stochastic(self) -> bool:
         return self.eta > 0
 
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+    def step(self, q: ForwardProcess, here: Visit, s: Time, noise: Batch) -> Batch:
         if not bool(q.snr(s).isfinite().all()):
             return here.estimate.x_0
         x_0 = self._extrapolated(q, chain(here, self.order), s)
@@ -101,8 +101,8 @@ class DPMSolver2S(Sampler):
         within = here.before is not None and here.before.before is None
         return here if within else here._replace(before=None)
 
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
-        x_0 = here.estimate.x_0
+    def step(self, q: ForwardProcess, here: Visit, s: Time, noise: Batch) -> Batch:
+        x_0, before = here.estimate.x_0, here.before
         if before is None or not bool(q.snr(s).isfinite().all()):
             return q.implicit_posterior(x_0, here.x_t, here.t, s, eta=0.0).mean
         start, within, end = (half_log_snr(q, t) for t in (before.t, here.t, s))

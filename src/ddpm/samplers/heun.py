@@ -73,11 +73,11 @@ class Heun(Sampler):
             visits += [t, min(range(t, q.T + 1), key=lambda k, wish=wish: abs(sigma[k] - wish))]  # type: ignore[misc]
         return visits[: self.evaluations]
 
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+    def step(self, q: ForwardProcess, here: Visit, s: Time, noise: Batch) -> Batch:
         if bool((s < here.t).all()):  # Euler's step
             return q.implicit_posterior(here.estimate.x_0, here.x_t, here.t, s, eta=0.0).mean
         x, now, above = here.x_t / q.signal(here.t, noise), _sigma(q, here.t, noise), _sigma(q, s, noise)
-        if before is not None:
+        if (before := here.before) is not None:
             start, then = before.x_t / q.signal(before.t, noise), _sigma(q, before.t, noise)
             slopes = (start - before.estimate.x_0) / then + (x - here.estimate.x_0) / now
             x = start + (now - then) * slopes / 2

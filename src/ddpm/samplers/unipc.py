@@ -55,7 +55,7 @@ class UniPC(Sampler):
         earlier = chain(here.before, self.order)
         return here._replace(x_t=self._moved(q, earlier, here.t, here.estimate.x_0))
 
-    def step(self, q: ForwardProcess, here: Visit, before: Visit | None, s: Time, noise: Batch) -> Batch:
+    def step(self, q: ForwardProcess, here: Visit, s: Time, noise: Batch) -> Batch:
         """Predict x_s; Algorithm 2, UniP."""
         if not bool(q.snr(s).isfinite().all()):
             return here.estimate.x_0

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 
-from ddpm.data.conditioning import Batch
+from ddpm.data.conditioning import ConditionedBatch
 from ddpm.data.pixels import unit
 from ddpm.diffusion.budget import estimate_bound
 from ddpm.diffusion.reverse import ReverseProcess
@@ -36,7 +36,7 @@ class EstimatedBound:
         self.p, self.seed, self.steps = p, seed, min(TIMESTEPS, p.q.T)
         self._seen: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
 
-    def update(self, chunk: int, batch: Batch) -> None:
+    def update(self, chunk: int, batch: ConditionedBatch) -> None:
         """Take in the examples of a chunk, of which there may be none where other processes have a chunk more."""
         values, condition = batch
         if not len(values):
@@ -50,7 +50,10 @@ class EstimatedBound:
 
     @torch.no_grad()
     def over(
-        self, batches: Iterable[tuple[int, Batch]], trainer: L.Trainer, between: Callable[[], None] = lambda: None
+        self,
+        batches: Iterable[tuple[int, ConditionedBatch]],
+        trainer: L.Trainer,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
         """Take in all of these chunks outside of the Trainer's loop, in the precision of its validations.
 

@@ -6,7 +6,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback, ProgressBar
 
-from ddpm.data.conditioning import Batch
+from ddpm.data.conditioning import ConditionedBatch
 from ddpm.data.module import DataModule
 from ddpm.messages import warn
 from ddpm.progress import Bar
@@ -72,7 +72,7 @@ class Throughput(Callback):
         self._then = now
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: Batch, batch_idx: int
+        self, trainer: L.Trainer, module: L.LightningModule, outputs: Any, batch: ConditionedBatch, batch_idx: int
     ) -> None:
         assert isinstance(module, DiffusionModule)
         assert self._then is not None

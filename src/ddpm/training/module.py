@@ -14,7 +14,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from ddpm.data.conditioning import Batch
+from ddpm.data.conditioning import ConditionedBatch
 from ddpm.data.module import DataModule
 from ddpm.data.order import part_of
 from ddpm.data.pixels import flip, unit
@@ -115,7 +115,7 @@ class DiffusionModule(L.LightningModule):
                 if moment.shape == weights.shape:
                     moments[name] = torch.empty_like(weights).copy_(moment)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ConditionedBatch, batch_idx: int) -> Tensor:
         values, condition = batch
         micro, whole = batch_idx % self.trainer.accumulate_grad_batches, self.batch_size
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
@@ -235,13 +235,13 @@ class DiffusionModule(L.LightningModule):
 
     # --- validation --------------------------------------------------------------------------------------------------
 
-    def validation_step(self, batch: tuple[int, Batch], batch_idx: int) -> None:
+    def validation_step(self, batch: tuple[int, ConditionedBatch], batch_idx: int) -> None:
         self.held_out.update(*batch)
 
     def on_validation_epoch_end(self) -> None:
         self._log_validation(self.global_step)
 
-    def validate(self, batches: Iterable[tuple[int, Batch]], step: int) -> None:
+    def validate(self, batches: Iterable[tuple[int, ConditionedBatch]], step: int) -> None:
         """Validate outside of the Trainer's loop, for a step whose validation a signal prevented."""
         self.held_out.over(batches, self.trainer)
         self._log_validation(step)

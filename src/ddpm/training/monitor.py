@@ -97,12 +97,12 @@ class Monitor:
         """
         if state is None:
             return
-        kept = of_state(state, source)
+        kept = monitor_from_state(state, source)
         if (kept.metric, kept.higher) == (self.metric, self.higher):
             self.__dict__ |= kept.state | {"min_delta": self.min_delta, "settled": self.settled}
 
 
-def of_state(state: Any, source: Any) -> Monitor:
+def monitor_from_state(state: Any, source: Any) -> Monitor:
     """The monitor whose `state` a checkpoint kept.
 
     Raises:
@@ -121,7 +121,7 @@ def of_state(state: Any, source: Any) -> Monitor:
     return Monitor(**state)
 
 
-def of_config(config: Mapping[str, Any]) -> Monitor:
+def monitor_of(config: Mapping[str, Any]) -> Monitor:
     """The monitor that a configuration asks for, before the first validation.
 
     Raises:
