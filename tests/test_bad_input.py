@@ -468,7 +468,7 @@ def workplace(tmp_path_factory):
 @pytest.mark.parametrize(
     ("script", "request_", "message"),
     [
-        (script, *case)
+        pytest.param(script, *case, marks=[pytest.mark.slow] * (case[1] in [*cases.values()][:place]))
         for script, cases in (
             ("train", TRAIN),
             ("evaluate", EVALUATE),
@@ -477,7 +477,7 @@ def workplace(tmp_path_factory):
             ("steps", STEPS),
             ("inspect", INSPECT),
         )
-        for case in cases.items()
+        for place, case in enumerate(cases.items())  # slow is all but the first that has the same answer
     ],
 )
 def test_a_wrong_request_is_one_line_and_writes_nothing(workplace, monkeypatch, capsys, script, request_, message):

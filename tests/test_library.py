@@ -162,10 +162,9 @@ def test_a_model_of_classes_that_are_handed_over(workspace):
         ddpm.train(*SMALL, "condition=label", dataset=images)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
-def test_points_that_are_handed_over(workspace, dtype):
+def test_points_that_are_handed_over(workspace):
     """Of points come points, and no gray levels or bits."""
-    points = np.random.default_rng(0).normal(size=(100, 2)).astype(dtype)
+    points = np.random.default_rng(0).normal(size=(100, 2))
     run = ddpm.train("recipe=swiss_roll", *SMALL_POINTS, dataset=points)
     p, samples = run.load(), run.samples(5)
     assert (samples.dtype, samples.shape) == (torch.float32, (5, 2))
@@ -210,6 +209,7 @@ print([run.config["seed"] for run in found])
 """
 
 
+@pytest.mark.slow
 def test_a_script_runs_a_sweep_and_not_itself(workspace):
     (workspace / "script.py").write_text(SCRIPT)
     (workspace / "runs/sweeps/other/000_of_another").mkdir(parents=True)
@@ -255,7 +255,9 @@ def test_a_pytorch_dataset_is_taken_with_or_without_labels():
         given.of((torch.utils.data.TensorDataset(images, torch.arange(40) % 7), images[:9]))
     assert torch.equal(plain.split("test").values, images[9::10])
     assert len(plain.split("train")) == 36
-    assert given.of(torch.rand(20, 2)).kind is POINTS
+    for dtype in (torch.float64, torch.float32, torch.float16):
+        points = given.of(torch.rand(20, 2, dtype=dtype))
+        assert (points.kind, points.split("test").values.dtype) == (POINTS, torch.float32)
 
 
 @pytest.mark.parametrize(
@@ -264,6 +266,7 @@ def test_a_pytorch_dataset_is_taken_with_or_without_labels():
         (torch.rand(9, 3, 8, 8), r"images must be torch\.uint8"),
         (torch.zeros(9, 8, 8, dtype=torch.uint8), r"images must be torch\.uint8"),
         (torch.zeros(10, 1, 8, 8, dtype=torch.uint8), "1 test examples: at least 2"),
+        (np.zeros((40, 8, 8, 3), np.uint8), "with channels last as it seems: put them first"),
         ("pictures", "a str is no data"),
         (7, "a int is no data"),
         ([np.zeros((1, 8, 8), np.uint8), np.zeros((1, 4, 4), np.uint8)], "of one shape"),

@@ -113,7 +113,7 @@ def trained(config, images):
         [*DIGITS, "condition=label"],
         [*DIGITS, "condition=image"],
         [*DIGITS, "prediction=v", "variance=learned_range", "objective=hybrid"],
-        [*DIGITS, "prediction=mu", "variance=learned", "objective=vlb"],
+        pytest.param([*DIGITS, "prediction=mu", "variance=learned", "objective=vlb"], marks=pytest.mark.slow),
         [*DIGITS, "prediction=x0", "variance=fixed_small", "weighting=min_snr"],
     ],
 )

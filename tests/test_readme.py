@@ -25,7 +25,7 @@ def test_python_commands_run_in_order(workspace, capsys):
         if "-m" in arguments and "glob" in arguments[-1]:
             continue  # below: six cells
         smoke = ["logger=csv", *["debug=smoke"] * ("debug=smoke" not in arguments)]
-        if arguments[-1].startswith("resume="):
+        if arguments and arguments[-1].startswith("resume="):
             smoke = []  # they would be another cell of that sweep
         if script == "train.py" and not any(word.startswith(("recipe=swiss_roll", "resume=")) for word in arguments):
             smoke += ["network.channels=8", "network.groups=4"]

@@ -137,12 +137,13 @@ def test_another_chunk_size_changes_rounding_only(workspace):
 @pytest.mark.parametrize(("T", "draws"), [(20, 1), (100, 2)])
 def test_the_bound_is_that_of_the_mathematics(workspace, capsys, T, draws):
     """Chunks, padding, files and units around it change nothing: the same draws, by hand; of 100 steps x_1 has two."""
-    p, evaluation = made(f"schedule.T={T}")
+    small = (f"schedule.T={T}", "network.channels=8")
+    p, evaluation = made(*small)
     images = to_unit(evaluation.images.split("test").__getitems__(list(range(40))))
     draw = [generator(CPU, 0, 2, k) for k in range(2)]
     chunks = [evaluate_bound(p, images[20 * k :][:20], draw[k], draws_of_x_1=draws) for k in range(2)]
     by_hand = torch.cat([chunk.nats for chunk in chunks])
-    found = evaluated(f"schedule.T={T}", "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=40")
+    found = evaluated(*small, "evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=40")
     metric = found.metrics["bits_per_dim"]
     assert found.protocol["bound"].get("draws_of_x_1", 1) == draws
     assert f"40 test images x {T + draws - 1} = " in " ".join(capsys.readouterr().out.split())

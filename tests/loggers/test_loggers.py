@@ -294,6 +294,7 @@ def run_folder(tmp_path):
     """Of a run that was online."""
     folder = tmp_path / "2026-01-01"
     (folder / "wandb" / "run-20260101_000000-abc").mkdir(parents=True)
+    (folder / "config.yaml").touch()
     return folder
 
 

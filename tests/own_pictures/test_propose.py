@@ -123,6 +123,7 @@ def test_one_command_makes_an_ordinary_run(trained, monkeypatch):
     assert again == ours
 
 
+@pytest.mark.slow
 def test_ten_pictures_are_measured_where_the_one_that_is_held_out_scores_nothing(workspace, monkeypatch):
     monkeypatch.setattr(trials, "SECONDS", 0.0)
     fill(workspace / "mine", 10)

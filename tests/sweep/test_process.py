@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from multiprocessing import forkserver
@@ -35,6 +37,22 @@ def modules(tmp_path, monkeypatch):
         monkeypatch.setattr(forkserver, name, getattr(server, name))
     yield tmp_path
     server._stop()
+
+
+SCRIPT = """
+import sys
+from ddpm.sweep import process
+process._processes.set_forkserver_preload([])
+print("the script runs", flush=True)
+print(process.run(["hello"], [], None))
+"""
+
+
+def test_the_script_that_starts_it_does_not_run_again(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    (tmp_path / "hello.py").write_text("print('hello', flush=True)")
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["the script runs", "hello", "(0, 'it ended without a word')"]
 
 
 def once_ready(tell):

@@ -11,8 +11,11 @@ import pytest
 import torch
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
+from omegaconf import OmegaConf
 from torch.amp import GradScaler
 
+from ddpm import build
+from ddpm.checkpoints import checkpoint
 from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
 
@@ -96,6 +99,9 @@ def test_stopped_and_resumed_it_is_the_same_run(in_float16, workspace):
 def test_a_scale_of_the_wrong_kind_is_refused(in_float16, workspace):
     in_float16(2.0**16)
     _, found = trained(workspace / "run", "max_steps=1")
+    config = OmegaConf.create(checkpoint.load(workspace / "run").config)
+    images = build.dataset(config)
+    module = build.module(config, images)
     skip_for_ever = {"scale": 2.0**101}, {"scale": 1e-45}, {"backoff_factor": 1.0}, {"growth_factor": 0.0}
     for change in (
         *({"scale": "large"}, {"scale": math.nan}, {"scale": 0.0}, {"growth_interval": 2.5}, {"more": 1.0}),
@@ -104,5 +110,7 @@ def test_a_scale_of_the_wrong_kind_is_refused(in_float16, workspace):
     ):
         crafted = {**found, "MixedPrecision": change and found["MixedPrecision"] | change}
         torch.save(crafted, workspace / "run/checkpoints/last.ckpt")
-        with pytest.raises(RequestError, match=r"scale of the loss|lacks what training needs"):
-            train([f"resume={workspace / 'run'}", "max_steps=2"])
+        with pytest.raises(ValueError, match=r"scale of the loss|lacks what training needs"):
+            build.check_resumed(checkpoint.newest(workspace / "run"), module, images)
+    with pytest.raises(RequestError, match=r"scale of the loss|lacks what training needs"):
+        train([f"resume={workspace / 'run'}", "max_steps=2"])

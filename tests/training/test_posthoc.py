@@ -130,6 +130,7 @@ def test_noise_is_averaged_as_the_profiles_say(tmp_path):
         if snapshots.is_due(step):
             snapshots.write(tmp_path, step, averages.state_dict())
     file = tmp_path / "checkpoints" / "last.ckpt"
+    (tmp_path / "config.yaml").touch()
     checkpoint.write({"state_dict": {f"{snapshots.PREFIX}{k}": v for k, v in averages.state_dict().items()}}, file)
     saved = Checkpoint(file, {}, {"weight": network.weight.data}, steps)
     kept = [91, 108, 128, 152, 181, 215, 256]  # 304 is too near, 76 too long ago

@@ -157,5 +157,10 @@ def _check(part: Part, split: Split) -> None:
             f"the {split} examples are {values.dtype} {list(values.shape)}: images must be torch.uint8 [n, channels, "
             "height, width], from 0 to 255; points must be float [n, 2], about -1 to 1"
         )
+    if images and values.shape[3] <= 4 < min(values.shape[1:3]):
+        raise DataError(
+            f"the {split} examples are {list(values.shape)}, with channels last as it seems: put them first, as "
+            "images.transpose(0, 3, 1, 2) does with an array of numpy"
+        )
     if len(values) < 2:
         raise DataError(f"there are {len(values)} {split} examples: at least 2 are needed")
