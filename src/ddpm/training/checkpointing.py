@@ -9,6 +9,7 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
@@ -18,6 +19,7 @@ from ddpm.data.module import DataModule
 from ddpm.launch import sharing
 from ddpm.messages import typed
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
+from ddpm.randomness import seed_dropout
 from ddpm.training.module import DiffusionModule, is_whole_step
 from ddpm.training.pictures import Pictures
 from ddpm.training.validation import AfterValidation
@@ -192,6 +194,7 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
         StoppedError: a signal; the run is saved.
         RunFailedError: numbers that are not finite, a file that cannot be written or read, or a process that is gone.
     """
+    seed_dropout(torch.device("cpu"), module.seed)  # and what a user's dataset or callbacks draw
     go_on = f"what was saved is intact, and goes on with: {typed('train')} resume={trainer.default_root_dir}"
     try:
         with sharing(go_on):
