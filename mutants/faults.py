@@ -433,7 +433,9 @@ FAULTS = [
     *of(
         "evaluation/results.py",
         EVALUATION,
-        ('content["weights_sha256"] == about["weights_sha256"]', "True"),
+        ('content["weights_sha256"] != about["weights_sha256"]', "False"),
+        ("!= (ckpt.name, step)", "!= (ckpt.name, content['step'])"),
+        ('str(entry.get("metric")) not in self.metrics', "True"),
         ('same = content["protocol"]["fingerprint"] == protocol["fingerprint"]', "same = True"),
         ("[T + 1 - t for t in", "[T - t for t in"),
         (

@@ -63,6 +63,19 @@ def test_the_verdict_of_a_metric_stays_with_it(workspace):
     assert sorted(entry["metric"] for entry in found) == ["bits_per_dim", "fid"]
 
 
+@pytest.mark.parametrize(
+    "damaged",
+    [{"metrics": 3}, {"real": "x"}, {"codecs": [1]}, {"published": 3}, {"published": [1, {"metric": ["fid"]}]}],
+)
+def test_what_is_of_the_wrong_kind_does_not_end_an_evaluation(workspace, damaged):
+    protocol, about = {"fingerprint": "a"}, {"weights_sha256": "b"}
+    before = {"metrics": {"kid": {"value": 1.0}}, "real": {}, "codecs": {}, "published": []}
+    content = {**before, "protocol": protocol, **about, **damaged}
+    (workspace / "results.json").write_text(json.dumps(content))
+    results.Results({"fid": {"value": 3.0}}, {}, protocol, about).write(workspace)
+    assert json.loads((workspace / "results.json").read_text())["metrics"]["fid"] == {"value": 3.0}
+
+
 MEASURED = {"ckpt": "/x/last.ckpt", "step": 6, "metrics": {"fid_test": {}, "precision": {}, "bits_per_dim": {}}}
 
 
@@ -75,6 +88,7 @@ MEASURED = {"ckpt": "/x/last.ckpt", "step": 6, "metrics": {"fid_test": {}, "prec
         (MEASURED | {"step": 5}, ["fid"], False),
         (MEASURED | {"ckpt": "/x/best.ckpt"}, ["fid"], False),
         (MEASURED | {"metrics": 3}, ["fid"], False),
+        (MEASURED | {"metrics": [1, None]}, ["fid"], False),
         ({}, ["fid"], False),
         ([], ["fid"], False),
     ],

@@ -75,7 +75,7 @@ class Results:
             "real": {**before.get("real", {}), **self.real},
             "codecs": self.codecs or before.get("codecs", {}),
             "published": [
-                *(entry for entry in before.get("published", []) if entry.get("metric") not in self.metrics),
+                *(entry for entry in before.get("published", []) if str(entry.get("metric")) not in self.metrics),
                 *self.published,
             ],
             "protocol": self.protocol,
@@ -187,7 +187,7 @@ def measured(ckpt: Path, step: int, folder: Path, metrics: Sequence[str]) -> boo
     try:
         if (Path(content["ckpt"]).name, content["step"]) != (ckpt.name, step):
             return False
-        found = {registry.base_of(name) for name in content["metrics"]}
+        found = {registry.base_of(str(name)) for name in content["metrics"]}
     except (KeyError, TypeError):
         return False
     of_samples = registry.metrics()
@@ -195,12 +195,15 @@ def measured(ckpt: Path, step: int, folder: Path, metrics: Sequence[str]) -> boo
 
 
 def _earlier(path: Path, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
-    """What another evaluation of the same weights by the same protocol has left."""
+    """What another evaluation of the same weights by the same protocol has left, as far as it is of the right kind."""
     content = _read(path)
     try:
         same = content["protocol"]["fingerprint"] == protocol["fingerprint"]
-        return content if same and content["weights_sha256"] == about["weights_sha256"] else {}
-    except (KeyError, TypeError):
+        if not same or content["weights_sha256"] != about["weights_sha256"]:
+            return {}
+        kept = {part: content[part] for part in ("metrics", "real", "codecs") if isinstance(content.get(part), dict)}
+        return kept | {"published": [entry for entry in content.get("published", ()) if isinstance(entry, dict)]}
+    except (KeyError, TypeError, AttributeError):
         return {}
 
 
