@@ -144,6 +144,7 @@ def test_names_of_splits(tmp_path, capsys, folders, train, test, classes):
         assert (levels(dataset, "train"), levels(dataset, "test")) == (train, test)
     else:
         assert len(levels(dataset, "train") + levels(dataset, "test")) == 2 * len(folders)
+        assert levels(dataset, "test") != [20, 21]
     assert dataset.num_classes == classes
     assert dataset.unused == list(folders[2:] if train else [])
     said = capsys.readouterr().err

@@ -324,6 +324,15 @@ def test_a_trial_that_others_disturb_says_so(folder, monkeypatch, capsys, runnin
     assert ("other programs" in str(refused.value)) == bool(said)
 
 
+def test_of_several_devices_one_is_proposed(folder, priced, monkeypatch):
+    priced(1e12)
+    monkeypatch.setattr(own_pictures.launch, "count_processes", lambda trainer: 4 if trainer.devices == "auto" else 1)
+    made = propose(list(OWN))
+    assert "trainer.devices=1" in made.words
+    assert compose([*made.words, *OWN]).trainer.devices == 1
+    assert "trainer.devices=1" not in propose([*OWN, "trainer.devices=1"]).words
+
+
 def test_what_the_clock_of_a_trial_sees_is_said(folder, monkeypatch, capsys):
     monkeypatch.setattr(trials.Clock, "running", 0.25)
     propose(list(OWN))
