@@ -163,7 +163,7 @@ def test_a_model_of_classes_that_are_handed_over(workspace):
 
 
 def test_points_that_are_handed_over(workspace):
-    """Of points come points, and no gray levels or bits."""
+    """A model of points gives points as samples, not gray levels, and refuses to call its bound bits."""
     points = np.random.default_rng(0).normal(size=(100, 2))
     run = ddpm.train("recipe=swiss_roll", *SMALL_POINTS, dataset=points)
     p, samples = run.load(), run.samples(5)

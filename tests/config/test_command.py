@@ -57,6 +57,14 @@ def test_help_is_the_module_s(capsys, name, flag):
     assert capsys.readouterr().out.strip() == importlib.import_module(COMMANDS[name]).__doc__.strip()
 
 
+def test_another_pipe_that_closes_is_an_error():
+    def main():
+        raise BrokenPipeError("a worker is gone")
+
+    with pytest.raises(BrokenPipeError, match="a worker"):
+        command.guarded(main)
+
+
 @pytest.mark.parametrize("words", ["export -h", "train --cfg job"])
 def test_a_pipe_that_closes_is_no_error(words):
     done = subprocess.run(f"{sys.executable} -m ddpm {words} | head -c 1", shell=True, capture_output=True, text=True)

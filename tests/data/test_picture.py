@@ -51,7 +51,7 @@ def test_gray_becomes_three_equal_channels():
 
 @pytest.mark.parametrize("highest", [0, 200, 2**16, 2**20])
 def test_whole_numbers_of_an_unknown_range_are_refused(highest):
-    """As gray levels of 16 bits, those up to 255 would be black."""
+    """Read as gray levels of 16 bits, numbers up to 255 would become black."""
     levels = np.full((8, 8), highest, np.int32)
     with pytest.raises(DataError, match="of an unknown range; convert it to 8 or 16 bits"):
         decode(encoded(Image.fromarray(levels), "TIFF"))

@@ -50,13 +50,22 @@ def guarded(main: Callable[[], int]) -> NoReturn:
         if is_rank_zero():
             print("interrupted", file=sys.stderr)
         code = 130
-    except BrokenPipeError:  # what it is piped into has read enough
-        code = 0
+    except BrokenPipeError:
+        if _flushed():  # it was another pipe
+            raise
+        code = 128 + signal.SIGPIPE
+    _flushed()
+    sys.exit(code)
+
+
+def _flushed() -> bool:
+    """Write out what was printed, and tell whether somebody could read it; `| head` may have read enough."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain at its end
-    sys.exit(code)
+        return False
+    return True
 
 
 def with_own_conf(argv: Sequence[str]) -> list[str]:

@@ -88,8 +88,7 @@ class PictureTransform:
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
         if image.mode.startswith("I"):
-            highest = int(np.asarray(image).max())
-            if image.mode == "I" and not 255 < highest < 2**16:
+            if image.mode == "I" and not 255 < (highest := int(np.asarray(image).max())) < 2**16:
                 raise DataError(
                     f"its pixels are 32-bit numbers up to {highest:,}, of an unknown range; convert it to 8 or 16 bits"
                 )

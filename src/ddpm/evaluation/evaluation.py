@@ -3,7 +3,7 @@
 import functools
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from ddpm.diffusion.guidance import Guidance, Unguided
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
+from ddpm.diffusion.wide import with_float64
 from ddpm.evaluation import checks, codecs, forecast, references
 from ddpm.evaluation.bound import BoundOverSplit, draws_of_x_1
 from ddpm.evaluation.chunks import Chunk, Chunks
@@ -33,6 +34,7 @@ from ddpm.launch import Rank
 from ddpm.metrics.codecs import lines
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.metrics.metric import Reference, SampleMetric
+from ddpm.metrics.statistics import InOrder
 from ddpm.progress import Bar
 from ddpm.runs import folders
 
@@ -149,20 +151,20 @@ class Evaluation:
     def _measure_samples(self, samples: Samples, results: Results) -> None:
         chunks, n = samples.chunks, self.settings.num_samples
         references = self._references(self.extractor.to(chunks.rank.device), chunks)
-        first: list[Tensor] = []
+        shown = InOrder().to(with_float64(chunks.rank.device))  # the first samples, whichever process draws them
 
         def sampled(chunk: Chunk) -> Tensor:
             images = samples.of(chunk)
-            if sum(map(len, first)) < COLUMNS**2:
-                first.append(images.cpu())
+            if int(chunk.indices[0]) < COLUMNS**2:
+                shown.update(images.flatten(1), chunk.indices)
             return images
 
         wanted = list(self.of_samples.values())
         results.metrics |= self._measure("samples", n, wanted, references, sampled, samples.labels, chunks)
         results.samples = lambda: samples.finished(n)
+        first = shown.compute()[: COLUMNS**2].to("cpu", torch.uint8).unflatten(1, self.images.shape)
         if chunks.rank.index == 0:
-            drawn = samples.finished(n) if chunks.kept else iter(first)  # by all processes, where they are kept
-            results.pictures["samples"] = drawing.grid(_rows(drawn, COLUMNS**2), COLUMNS)
+            results.pictures["samples"] = drawing.grid(first, COLUMNS)
             results.pictures["reverse"] = drawing.strip(samples.chain())
         self._measure_real_images(references, chunks, results)
 
@@ -273,11 +275,3 @@ class Evaluation:
                     caption += f", outlined by a tenth of {settings.evaluations} evaluations of the network for each"
                 plot = drawing.rates(rate, rmse, caption, lines(results.codecs.get("lossy", {})))
                 results.pictures["rate_distortion"] = drawing.drawn(plot)
-
-
-def _rows(batches: Iterator[Tensor], n: int) -> Tensor:
-    """The first n rows of batches, or all of them if there are fewer."""
-    taken: list[Tensor] = []
-    while sum(map(len, taken)) < n and (batch := next(batches, None)) is not None:
-        taken.append(batch)
-    return torch.cat(taken)[:n]

@@ -1,4 +1,4 @@
-"""From a command line that names a folder of pictures to one that has all settings: what `recipe=own` proposes.
+"""Proposes the settings that a command line with `recipe=own` leaves open, for the pictures that it names.
 
 The proposal is words of a command line, put before those that the user typed. What comes of them is an ordinary run.
 """
