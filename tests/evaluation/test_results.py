@@ -10,6 +10,7 @@ from evaluated import made
 from PIL import Image
 
 from ddpm.evaluation import results
+from ddpm.figures import drawing
 from ddpm.launch import Rank
 from ddpm.runs import folders
 
@@ -20,7 +21,9 @@ CPU = torch.device("cpu")
 def test_samples_are_kept_on_request(workspace, keep):
     p, evaluation = made("evaluation.metrics=[fid]")
     measured = evaluation.run(p, Rank(0, 1, CPU), {}, workspace / "out")
-    samples = torch.cat(list(measured.samples())).permute(0, 2, 3, 1).numpy()
+    drawn = torch.cat(list(measured.samples()))
+    assert np.array_equal(measured.pictures["samples"], drawing.grid(drawn[:100], 10))  # in the order of their numbers
+    samples = drawn.permute(0, 2, 3, 1).numpy()
     measured.publish(workspace / "out", [], 0, keep)
     assert not (workspace / "out" / folders.UNFINISHED).exists()
     if keep == "npz":
