@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64, Int64, Real
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
@@ -109,7 +109,7 @@ class FeatureMoments(Metric):
 
 
 class InOrder(Metric):
-    """Rows of features with the indices of their samples, gathered from all processes and put in order of the index."""
+    """Rows (features or pixels) with the indices of their samples, from all processes and in order of the index."""
 
     full_state_update = True
     rows: list[Tensor]
@@ -120,7 +120,7 @@ class InOrder(Metric):
         self.add_state("rows", [], dist_reduce_fx=_cat)
         self.add_state("index", [], dist_reduce_fx=_cat)
 
-    def update(self, rows: Float[Tensor, "b d"], index: Int64[Tensor, " b"]) -> None:
+    def update(self, rows: Real[Tensor, "b d"], index: Int64[Tensor, " b"]) -> None:
         self.rows.append(rows.to(self.device, torch.float32))
         self.index.append(index.to(self.device))
 
