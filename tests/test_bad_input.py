@@ -257,6 +257,8 @@ TRAIN = {
     "-m variance=fixed_large,lerned": "did you mean learned",
     "-m seed=1,2 objective=simple,": "cannot read",
     "-m out=run": "a sweep makes its own",
+    "hydra.run.dir=run": "has no effect here",
+    "-m seed=1,2 hydra.sweep.dir=run": "has no effect here",
     "-m objective=simpel,vlb": "did you mean simple",
     "-m experiment=glob(nothing*)": "matches nothing",
     "-m variance=learned,learned_range": "every cell",

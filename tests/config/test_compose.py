@@ -55,6 +55,10 @@ def test_home_is_expanded_and_other_keys_are_left_alone(monkeypatch):
     [
         (["objectiv=vlb"], "did you mean objective"),
         (["max_step=3"], "did you mean max_steps"),
+        (["batch_size=8"], "did you mean loader.batch_size?"),
+        (["T=10"], "did you mean schedule.T or timesteps.T"),
+        (["epochs=3"], "did you mean max_steps"),
+        (["checkpoint=a.ckpt"], "did you mean init or resume"),
         (["optimizer.lrr=1"], "did you mean optimizer.lr"),
         (["network.chanels=64"], "did you mean network.channels"),
         (["objective=vbl"], "did you mean vlb"),

@@ -4,8 +4,10 @@ import os
 
 import pytest
 
+from ddpm.config.compose import known_keys
 from ddpm.config.errors import RequestError
-from ddpm.config.grammar import parse, path_of, quote_paths, split_keys
+from ddpm.config.grammar import ELSEWHERE, PATH_KEYS, parse, path_of, quote_paths, split_keys
+from ddpm.config.groups import group_names
 
 PATHS = (
     "ckpt", "init", "resume", "out", "to", "push", "data.path", "data.condition_path", "features.weights",
@@ -69,3 +71,9 @@ def test_what_is_no_setting_is_refused_in_a_line(said, message):
     with pytest.raises(RequestError, match=message) as caught:
         parse(["seed=1", said])
     assert "\n" not in str(caught.value)
+
+
+def test_the_words_of_other_programs_stand_for_settings():
+    known = {*known_keys("train", []), *group_names(), *PATH_KEYS}
+    assert {ours for several in ELSEWHERE.values() for ours in several} <= known
+    assert not ELSEWHERE.keys() & known

@@ -21,6 +21,8 @@ from ddpm.config.recipes import proposes
 from ddpm.messages import visible
 from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
 
+# Hydra's settings of where a job writes, which nothing here reads.
+FOLDERS_OF_HYDRA = ("hydra.run.", "hydra.sweep.", "hydra.output_subdir", "hydra.job.chdir")
 COMPLETION = ("-sc", "--shell-completion")
 INFORMATIONAL = ("-h", "--help", "--hydra-help", "--version", "-c", "--cfg", "-i", "--info", *COMPLETION)
 
@@ -124,9 +126,14 @@ def _one_or_several(
     overrides = [argument for argument in argv if not argument.startswith("-")]
     if unknown := [flag for flag in flags if flag not in ("-m", "--multirun")]:
         raise RequestError(f"unknown flag {unknown[0]}; settings are written KEY=VALUE, and --help lists them")
+    said = parse(overrides)
+    if ignored := [o.key_or_group for o in said if o.key_or_group.startswith(FOLDERS_OF_HYDRA)]:
+        raise RequestError(
+            f"{ignored[0]} has no effect here: out=FOLDER names a run's folder; a sweep makes its own in runs/sweeps"
+        )
     if flags:
         return sweep(overrides)
-    if swept := [o for o in parse(overrides) if o.is_sweep_override()]:
+    if swept := [o for o in said if o.is_sweep_override()]:
         raise RequestError(f"{swept[0].input_line} names several values: add -m to sweep over them")
     task(overrides)
     return 0

@@ -18,6 +18,24 @@ PATH_KEYS = (
 )  # fmt: skip
 
 
+# What these are called in other programs.
+ELSEWHERE = {
+    "model": ("network",),
+    "dataset": ("data",),
+    "epochs": ("max_steps",),
+    "max_epochs": ("max_steps",),
+    "num_epochs": ("max_steps",),
+    "iterations": ("max_steps",),
+    "gpus": ("trainer.devices",),
+    "learning_rate": ("optimizer.lr",),
+    "output_dir": ("out",),
+    "run_dir": ("out",),
+    "save_dir": ("out",),
+    "log_dir": ("out",),
+    "checkpoint": ("ckpt", "init", "resume"),
+    "ckpt_path": ("ckpt", "init", "resume"),
+}
+
 # Values with letters of other languages, or parentheses, which Hydra's grammar reads in quotes only.
 FOREIGN = re.compile(r"""([^=\s]+=)([^\[\]{}'",$]*(?:[^\x00-\x7f]|[()])[^\[\]{}'",$]*)""")
 
@@ -115,11 +133,20 @@ def _parsed(override: str) -> Any:
 
 
 def nearest(name: str, candidates: Sequence[str]) -> str:
-    leaves = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
-    near = difflib.get_close_matches(name, candidates, 3) or [
-        leaves[leaf] for leaf in difflib.get_close_matches(name.rpartition(".")[2], list(leaves), 3)
-    ]
-    return f"; did you mean {' or '.join(near)}?" if near else ""
+    """What to ask the user: which of the candidates was meant; "" where nothing is near.
+
+    First comes what other programs call by this name, then what has the same last word, then what is spelled alike.
+    """
+    leaf = name.rpartition(".")[2]
+    near = (
+        [candidate for candidate in ELSEWHERE.get(name, ()) if candidate in candidates]
+        or [candidate for candidate in candidates if candidate.rpartition(".")[2] == leaf]
+        or difflib.get_close_matches(name, candidates, 3)
+    )
+    if not near:
+        leaves = {candidate.rpartition(".")[2]: candidate for candidate in candidates}
+        near = [leaves[alike] for alike in difflib.get_close_matches(leaf, list(leaves), 3)]
+    return f"; did you mean {' or '.join(near[:3])}?" if near else ""
 
 
 def dotted(tree: Any, prefix: str = "") -> Iterator[str]:
