@@ -59,7 +59,15 @@ def test_the_hub_s_library_reads_every_number_with_its_protocol(run, workspace, 
 
 @pytest.mark.parametrize(
     "content",
-    ["{", "[]", {"metrics": 3}, {"protocol": None}, {"weights_sha256": "of others"}, {"weights_sha256": None}],
+    [
+        "{",
+        "[]",
+        {"metrics": 3},
+        {"metrics": {"fid": {"value": 10**400, "n": 5}}},
+        {"protocol": None},
+        {"weights_sha256": "of others"},
+        {"weights_sha256": None},
+    ],
 )
 def test_what_is_no_evaluation_of_these_weights_is_not_quoted(run, workspace, content):
     (run / "results.json").write_text(content if isinstance(content, str) else results_of(run, **content))

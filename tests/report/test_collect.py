@@ -127,6 +127,14 @@ def test_numbers_that_are_none_are_said_and_not_used(tmp_path):
     assert "inception_score is 1000" in found.why
 
 
+@pytest.mark.parametrize("size", ["1" + "0" * 400, "many", "[]", "null"])
+def test_no_time_is_said_for_a_batch_size_that_is_no_number(size, tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "config.yaml").write_text(f"loader: {{batch_size: {size}}}")
+    (found,) = collect.within([run])
+    assert found.training_seconds is None
+
+
 def test_a_damaged_record_is_said_in_its_row(tmp_path):
     folder = write_cell(tmp_path, 0, "seed=1", metrics=measured(fid=1.0))
     for content in ('{"overrides": [', "[]", '{"overrides": [1]}', '{"overrides": [], "seconds": "x"}'):

@@ -15,11 +15,11 @@ from ddpm.checkpoints import checkpoint, hub
 from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.evaluation.protocol import digest_of_weights
+from ddpm.evaluation.results import read as read_results
 from ddpm.metrics import registry
 from ddpm.runs import folders
 
 TASK = "unconditional-image-generation"
-LARGEST = 1 << 25  # bytes of a results.json that is read
 
 
 def card(saved: Checkpoint, config: DictConfig, p: ReverseProcess, shape: tuple[int, ...], kind: str) -> str:
@@ -55,20 +55,17 @@ A denoising diffusion model ([Ho et al. 2020](https://arxiv.org/abs/2006.11239))
 def measured(saved: Checkpoint, p: ReverseProcess) -> dict[str, Any] | None:
     """The newest results.json, if it is of p's weights: finite numbers under `metrics`, and their `protocol`."""
     folder = saved.run or folders.ROOT / "evaluations" / saved.name
-    file = folder / "results.json"
+    found = read_results(folder / "results.json")
     try:
-        if file.stat().st_size > LARGEST:
-            return None
-        results = json.loads(file.read_text())
-        if results["weights_sha256"] != digest_of_weights(p):
+        if found["weights_sha256"] != digest_of_weights(p):
             return None
         metrics = {
             str(name): parts
-            for name, parts in results["metrics"].items()
+            for name, parts in found["metrics"].items()
             if math.isfinite(parts["value"]) and isinstance(parts.get("n"), int)
         }
-        return {"metrics": metrics, "protocol": dict(results["protocol"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):  # none, or no file of ours
+        return {"metrics": metrics, "protocol": dict(found["protocol"])}
+    except (OverflowError, KeyError, TypeError, AttributeError):  # none, or no file of ours
         return None
 
 

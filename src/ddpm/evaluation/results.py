@@ -183,7 +183,7 @@ def _verdict(line: Mapping[str, Any]) -> str:
 
 def measured(ckpt: Path, step: int, folder: Path, metrics: Sequence[str]) -> bool:
     """Whether the results.json of a run's folder is of this checkpoint of the run, and has these metrics."""
-    content = _read(folder / "results.json")
+    content = read(folder / "results.json")
     try:
         if (Path(content["ckpt"]).name, content["step"]) != (ckpt.name, step):
             return False
@@ -196,7 +196,7 @@ def measured(ckpt: Path, step: int, folder: Path, metrics: Sequence[str]) -> boo
 
 def _earlier(path: Path, protocol: Mapping[str, Any], about: Mapping[str, Any]) -> dict[str, Any]:
     """What another evaluation of the same weights by the same protocol has left, as far as it is of the right kind."""
-    content = _read(path)
+    content = read(path)
     try:
         same = content["protocol"]["fingerprint"] == protocol["fingerprint"]
         if not same or content["weights_sha256"] != about["weights_sha256"]:
@@ -207,7 +207,7 @@ def _earlier(path: Path, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
         return {}
 
 
-def _read(path: Path) -> Any:
+def read(path: Path) -> Any:
     """What a results.json holds, which may be anything; an empty dictionary where it cannot be read."""
     try:
         return json.loads(path.read_text()) if path.stat().st_size <= LARGEST else {}

@@ -112,7 +112,7 @@ class Run:
         """Wall clock of the training steps alone, by the throughput in metrics.csv."""
         try:
             batch = float(self.config["loader"]["batch_size"])
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             return None
         steps, rate = self.history.get("train/images_per_second", ([], []))
         spans = zip([0.0, *steps], steps, rate, strict=False)
