@@ -7,6 +7,7 @@ from huggingface_hub import ModelCard
 from random_checkpoint import saved
 
 import ddpm
+from ddpm.commands.evaluate import evaluate
 from ddpm.commands.export import export
 from ddpm.evaluation.protocol import digest_of_weights
 
@@ -89,6 +90,20 @@ def test_a_number_that_is_not_finite_is_left_out(run, workspace):
         "bits_per_dim",
         "kid",
     }
+
+
+def test_files_of_one_name_in_no_run_keep_their_own_results(workspace):
+    measured = {}
+    for folder, gain in [("a", 1.0), ("b", 3.0)]:
+        (workspace / folder).mkdir()
+        saved(workspace / folder / "model.ckpt", "debug=smoke", gain=gain)
+        found = evaluate([f"ckpt={folder}/model.ckpt", "evaluation.metrics=[fid]", "logger=csv"])
+        measured[folder] = found.metrics["fid"]["value"]
+    assert measured["a"] != measured["b"]
+    for folder, fid in measured.items():
+        export([f"ckpt={folder}/model.ckpt", f"to=of_{folder}"])
+        (number,) = card_of(workspace / f"of_{folder}").data.eval_results
+        assert number.metric_value == fid
 
 
 def test_a_fine_tuned_model_names_its_base(workspace):

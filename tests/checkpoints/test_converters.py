@@ -396,7 +396,8 @@ def test_a_foreign_folder_is_evaluated(workspace):
     asked = ["ckpt=theirs", "debug=smoke", "sampler.steps=5", "logger=csv"]
     done = run("evaluate.py", *asked, cwd=workspace)
     assert "read as diffusers: recipe=digits" in done.stdout
-    results = json.loads((workspace / "runs/evaluations/theirs/results.json").read_text())
+    (file,) = (workspace / "runs/evaluations/theirs").glob("*/results.json")
+    results = json.loads(file.read_text())
     assert results["config"]["foreign"] == "diffusers"
     refusal = run("evaluate.py", *asked, "schedule.T=10", cwd=workspace, code=2)
     assert refusal.stderr == "error: schedule.T cannot change: the file (diffusers) states schedule.T=20\n"

@@ -45,7 +45,7 @@ def test_other_ranks_make_nothing(workspace, monkeypatch):
 def test_evaluations_and_figures_lie_with_their_run(workspace):
     run = workspace / "run"
     assert folders.evaluation_folder(run, "name", None, "0123") == run / "evaluations/0123"
-    assert folders.evaluation_folder(None, "name", None, "0123") == workspace / "runs/evaluations/name"
+    assert folders.evaluation_folder(None, "name", None, "0123") == workspace / "runs/evaluations/name/0123"
     assert folders.evaluation_folder(run, "name", "out", "0123") == workspace / "out"
     assert folders.figures_folder(run, "name", None) == run / "figures"
     assert folders.figures_folder(None, "name", None) == workspace / "runs/figures/name"

@@ -6,6 +6,7 @@ protocol. https://github.com/huggingface/hub-docs/blob/main/modelcard.md
 
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -53,20 +54,27 @@ A denoising diffusion model ([Ho et al. 2020](https://arxiv.org/abs/2006.11239))
 
 
 def measured(saved: Checkpoint, p: ReverseProcess) -> dict[str, Any] | None:
-    """The newest results.json, if it is of p's weights: finite numbers under `metrics`, and their `protocol`."""
-    folder = saved.run or folders.ROOT / "evaluations" / saved.name
-    found = read_results(folder / "results.json")
-    try:
-        if found["weights_sha256"] != digest_of_weights(p):
-            return None
-        metrics = {
-            str(name): parts
-            for name, parts in found["metrics"].items()
-            if math.isfinite(parts["value"]) and isinstance(parts.get("n"), int)
-        }
-        return {"metrics": metrics, "protocol": dict(found["protocol"])}
-    except (OverflowError, KeyError, TypeError, AttributeError):  # none, or no file of ours
-        return None
+    """The newest results.json of p's weights: finite numbers under `metrics`, and their `protocol`."""
+    files = [saved.run / "results.json"] if saved.run else _of_file(saved.name)
+    for found in map(read_results, files):
+        try:
+            if found["weights_sha256"] != digest_of_weights(p):
+                continue
+            metrics = {
+                str(name): parts
+                for name, parts in found["metrics"].items()
+                if math.isfinite(parts["value"]) and isinstance(parts.get("n"), int)
+            }
+            return {"metrics": metrics, "protocol": dict(found["protocol"])}
+        except (OverflowError, ValueError, KeyError, TypeError, AttributeError):  # none, or no file of ours
+            continue
+    return None
+
+
+def _of_file(name: str) -> list[Path]:
+    """The results of checkpoint files of this name that are in no run, newest first."""
+    written = (folders.ROOT / "evaluations" / name).glob("*/results.json")
+    return sorted(written, key=lambda file: file.stat().st_mtime, reverse=True)
 
 
 def model_index(name: str, data: str, results: dict[str, Any]) -> list[dict[str, Any]]:

@@ -38,6 +38,7 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
     with request_errors():  # a wrong request ends here, before anything is written
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
+        from ddpm.evaluation.protocol import digest_of_weights
         from ddpm.loggers import loggers
 
         overrides = with_chosen(overrides)
@@ -52,9 +53,11 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
             folder = folders.figures_folder(saved.run, saved.name, config.out)
         else:
             evaluation = build.evaluation(config, images)
-            # The last checkpoint's are kept when another of the run's is measured by the same protocol.
-            of = "" if saved.path.name == checkpoint.LAST else f"-{saved.name}"
-            name = f"{evaluation.protocol(p)['fingerprint']}{of}"
+            name = evaluation.protocol(p)["fingerprint"]
+            if saved.run is None:  # another file of this name may hold other weights
+                name += f"-{digest_of_weights(p)[:10]}"
+            elif saved.path.name != checkpoint.LAST:  # whose results are kept when others of the run are measured
+                name += f"-{saved.name}"
             folder = folders.evaluation_folder(saved.run, saved.name, config.out, name)
     rank = launch.launch(config.trainer)
     if config.figures:

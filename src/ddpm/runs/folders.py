@@ -138,8 +138,8 @@ def is_locked(folder: Path) -> bool:
         return False  # a file system without locks
 
 
-def evaluation_folder(run: Path | None, name: str, out: str | None, fingerprint: str) -> Path:
-    """Where an evaluation goes: `out`, or the run's evaluations/<fingerprint>, or runs/evaluations/<name>.
+def evaluation_folder(run: Path | None, name: str, out: str | None, evaluation: str) -> Path:
+    """Where an evaluation goes: `out`, or the run's evaluations/EVALUATION, or runs/evaluations/NAME/EVALUATION.
 
     Raises:
         OSError: `out` holds something, unless a sweep began it, or the folder cannot be made.
@@ -150,7 +150,7 @@ def evaluation_folder(run: Path | None, name: str, out: str | None, fingerprint:
         if not is_rank_zero():
             return folder
         return writable(folder) if records.of(folder) else claim(folder)
-    folder = (run / "evaluations" / fingerprint) if run else (ROOT / "evaluations" / name).absolute()
+    folder = ((run or ROOT) / "evaluations" / ("" if run else name) / evaluation).absolute()
     if is_rank_zero():
         if run:
             check_inside(run)
