@@ -299,7 +299,10 @@ EVALUATE = {
     "ckpt=run guidance=auto guidance.weak=run guidance.scale=.nan": "number",
     "ckpt=run guidance=auto guidance.weak=run guidance.scale=much": "a number",
     "ckpt=run guidance=auto guidance.weak=run guidance.interval=[9,3]": "two t of 1..T",
+    "ckpt=run guidance=auto guidance.weak=run guidance.interval=[9,300]": "goes beyond schedule.T=20",
     "ckpt=run guidance=auto guidance.weak=roll": "with other images",
+    "ckpt=run wat=1": "there is no setting 'wat'",
+    "ckpt=run network.chanels=8": "did you mean network.channels",
     "ckpt=run figures=[samples] figure.samples.label=3": "was told no classes",
     "ckpt=run figures=[samples] figure.samples.label=-3": "must be a class",
     "ckpt=run figures=[samples] figure.samples.label=some": "must be a class",
@@ -374,6 +377,8 @@ STEPS = {
     "ckpt=run steps=5 to=nowhere/times.json": "a new file in a folder that is there",
     "ckpt=run steps=5 to=text.ckpt": "a new file",
     "ckpt=run steps=5 objective=vlb": "checkpoint's",
+    "ckpt=run steps=5 sampler.steps=7": "sampler.steps= is what is learned here",
+    "ckpt=run steps=5 sampler.times=good.json": "sampler.times= is what is learned here",
 }
 DIAGNOSE = {key: value for key, value in REPORT.items() if "out=" not in key and "to=" not in key}
 INSPECT = {

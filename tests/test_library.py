@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from inspect import unwrap  # of the check of types, where a wrong one is meant
 
 import numpy as np
 import pytest
@@ -112,11 +113,11 @@ def test_labels_and_guidance_that_cannot_be(p, told):
     ]:
         with pytest.raises(ValueError, match=said):
             ddpm.sample(p, 3, **words)
-    for label, said in [(None, "add label=0..9"), (10, "0..9"), (-2, "0..9"), ([1, 2], "there are 2 for 3")]:
+    for label, said in [(None, "add label=0..9"), (10, "0..9"), (-2, "0..9"), ([1, 2], r"are \[2\] for 3")]:
         with pytest.raises(ValueError, match=said):
             ddpm.sample(told, 3, label=label)
     with pytest.raises(ValueError, match="only of a process that"):
-        ddpm.sample(p.over(p.network), 3)
+        ddpm.sample(ddpm.ReverseProcess(p.network, p.q, p.prediction, p.variance), 3)
 
 
 SMALL = ("debug=smoke", "loader.batch_size=64", "network.channels=8", "network.groups=4", "logger=csv")
@@ -232,6 +233,66 @@ def test_a_script_runs_a_sweep_and_not_itself(workspace):
 )
 def test_a_label_may_be_any_whole_number(told, label):
     assert torch.equal(ddpm.sample(told, 2, label=label), ddpm.sample(told, np.int64(2), label=[1, 1]))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 16, 16), (2, 3, 8, 8), (2, 1, 8), (), -1, (-1, 1, 8, 8)])
+def test_a_shape_is_that_of_the_model_s_examples(p, shape):
+    with pytest.raises(ValueError, match=r"^shape="):
+        ddpm.sample(p, shape)
+
+
+def test_a_shape_may_be_of_any_whole_numbers(p):
+    wanted = ddpm.sample(p, SHAPE)
+    for shape in (SHAPE[0], np.int64(SHAPE[0]), torch.tensor(SHAPE), np.array(SHAPE), list(SHAPE)):
+        assert torch.equal(ddpm.sample(p, shape), wanted)
+
+
+def test_the_bound_is_of_images_of_the_model_s_shape(p):
+    with pytest.raises(ValueError, match=r"shape=\[2, 1, 4, 4\]: examples of this model are \[n, 1, 8, 8\]"):
+        ddpm.bits_per_dim(p, torch.zeros(2, 1, 4, 4, dtype=torch.uint8))
+
+
+def test_a_model_that_was_always_told_a_class_is_not_led_by_what_it_never_learned(tmp_path):
+    words = ("sampler.steps=5", "schedule.T=20", "condition=label", "condition.drop=0.0")
+    always = ddpm.load(saved(tmp_path / "always.ckpt", *words))
+    with pytest.raises(ValueError, match="always told a class"):
+        ddpm.sample(always, 2, label=3, guidance=1.0)
+    for label in (ddpm.DROPPED, [3, ddpm.DROPPED]):
+        with pytest.raises(ValueError, match="always told a class"):
+            ddpm.sample(always, 2, label=label)
+    with pytest.raises(ValueError, match=r"add label=0\.\.9$"):
+        ddpm.sample(always, 2)
+    weak = ddpm.load(saved(tmp_path / "weak.ckpt", *words, gain=2.0))
+    led = ddpm.sample(always, 2, label=3, guidance=ddpm.AutoGuidance(weak, 1.0))
+    assert not torch.equal(led, ddpm.sample(always, 2, label=3))
+
+
+def test_a_network_that_is_told_an_image(tmp_path):
+    words = ("sampler.steps=5", "schedule.T=20", "condition=image", "condition.factor=2")
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "config.yaml").touch()
+    p = ddpm.load(saved(folder / "checkpoints/last.ckpt", *words))
+    for ask in (lambda: ddpm.sample(p, 2), lambda: ddpm.bits_per_dim(p, torch.zeros(2, 1, 8, 8, dtype=torch.uint8))):
+        with pytest.raises(ValueError, match=r"told an image of each example: give it one"):
+            ask()
+    config = compose_evaluation(checkpoint.load(folder).config, [])
+    shown = build.conditioning(config).shown(build.dataset(config), 2)
+    drawn = ddpm.sample(p.given(ddpm.Condition(image=shown.image)), 2, build.sampler(config))
+    assert torch.equal(ddpm.Run(folder).samples(2), drawn)
+
+
+@pytest.mark.parametrize("label", [torch.tensor([[1], [2], [3]]), [], np.array([0, 1, 2**64 - 1], np.uint64)])
+def test_what_is_no_label_is_said_in_a_line(told, label):
+    with pytest.raises(ValueError, match=r"^label"):
+        ddpm.sample(told, 3, label=label)
+
+
+@pytest.mark.parametrize("callbacks", ["mine", [Callback]])
+def test_what_is_no_callback_is_refused_before_anything_is_made(callbacks, workspace):
+    with pytest.raises(RequestError, match="is no callback of Lightning's"):
+        unwrap(ddpm.train)("debug=smoke", callbacks=callbacks)
+    assert list(workspace.iterdir()) == []
 
 
 @pytest.mark.parametrize("label", [True, torch.tensor([1.0, 1.0])])

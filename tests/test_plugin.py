@@ -92,8 +92,8 @@ BREACHES = {
         "from ddpm.networks.network import Network\nclass Mine(Network):\n    event_ndim = 3\n"
         "    def __init__(self, in_channels): super().__init__()\n    def forward(self, x, t): return x",
     ): r"must take in_channels, out_channels, and takes no out_channels",
-    ("data", "from nowhere_at_all import x"): r"Mine, which a file under conf/ names, cannot be imported",
-    ("data", "x = 1"): r"Mine, which a file under conf/ names, cannot be imported",
+    ("data", "from nowhere_at_all import x"): r"cannot be imported: ModuleNotFoundError: No module named 'nowhere_at",
+    ("data", "x = 1"): r"Mine, which a file under conf/ names, cannot be imported: own_data_\d+ has no Mine",
 }
 
 

@@ -15,7 +15,7 @@ import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ddpm.diffusion.condition import DROPPED
+    from ddpm.diffusion.condition import DROPPED, Condition
     from ddpm.diffusion.guidance import AutoGuidance, ClassifierFree
     from ddpm.diffusion.process import ForwardProcess
     from ddpm.diffusion.reverse import ReverseProcess
@@ -34,6 +34,7 @@ __all__ = [
     "Ancestral",
     "AutoGuidance",
     "ClassifierFree",
+    "Condition",
     "DPMSolver",
     "DPMSolver2S",
     "ForwardProcess",
@@ -56,7 +57,7 @@ _HOME = {
     "Ancestral": "ddpm.diffusion.sampler",
     "DDIM": "ddpm.samplers.ddim",
     "DEIS": "ddpm.samplers.deis",
-    "DROPPED": "ddpm.diffusion.condition",
+    **dict.fromkeys(("DROPPED", "Condition"), "ddpm.diffusion.condition"),
     "ForwardProcess": "ddpm.diffusion.process",
     "Heun": "ddpm.samplers.heun",
     "ReverseProcess": "ddpm.diffusion.reverse",

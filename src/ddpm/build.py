@@ -3,6 +3,7 @@
 import functools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from omegaconf import DictConfig
@@ -10,7 +11,7 @@ from omegaconf import DictConfig
 from ddpm import hardware
 from ddpm.checkpoints import checkpoint, converters, snapshots
 from ddpm.checkpoints.checkpoint import Checkpoint, check_weights, misfit
-from ddpm.config.evaluation import compose_evaluation
+from ddpm.config.evaluation import NO_SAMPLES, compose_evaluation
 from ddpm.config.saved import plain
 from ddpm.data.conditioning import Conditioning, classes_of
 from ddpm.data.dataset import Dataset
@@ -276,7 +277,7 @@ def _weak(config: DictConfig, images: Dataset) -> torch.nn.Module:
     if not (path := config.guidance.weak):
         raise ValueError("guidance.weak= is missing: a weaker checkpoint of the same data, as guidance.weak=RUN_FOLDER")
     saved = checkpoint.load(path)
-    theirs = compose_evaluation(saved.config, [])
+    theirs = compose_evaluation(saved.config, _of_model(saved.config, config))
     same = {
         "images": images.shape == dataset(theirs).shape,
         "prediction": config.prediction == theirs.prediction,
@@ -289,6 +290,14 @@ def _weak(config: DictConfig, images: Dataset) -> torch.nn.Module:
             "the same data and axes that was trained for less long, or is smaller"
         )
     return trained(saved, theirs, images).network
+
+
+def _of_model(theirs: dict[str, Any], ours: DictConfig) -> list[str]:
+    """What to say of another codebase's file of which only the model is used: its data, where it leaves them open."""
+    if "stated" not in theirs:
+        return []
+    named = any(word.startswith("recipe=") for word in (*theirs["stated"], *theirs["assumed"]))
+    return [*NO_SAMPLES, *([] if named else [f"recipe={ours.choices.recipe}"])]
 
 
 def features(config: DictConfig) -> FeatureExtractor:

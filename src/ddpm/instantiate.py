@@ -2,6 +2,7 @@
 the contract of their group."""
 
 import inspect
+import logging
 from collections.abc import Callable, Iterator
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
@@ -10,8 +11,10 @@ import hydra
 from hydra.errors import InstantiationException
 from omegaconf import DictConfig, OmegaConf
 
+from ddpm.config.errors import first_line
 from ddpm.config.targets import check_targets
 
+logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # it prints what it raises
 T = TypeVar("T")
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
@@ -93,7 +96,11 @@ def _found(target: str) -> Any:
     try:
         return hydra.utils.get_object(target)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"{target}, which a file under conf/ names, cannot be imported: {error}") from error
+        cause = error.__cause__ or error  # Hydra's own message is its advice
+        module, _, name = target.rpartition(".")
+        missing = getattr(cause, "name", None) == target  # it was looked for as a module last
+        why = f"{module} has no {name}" if missing else f"{type(cause).__name__}: {first_line(cause)}"
+        raise ValueError(f"{target}, which a file under conf/ names, cannot be imported: {why}") from error
 
 
 def _check_class(maker: Any, contract: Callable[..., Any]) -> None:

@@ -4,8 +4,9 @@ import csv
 import importlib
 import json
 import math
+import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeAlias
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Shaped, UInt8
 from lightning.pytorch.callbacks import Callback
+from omegaconf import DictConfig
 from torch import Tensor
 
 from ddpm import build
@@ -83,16 +85,24 @@ class Run:
         label: Labels | None = None,
         guidance: float | Guidance | None = None,
     ) -> Shaped[Tensor, "n *event"]:
-        """Samples of the last checkpoint, by the run's own sampler and guidance if none are given: `ddpm.sample`."""
+        """Samples of the last checkpoint, by the run's own sampler and guidance if none are given: `ddpm.sample`.
+
+        A network that is told an image is told what the run's pictures of samples were.
+        """
         saved = checkpoint.load(str(self.folder))
         config = compose_evaluation(saved.config, [])
         images = build.dataset(config)
-        p, drawn_by = build.trained(saved, config, images), sampler or build.sampler(config)
-        guidance = build.guidance(config, images) if guidance is None else guidance
-        return sample(p, (n, *images.shape), drawn_by, seed, label=label, guidance=guidance)
+        p, drawn_by = _trained(saved, config, images), sampler or build.sampler(config)
+        rule = build.guidance(config, images) if guidance is None else _rule(guidance)
+        if label is None and (conditioning := build.conditioning(config)).needs == "image":
+            images.prepare()
+            condition = conditioning.shown(images, n)
+        else:
+            condition = _condition(p, label, n)
+        return _drawn(p, (n, *images.shape), drawn_by, seed, rule, condition)
 
 
-def train(*overrides: str, dataset: Any = None, callbacks: Sequence[Callback] = ()) -> Run:
+def train(*overrides: str, dataset: Any = None, callbacks: Callback | Sequence[Callback] = ()) -> Run:
     """Train, as `ddpm train` does.
 
     Args:
@@ -104,6 +114,9 @@ def train(*overrides: str, dataset: Any = None, callbacks: Sequence[Callback] = 
     Raises:
         ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
     """
+    callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
+    if strange := [each for each in callbacks if not isinstance(each, Callback)]:
+        raise RequestError(f"callbacks: a {type(strange[0]).__name__} is no callback of Lightning's")
     images = _given(dataset, overrides)
     described = _described(images) if images else []
     return Run(train_command.train([*described, *quote_paths(overrides)], images, callbacks).resolve())
@@ -174,9 +187,13 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
     words = with_chosen(quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides]))
     saved = checkpoint.load(path_of("ckpt", words))
     config = compose_evaluation(saved.config, words)
-    images = build.dataset(config)
+    return _trained(saved, config, build.dataset(config))
+
+
+def _trained(saved: checkpoint.Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:
+    """The process of a checkpoint, which knows what its network was trained on."""
     p = build.trained(saved, config, images)
-    p.event_shape = images.shape
+    p.event_shape, p.always_conditioned = images.shape, config.condition.get("drop") == 0
     return p
 
 
@@ -201,19 +218,33 @@ def sample(
         guidance: the weight w of classifier-free guidance, 0 for none; or a `ddpm.diffusion.guidance.Guidance`.
 
     Raises:
-        ValueError: a label that there is not, one too few, or guidance of a model that knows no classes.
+        ValueError: another shape than the model's; a label that there is not, one too few, or guidance of a model that
+            knows no classes or was never trained without them.
     """
-    if not isinstance(shape, Sequence):
-        if p.event_shape is None:
-            raise ValueError(f"shape={shape}: only of a process that ddpm.load returns is the rest of the shape known")
-        shape = (int(shape), *p.event_shape)
-    rule = guidance if isinstance(guidance, Guidance) else ClassifierFree(float(guidance))
-    if rule.needs_dropped and rule.evaluations > 1 and not _classes(p):
-        raise ValueError("guidance: this model knows no classes, and there is nothing to lead it by")
+    whole = _whole_shape(p, shape)
+    return _drawn(p, whole, sampler or Ancestral(), seed, _rule(guidance), _condition(p, label, whole[0]))
+
+
+def _rule(guidance: float | Guidance) -> Guidance:
+    return guidance if isinstance(guidance, Guidance) else ClassifierFree(float(guidance))
+
+
+def _drawn(
+    p: ReverseProcess, shape: Sequence[int], sampler: Sampler, seed: int, rule: Guidance, condition: Condition | None
+) -> Shaped[Tensor, "n *event"]:
+    """Samples of the process that the rule makes of p, given a condition."""
+    if rule.needs_dropped and rule.evaluations > 1:
+        if not _classes(p):
+            raise ValueError("guidance: this model knows no classes, and there is nothing to lead it by")
+        if p.always_conditioned:
+            raise ValueError(
+                "guidance: this model was always told a class (condition.drop=0), and cannot be led away from itself "
+                "without one; a ddpm.diffusion.guidance.AutoGuidance can lead it away from a weaker network"
+            )
     device = next(p.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     x_T = torch.randn(*shape, generator=generator, device=device)
-    *_, last = (sampler or Ancestral())(_told(rule(p), label, shape[0], _classes(p)), x_T, generator)
+    *_, last = sampler(rule(p).given(None if condition is None else condition.to(device)), x_T, generator)
     return _kind(p).stored(last.x_t)
 
 
@@ -236,11 +267,32 @@ def bits_per_dim(
     if images.dtype != torch.uint8 or images.ndim != 4:
         found = f"{images.dtype} {list(images.shape)}"
         raise ValueError(f"images are {found}: give torch.uint8 [n, channels, height, width], from 0 to 255")
+    _whole_shape(p, images.shape)
     device = next(p.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    given = _told(p, label, len(images), _classes(p))
-    bound = evaluate_bound(given, to_unit(images.to(device)), generator, draws_of_x_1=draws_of_x_1(p.q.T))
+    told = p.given(_condition(p, label, len(images)))
+    bound = evaluate_bound(told, to_unit(images.to(device)), generator, draws_of_x_1=draws_of_x_1(p.q.T))
     return bound.bits_per_dim(math.prod(images.shape[1:]))
+
+
+def _whole_shape(p: ReverseProcess, shape: SupportsIndex | Sequence[int]) -> tuple[int, ...]:
+    """The shape [n, ...] of a batch of the model's, of which n alone may be given.
+
+    Raises:
+        ValueError: it is no shape, or not the model's.
+    """
+    try:
+        sides = [operator.index(side) for side in (shape if isinstance(shape, Iterable) else [shape])]
+    except TypeError:
+        raise ValueError(f"shape={shape}: give a number of examples, or the shape of all of them") from None
+    if len(sides) == 1:
+        if p.event_shape is None:
+            raise ValueError(f"shape={shape}: only of a process that ddpm.load returns is the rest of the shape known")
+        sides += p.event_shape
+    if len(sides) < 2 or min(sides) < 0 or (p.event_shape and tuple(sides[1:]) != tuple(p.event_shape)):
+        due = f"[n, {', '.join(map(str, p.event_shape))}]" if p.event_shape else "[n, channels, height, width]"
+        raise ValueError(f"shape={list(sides)}: examples of this model are {due}")
+    return tuple(sides)
 
 
 def _kind(p: ReverseProcess) -> Kind:
@@ -251,20 +303,32 @@ def _classes(p: ReverseProcess) -> int:
     return int(getattr(p.network, "num_classes", 0))
 
 
-def _told(p: ReverseProcess, label: Labels | None, n: int, classes: int) -> ReverseProcess:
-    """The process, told the classes of n images."""
-    if not classes:
+def _condition(p: ReverseProcess, label: Labels | None, n: int) -> Condition | None:
+    """What the network is told of n images whose classes these are."""
+    if getattr(p.network, "condition_channels", 0):
+        raise ValueError(
+            "this model is told an image of each example: give it one, as in "
+            "ddpm.sample(p.given(ddpm.Condition(image=...)), n); docs/conditioning.md"
+        )
+    if not (classes := _classes(p)):
         if label is not None:
             raise ValueError(f"label={label}: this model knows no classes")
-        return p
+        return None
+    known = f"0..{classes - 1}"
     if label is None:
-        raise ValueError(f"this model was trained with classes: add label=0..{classes - 1}, or label=ddpm.DROPPED")
-    labels = torch.as_tensor(label)
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        dropped = "" if p.always_conditioned else ", or label=ddpm.DROPPED"
+        raise ValueError(f"this model was trained with classes: add label={known}{dropped}")
+    try:
+        labels = torch.as_tensor(label)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"label={label!r} is no class, of which the model has {known}") from None
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype in (torch.bool, torch.uint64):
         raise ValueError(f"label: classes are whole numbers, and these are {labels.dtype}")
     labels = labels.long() if labels.ndim else labels.long().expand(n)
     if labels.shape != (n,):
-        raise ValueError(f"label: there are {len(labels)} for {n} images")
+        raise ValueError(f"label: these are {list(labels.shape)} for {n} images")
     if wrong := [each for each in labels.tolist() if not (each == DROPPED or 0 <= each < classes)]:
-        raise ValueError(f"label={wrong[0]}: the model's classes are 0..{classes - 1}")
-    return p.given(Condition(labels.to(next(p.parameters()).device)))
+        raise ValueError(f"label={wrong[0]}: the model's classes are {known}")
+    if p.always_conditioned and DROPPED in labels:
+        raise ValueError(f"label=ddpm.DROPPED: this model was always told a class (condition.drop=0), one of {known}")
+    return Condition(labels.to(next(p.parameters()).device))

@@ -9,6 +9,7 @@ from random_checkpoint import saved
 import ddpm
 from ddpm.commands.evaluate import evaluate
 from ddpm.commands.export import export
+from ddpm.config.errors import RequestError
 from ddpm.evaluation.protocol import digest_of_weights
 
 METRICS = {
@@ -117,3 +118,15 @@ def test_a_fine_tuned_model_names_its_base(workspace):
     torch.save(content, "run.ckpt")
     export(["ckpt=run.ckpt", "to=out"])
     assert card_of(workspace / "out").data.base_model == "google/ddpm-cifar10-32"
+
+
+@pytest.mark.parametrize("option", ["<img src=x>", "digits\n\n# Install\n", "\x1b[31m", ["a", "b c"], 3, ""])
+def test_a_choice_of_a_stranger_s_that_is_no_name_is_refused(option, workspace):
+    import torch
+
+    saved("run.ckpt", "recipe=digits")
+    content = torch.load("run.ckpt", weights_only=True)
+    content["config"]["choices"]["data"] = option
+    torch.save(content, "run.ckpt")
+    with pytest.raises(RequestError, match="which is no option"):
+        export(["ckpt=run.ckpt", "to=out"])

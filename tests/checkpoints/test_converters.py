@@ -135,6 +135,14 @@ def test_schedules_and_predictions_of_diffusers(folder, scheduler, name):
     torch.testing.assert_close(q.alpha_bar[1:].float(), theirs.alphas_cumprod, rtol=1e-4, atol=1e-8)
 
 
+def test_a_cosine_schedule_is_the_file_s_and_not_the_recipe_s(tmp_path):
+    blocks = {"down_block_types": ("DownBlock2D",) * 2, "up_block_types": ("UpBlock2D",) * 2}
+    small = {"sample_size": 8, "in_channels": 1, "out_channels": 1, "block_out_channels": (32, 32), **blocks}
+    theirs = DDPMScheduler(beta_schedule="squaredcos_cap_v2")
+    DDPMPipeline(UNet2DModel(**{**CIFAR10, **small}), theirs).save_pretrained(tmp_path)
+    torch.testing.assert_close(ddpm.load(tmp_path).q.alpha_bar[1:].float(), theirs.alphas_cumprod, rtol=1e-4, atol=1e-8)
+
+
 def test_a_ddim_scheduler_states_no_variance(folder):
     DDIMScheduler().save_pretrained(folder)
     assert resolved(folder, "variance=fixed_small").choices.variance == "fixed_small"
@@ -163,6 +171,10 @@ def test_former_names_of_attention(unet, folder):
         ("config.json", {"block_out_channels": [32, 48, 64, 64]}, "not multiples of 32"),
         ("config.json", {"block_out_channels": "absent"}, "block_out_channels"),
         ("config.json", {"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
+        ("config.json", {"sample_size": "8"}, "sample_size is 8, which is no size of images"),
+        ("config.json", {"sample_size": [8, 8, 8]}, "sample_size is [8, 8, 8], which is no size of images"),
+        ("config.json", {"sample_size": -8}, "sample_size is -8, which is no size of images"),
+        ("config.json", {"resnet_time_scale_shift": "scale_shift"}, "an attention without a norm"),
         ("config.json", {"num_class_embeds": "ten"}, "num_class_embeds is ten, which is no number of classes"),
         ("scheduler_config.json", {"_class_name": "PNDMScheduler"}, "a PNDMScheduler"),
         ("scheduler_config.json", {"variance_type": "fixed_large_log"}, "variance_type is fixed_large_log"),
@@ -179,6 +191,35 @@ def test_what_is_not_ours_is_refused_by_name(folder, file, changes, message):
         checkpoint.load(folder)
     assert message in str(refusal.value)
     assert len(str(refusal.value)) < 400
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"norm_eps": float("nan")}, "norm_eps=nan must be a positive number"),
+        ({"norm_eps": -1.0}, "norm_eps=-1.0 must be a positive number"),
+        ({"freq_shift": 16}, "frequency_shift=16 must be less than half of channels=32"),
+    ],
+)
+def test_numbers_that_make_no_network_are_refused(folder, changes, message):
+    edit(folder / "config.json", **changes)
+    with pytest.raises(ValueError, match=message):
+        ddpm.load(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.complex64, torch.bool])
+def test_weights_are_floating_point_numbers(unet, folder, dtype):
+    weights = {key: value.to(dtype) for key, value in unet.state_dict().items()}
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match=r"is a tensor of .*, and weights are floating-point numbers"):
+        checkpoint.load(folder)
+
+
+def test_two_tensors_of_one_name_are_refused(unet, folder):
+    weights = {**unet.state_dict(), "temb.dense.0.weight": torch.zeros(128, 32)}
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match=r"two of its tensors are what we call temb.dense.0.weight"):
+        checkpoint.load(folder)
 
 
 @pytest.mark.parametrize("missing", ["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"])

@@ -53,6 +53,7 @@ def test_a_private_model_of_an_organization(hub):
         (["push=hf://me/digits@v1"], "leave @v1 away"),
         (["push=hf://me/a b"], "push=hf://me/a b is not possible: "),
         (["push=hf://me/digits", "private=perhaps"], "private=perhaps must be true or false"),
+        (["private=true"], "private= is for push="),
         (["push=hf://me/digits", "format=onnx"], "format=onnx is not one of"),
     ],
 )

@@ -114,6 +114,25 @@ def test_requests_that_cannot_be():
         ready(Numbered(), chunk=0)
 
 
+class Otherwise(Numbered):
+    """Its examples are others than its shape and kind say, in one split."""
+
+    def __init__(self, split, change):
+        super().__init__()
+        self.where, self.change = split, change
+
+    def split(self, name):
+        examples = super().split(name)
+        return InMemory(self.change(examples.values)) if name == self.where else examples
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+@pytest.mark.parametrize("change", [lambda x: x / 255, lambda x: x[..., :1], lambda x: x.expand(-1, 3, -1, -1)])
+def test_examples_are_of_the_shape_and_the_kind_of_their_dataset(split, change):
+    with pytest.raises(DataError, match=rf"the first {split} example is .* it is torch\.uint8 \[1, 2, 2\]"):
+        ready(Otherwise(split, change))
+
+
 @pytest.fixture
 def pictures(tmp_path):
     for k in range(40):

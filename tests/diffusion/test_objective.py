@@ -142,3 +142,27 @@ def test_losses_do_not_mix_examples():
         objective(p, x_0, TIMES, noise)[2].backward()
         rows = p.network.answer.grad.abs().sum(1)
         assert (rows > 0).tolist() == [False, False, True, False, False, False]
+
+
+class OfOneChannel(Epsilon):
+    def target(self, q, x_0, noise, t):
+        return noise.mean(1)
+
+
+class OfOneExample(Epsilon):
+    def x_0(self, q, output, x_t, t):
+        return super().x_0(q, output, x_t, t)[:1]
+
+
+@pytest.mark.parametrize(
+    ("prediction", "answer", "message"),
+    [
+        (OfOneChannel(), torch.zeros(3, 3), r"OfOneChannel\.target is \[3\] for x_0 \[3, 3\]"),
+        (OfOneExample(), torch.zeros(3, 3), r"OfOneExample\.x_0 is \[1, 3\] for x_t \[3, 3\]"),
+        (Epsilon(), torch.zeros(1, 3), r"the network returned \[1, 3\] for x_t \[3, 3\]: \[3, 3\] are due"),
+    ],
+)
+def test_what_would_be_broadcast_is_refused(prediction, answer, message):
+    p = ReverseProcess(Answer(answer), q, prediction, FixedLarge())
+    with pytest.raises(ValueError, match=message):
+        Simple()(p, torch.zeros(3, 3), TIMES[:3], torch.zeros(3, 3))

@@ -82,6 +82,10 @@ def test_a_file_of_times_is_read_back_for_its_schedule_alone(tmp_path):
     for other in (linear(1000, beta_T=0.0201), cosine(1000), linear(999)):
         with pytest.raises(ValueError, match=r"another schedule|times of T=1000"):
             files.read(file, ForwardProcess(other))
+    content = {**files.described([1000, 400, 7], Q), "alpha_bar": [float("nan")] * 3}
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="another schedule"):
+        files.read(file, Q)
 
 
 @pytest.mark.parametrize(

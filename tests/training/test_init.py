@@ -12,10 +12,12 @@ from PIL import Image
 from random_checkpoint import saved
 from torture import content, metrics
 
+from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.commands.export import export
 from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
+from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import quote_paths
 from ddpm.config.initial import compose_run
 from ddpm.sweep.work import WORKS
@@ -281,3 +283,13 @@ def test_of_two_checkpoints_the_last_that_is_said_counts():
     with pytest.raises(RequestError, match="there is none"):
         compose_run(["init=first.ckpt", "seed=3", "init=second.ckpt"], config_of)
     assert asked == ["second.ckpt"]
+
+
+def test_of_another_codebase_s_file_of_few_steps_the_model_alone_is_taken(workspace):
+    saved("ours.ckpt", "schedule=linear", "prediction=eps", "schedule.T=20", "sampler=ancestral", "sampler.steps=5")
+    export(["ckpt=ours.ckpt", "to=theirs"])
+    config = compose_run(["init=theirs", "recipe=digits", "sampler.steps=9"], lambda path: checkpoint.load(path).config)
+    assert (config.schedule.T, config.choices.prediction, config.sampler.steps) == (20, "eps", 9)
+    asked = ["sampler.steps=9", "guidance=auto", "guidance.weak=theirs"]
+    config = compose_evaluation(checkpoint.load("theirs").config, asked)
+    assert build.guidance(config, build.dataset(config)).evaluations == 2

@@ -224,8 +224,8 @@ def _exported(file: Path, weights: dict[str, Tensor], metadata: Mapping[str, str
     try:
         saved, step = json.loads(metadata["config"]), int(metadata["global_step"])
     except (ValueError, RecursionError):
-        saved = None
-    if not isinstance(saved, dict):
+        saved, step = None, -1
+    if not isinstance(saved, dict) or step < 0:
         raise ValueError(f"{file} is an exported model whose description cannot be read")
     _check(weights, file)
     return Checkpoint(file, trust.of_file(saved, file), weights, step)

@@ -35,6 +35,8 @@ def export(overrides: list[str]) -> None:
             raise RequestError("to= is missing: to=DIR, a folder that is new or empty")
         if private not in (None, "True", "False"):
             raise RequestError(f"private={private} must be true or false")
+        if private and not push:
+            raise RequestError("private= is for push=, and there is none: add push=hf://OWNER/NAME")
         others = with_chosen(others)
         saved = checkpoint.load(path_of("ckpt", others))
         config = compose_evaluation(saved.config, others)

@@ -8,6 +8,7 @@ FILE is what `sampler.times=FILE` takes; `ckpt` and KEY=VALUE are those of evalu
 """
 
 import json
+import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ from ddpm import build, launch
 from ddpm.checkpoints import checkpoint
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
-from ddpm.config.grammar import path_of, quote_paths, split_keys
+from ddpm.config.grammar import as_typed, parse, path_of, quote_paths, split_keys
 from ddpm.config.saved import plain
 from ddpm.data.conditioning import OfSamples
 from ddpm.diffusion.process import ForwardProcess
@@ -50,6 +51,9 @@ def steps(overrides: list[str]) -> Path:
     with request_errors():  # a wrong request ends here, before anything is written
         own, others = split_keys(overrides, ("to", *NUMBERS))
         n, chains, fine = (_whole(key, own.get(key)) for key in NUMBERS)
+        said = {parsed.key_or_group: text for text, parsed in zip(as_typed(others), parse(others), strict=True)}
+        if learned := said.keys() & {"sampler.steps", "sampler.times"}:
+            raise RequestError(f"{min(learned)}= is what is learned here: steps=N says how many times")
         saved = checkpoint.load(path_of("ckpt", others))
         config = compose_evaluation(saved.config, [*others, f"sampler.steps={n}"])
         launch.count_processes(config.trainer)  # raises where that is not possible
@@ -84,6 +88,8 @@ def steps(overrides: list[str]) -> Path:
             return found
 
         times, nearest = search(grids[first], distance)
+    here = {"ckpt": f"ckpt={saved.run or saved.path}", "sampler": f"sampler={config.choices.sampler}"}
+    words = [text for key, text in {**here, **said, **here}.items() if key != "sampler.spacing"]
     there = {name: held_out.distance(of(each)) for name, each in {**grids, "learned": times}.items()}
     content = {
         **files.described(times, p.q),
@@ -101,8 +107,7 @@ def steps(overrides: list[str]) -> Path:
         "distance of x_0 from that of the fine chain, on noise that was not learned from: "
         + ", ".join(f"{name} {value:.4f}" for name, value in there.items()),
         f"times: {', '.join(map(str, times))}",
-        f"use them: {typed('evaluate')} ckpt={saved.run or saved.path} sampler={config.choices.sampler} "
-        f"sampler.steps={n} sampler.times={file}",
+        f"use them: {typed('evaluate')} {shlex.join([*words, f'sampler.steps={n}', f'sampler.times={file}'])}",
     )
     return file
 

@@ -151,6 +151,9 @@ def wrong_value(config: DictConfig) -> str | None:
     steps, T = OmegaConf.select(config, "sampler.steps"), config.schedule.T
     if steps is not None and steps > T:
         return f"sampler.steps={steps} exceeds schedule.T={T}: use at most {T}, or null for all"
+    interval = OmegaConf.select(config, "guidance.interval")
+    if isinstance(interval, ListConfig) and any(isinstance(t, int) and t > T for t in interval):
+        return f"guidance.interval={list(interval)} goes beyond schedule.T={T}: it is [LOW, HIGH], two t of 1..{T}"
     return _wrong_figure(config) if "figures" in config else None
 
 

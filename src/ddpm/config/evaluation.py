@@ -7,8 +7,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config.compose import compose, require_option
 from ddpm.config.errors import RefusedError, RequestError
-from ddpm.config.grammar import parse, split_keys
-from ddpm.config.groups import CONF, content, content_of, options_of
+from ddpm.config.grammar import dotted, nearest, parse, split_keys
+from ddpm.config.groups import CONF, content, content_of, group_names, options_of
 from ddpm.config.roles import describes_the_model, evaluation_keys, open_to_evaluation
 from ddpm.config.saved import compose_saved, section_of
 from ddpm.messages import say
@@ -31,6 +31,9 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
     asked = dict.fromkeys(override.key_or_group for override in parse(overrides))
     for key in asked:
         if key != DEBUG and not open_to_evaluation(key):
+            known = {*dotted(base), *group_names()}
+            if not any(_within(each, key) for each in known):
+                raise RequestError(f"there is no setting {key!r}{nearest(key, sorted(known))}")
             raise RequestError(
                 f"{key} is the checkpoint's and cannot change after training; "
                 f"an evaluation takes {', '.join([*evaluation_keys(), DEBUG])}"
@@ -72,6 +75,10 @@ def _with_average(base: dict[str, Any], said: str) -> dict[str, Any]:
             f"ema={said}: the run has kept its exponential average alone; train with ema=posthoc for any other"
         )
     return {**base, "choices": choices, EMA: {**section, "length": length}}
+
+
+# For who wants of another codebase's file its model alone: a sampler that goes with any T.
+NO_SAMPLES = ("sampler=ancestral", "sampler.steps=null")
 
 
 def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

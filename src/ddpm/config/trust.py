@@ -4,17 +4,20 @@ A file describes a model, its data, and how its numbers were measured. Where to 
 consent, are the user's to say: on the command line, in conf/, or in a run of the user's own (`ddpm.config.origin`).
 """
 
+import re
 from typing import Any
 
 from ddpm.config import origin
 from ddpm.config.compose import defaults_of
 from ddpm.config.moved import translated
 from ddpm.config.roles import is_user_only
+from ddpm.messages import printable
 
 NOT_FOLLOWED = "not_followed"  # the key of a configuration from elsewhere that holds a warning
 OF_CONVERTERS = ("stated", "assumed")  # what a converter says of another codebase's file; no file can say it itself
 LARGEST = 10_000  # values in a configuration; ours have about 150
 DEEPEST = 20  # levels of a configuration; ours have 5
+OPTION = re.compile(r"[\w.+-]+")  # a name of a group or of one of its options
 
 
 def of_file(saved: dict[str, Any], source: Any) -> dict[str, Any]:
@@ -35,6 +38,7 @@ def of_file(saved: dict[str, Any], source: Any) -> dict[str, Any]:
     saved = translated(saved)
     if own:
         return saved
+    _check_choices(saved)
     followed = with_defaults(saved)
     left_out = [f"{key}={value}" for key, value in _differing(saved, followed)]
     if left_out:
@@ -44,6 +48,19 @@ def of_file(saved: dict[str, Any], source: Any) -> dict[str, Any]:
             "say on the command line what you want of it"
         )
     return followed
+
+
+def _check_choices(saved: dict[str, Any]) -> None:
+    """Refuse a choice that is no name: messages and model cards say what a model is made of.
+
+    Raises:
+        ValueError: there is one.
+    """
+    choices = saved.get("choices")
+    for group, option in choices.items() if isinstance(choices, dict) else ():
+        for name in (group, *(option if isinstance(option, list) else [option])):
+            if not (name is None or (isinstance(name, str) and OPTION.fullmatch(name))):
+                raise ValueError(f"the saved configuration says {printable(f'{group}={option}')}, which is no option")
 
 
 def with_defaults(saved: dict[str, Any]) -> dict[str, Any]:

@@ -113,6 +113,8 @@ def of(data: Any, name: str = "given") -> Dataset:
     """
     if isinstance(data, Dataset):
         return data
+    if isinstance(data, tuple) and len(data) != 2:
+        raise DataError(f"a tuple of {len(data)} is no data: give examples, or a pair to train and to test on")
     train, test = data if isinstance(data, tuple) else (data, None)
     return Array(_part(train), None if test is None else _part(test), name)
 
@@ -128,6 +130,11 @@ def _part(data: Any) -> Part:
     first = [np.asarray(item[0] if isinstance(item, tuple | list) else item) for item in items]
     if len({(each.shape, each.dtype) for each in first}) != 1:
         raise DataError("the examples of a dataset must be of one shape and one type, and there must be some")
+    if first[0].dtype.kind not in "biuf":
+        raise DataError(
+            f"the items of the dataset are {type(items[0]).__name__}: give images as arrays or tensors, or pairs of "
+            "such and a label"
+        )
     return Part(_exact(torch.from_numpy(np.stack(first))), _labels(items))
 
 

@@ -14,7 +14,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from ddpm.data.conditioning import ConditionedBatch, Conditioning, Unconditional
-from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident
+from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident, Split
 from ddpm.data.dataset import Dataset as ImagesOrPoints
 from ddpm.data.order import Order, check_parts
 
@@ -124,9 +124,13 @@ class DataModule(LightningDataModule):
         self.dataset.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        """Open both splits. Raises DataError if the batches cannot be shared out as asked for."""
+        """Open both splits.
+
+        Raises:
+            DataError: the batches cannot be shared out as asked for, or the examples are not as the dataset says.
+        """
         self.conditioning.check(self.dataset)
-        self.train, self.test = (self._placed(self.dataset.split(split)) for split in SPLITS)
+        self.train, self.test = (self._placed(self._checked(split)) for split in SPLITS)
         self._order()
 
     def train_dataloader(self) -> Loader:
@@ -177,6 +181,21 @@ class DataModule(LightningDataModule):
 
     def _place(self) -> tuple[int, int]:
         return (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+
+    def _checked(self, split: Split) -> Examples:
+        """The examples of a split, of which the first is as the dataset says; others would be broadcast or rescaled."""
+        examples = self.dataset.split(split)
+        try:
+            first = examples.__getitems__([0])
+        except DataError:  # said where it is needed
+            return examples
+        due = self.dataset.kind.stored(torch.zeros(1, *self.dataset.shape))
+        if (first.dtype, first.shape) != (due.dtype, due.shape):
+            raise DataError(
+                f"{self.dataset.name}: the first {split} example is {first.dtype} {list(first.shape[1:])}, and by the "
+                f"dataset's shape and kind it is {due.dtype} {list(due.shape[1:])}"
+            )
+        return examples
 
     def _placed(self, examples: Examples) -> Examples:
         """The examples on the device, where `resident` says so and they are one array."""

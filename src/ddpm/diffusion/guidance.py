@@ -83,13 +83,16 @@ class ClassifierFree(Led):
 
 @final
 class AutoGuidance(Led):
-    """The network is led away from a weaker one, trained for less long, say, on the same data; Karras et al. 2024."""
+    """The network is led away from a weaker one, trained for less long, say, on the same data; Karras et al. 2024.
+
+    `weak` is that network, or a process over it.
+    """
 
     needs_dropped = False
 
     def __init__(self, weak: nn.Module, scale: float = 1.0, interval: Sequence[int] | None = None) -> None:
         super().__init__(scale, interval)
-        self.weak = weak
+        self.weak = weak.network if isinstance(weak, ReverseProcess) else weak
 
     def poor(self, network: nn.Module) -> Network:
         return self.weak

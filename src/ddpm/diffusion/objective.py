@@ -122,4 +122,10 @@ class Hybrid(Objective):
 
 
 def _squared_error(p: ReverseProcess, estimate: Estimate, x_0: Batch, t: Time, noise: Batch) -> Float[Tensor, " b"]:
-    return (estimate.output - p.prediction.target(p.q, x_0, noise, t)).square().flatten(1).mean(1)
+    target = p.prediction.target(p.q, x_0, noise, t)
+    if target.shape != estimate.output.shape:  # it would be broadcast
+        raise ValueError(
+            f"{type(p.prediction).__name__}.target is {list(target.shape)} for x_0 {list(x_0.shape)}: one number for "
+            "each of the network's is due"
+        )
+    return (estimate.output - target).square().flatten(1).mean(1)

@@ -30,6 +30,7 @@ class Posterior(ReverseProcess, ABC):
 
     def __init__(self, p: ReverseProcess, measurement: Measurement) -> None:
         super().__init__(p.network, p.q, p.prediction, p.variance, p.decoder)
+        self.described_as(p)
         self.measurement = measurement
 
     @abstractmethod

@@ -29,7 +29,9 @@ class ReverseProcess(nn.Module):
     told something of each example takes it as a third argument, which `given` fills in.
     """
 
-    event_shape: tuple[int, ...] | None = None  # of one example, where it is known: of what `ddpm.load` returns
+    # Of what `ddpm.load` returns: the shape of one example, and whether it was never trained without its condition.
+    event_shape: tuple[int, ...] | None = None
+    always_conditioned = False
 
     def __init__(
         self,
@@ -52,7 +54,12 @@ class ReverseProcess(nn.Module):
 
     def over(self, network: nn.Module) -> "ReverseProcess":
         """This gives the same process over another network."""
-        return ReverseProcess(network, self.q, self.prediction, self.variance, self.decoder)
+        return ReverseProcess(network, self.q, self.prediction, self.variance, self.decoder).described_as(self)
+
+    def described_as(self, other: "ReverseProcess") -> "ReverseProcess":
+        """The process itself, with what is known of another: the shape of an example, and how it was trained."""
+        self.event_shape, self.always_conditioned = other.event_shape, other.always_conditioned
+        return self
 
     def forward(self, x_t: Batch, t: Time, s: Time | None = None, *, clip: bool = False) -> Estimate:
         """Evaluate the network at (x_t, t) for a step to s, by default t - 1.
@@ -62,8 +69,13 @@ class ReverseProcess(nn.Module):
         s = t - 1 if s is None else s
         scaled = self.prediction.network_input(self.q, x_t, t)
         out: Tensor = self.network(scaled, t - 1).to(x_t.dtype)  # under autocast the output is narrower
+        b, channels, *sides = x_t.shape
+        if out.shape != (due := (b, channels * (2 if self.variance.learned else 1), *sides)):
+            raise ValueError(f"the network returned {list(out.shape)} for x_t {list(x_t.shape)}: {list(due)} are due")
         output, raw = torch.split(out, x_t.shape[1], dim=1) if self.variance.learned else (out, None)
         x_0 = self.prediction.x_0(self.q, output, x_t, t)
+        if x_0.shape != x_t.shape:  # it would be broadcast
+            raise ValueError(f"{type(self.prediction).__name__}.x_0 is {list(x_0.shape)} for x_t {list(x_t.shape)}")
         if clip:
             x_0 = x_0.clamp(-1, 1)
         mean = self.prediction.mean(self.q, output, x_0, x_t, t, s)

@@ -106,6 +106,10 @@ class UNet(Network):
         super().__init__()
         height, width = image_size
         _check_channels(channels, groups)
+        if not (math.isfinite(norm_eps) and norm_eps > 0):
+            raise ValueError(f"norm_eps={norm_eps} must be a positive number")
+        if not frequency_shift < channels // 2:
+            raise ValueError(f"frequency_shift={frequency_shift} must be less than half of channels={channels}")
         _check_size(height, width, len(channel_mult), patch_size)
         norm = partial(nn.GroupNorm, groups, eps=norm_eps)
 

@@ -38,6 +38,6 @@ def read(path: Path, q: ForwardProcess) -> list[int]:
     if times[0] != T or times[-1] < 1 or any(a <= b for a, b in pairwise(times)):
         raise ValueError(f"{path} has times that do not descend from T={T} to 1 or above")
     here = q.alpha_bar.cpu()[times].tolist()
-    if len(alpha_bar) != len(here) or any(abs(a - b) > 1e-6 * b for a, b in zip(alpha_bar, here, strict=True)):
+    if len(alpha_bar) != len(here) or not all(abs(a - b) <= 1e-6 * b for a, b in zip(alpha_bar, here, strict=True)):
         raise ValueError(f"{path} has times of another schedule: its alpha_bar is not this one's")
     return list(times)

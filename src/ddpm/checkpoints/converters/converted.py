@@ -116,9 +116,11 @@ def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
     """A state_dict in float32.
 
     Raises:
-        ValueError: it holds something other than tensors.
+        ValueError: it holds something other than tensors of floating-point numbers.
     """
     for key, value in state.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"{key} is a {type(value).__name__}, not a tensor")
+            raise ValueError(f"{printable(key)} is a {type(value).__name__}, not a tensor")
+        if not value.is_floating_point():
+            raise ValueError(f"{printable(key)} is a tensor of {value.dtype}, and weights are floating-point numbers")
     return {key: value.float() for key, value in state.items()}

@@ -135,7 +135,10 @@ def to_ours(weights: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
         for ours, theirs in MODULES:
             name = name.replace(theirs, ours)
         linear = ".attn" in name and value.ndim == 2
-        renamed[_reversed(name[1:], levels)] = (value[:, :, None, None] if linear else value).float()
+        ours = _reversed(name[1:], levels)
+        if ours in renamed:
+            raise ValueError(f"two of its tensors are what we call {printable(ours)}")
+        renamed[ours] = value[:, :, None, None] if linear else value
     return renamed
 
 
@@ -170,8 +173,14 @@ def _network(config: dict[str, Any]) -> tuple[list[str], list[str]]:
     groups, scale_shift = config.get("norm_num_groups", 32), config.get("resnet_time_scale_shift", "default")
     if scale_shift not in ("default", "scale_shift"):
         raise ValueError(f"its network has resnet_time_scale_shift={scale_shift}, which ours does not")
-    if config.get("attn_norm_num_groups") not in (None, groups):
+    of_attention = config.get("attn_norm_num_groups")
+    if of_attention not in (None, groups):
         raise ValueError("its network has attn_norm_num_groups other than norm_num_groups, which ours does not")
+    if scale_shift == "scale_shift" and of_attention is None:
+        raise ValueError(
+            "its network has resnet_time_scale_shift=scale_shift and attn_norm_num_groups=null, so that its middle has "
+            "an attention without a norm, which ours does not"
+        )
     stated = [
         *network_shape(widths[0], widths, config.get("layers_per_block", 2)),
         f"network.groups={groups}",
@@ -188,7 +197,10 @@ def _network(config: dict[str, Any]) -> tuple[list[str], list[str]]:
     size = config.get("sample_size")
     if size is None:
         return stated, []
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and side > 0 for side in sides):
+        raise ValueError(f"its sample_size is {printable(size)}, which is no size of images")
+    height, width = sides
     resolutions = ",".join(str(height >> level) for level, attends in enumerate(attending) if attends)
     stated.append(f"network.attention_resolutions=[{resolutions}]")
     return stated, recipe(config.get("in_channels", 3), height, width)
@@ -206,7 +218,9 @@ def _diffusion(config: dict[str, Any]) -> list[str]:
         f"schedule.T={config.get('num_train_timesteps', 1000)}",
         f"prediction={_known(PREDICTIONS, config, 'prediction_type', 'epsilon')}",
     ]
-    if schedule != "cosine":
+    if schedule == "cosine":
+        stated.append("schedule.snr_scale=1.0")  # whatever a recipe says: theirs has no such thing
+    else:
         first, last = config.get("beta_start", 1e-4), config.get("beta_end", 0.02)
         stated += [f"schedule.beta_1={first}", f"schedule.beta_T={last}", "schedule.rescale=false"]
     if name == "DDPMScheduler":
