@@ -1,6 +1,7 @@
 """report.html in a browser: it sorts, opens, hides, loads nothing, and shows what strangers wrote as text."""
 
 import base64
+import hashlib
 import html
 import io
 import json
@@ -13,6 +14,7 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from written_runs import measured, write_cell, write_run
 
@@ -24,20 +26,24 @@ pytestmark = pytest.mark.long  # a browser opens the page
 CHROMIUM = shutil.which("chromium")
 
 # Before the page's own script: what goes wrong is collected. After it: clicks, and what is then to be seen.
-LISTEN = """<script>
+LISTEN = """
 const wrong = [];
 window.onerror = (message) => { wrong.push(String(message)); };
 document.addEventListener("securitypolicyviolation", (event) => { wrong.push(`refused: ${event.blockedURI}`); });
 document.addEventListener("error", (event) => { wrong.push(`not loaded: ${event.target.tagName}`); }, true);
-</script>"""
-LOOK = f"<script>{Path(__file__).with_name('look.js').read_text()}</script>"
+"""
+LOOK = Path(__file__).with_name("look.js").read_text()
 
 
 def looked_at(page: Path, *titles, width=1200):
     """What a browser sees of a page after clicking these headings."""
-    text = page.read_text().replace("<style>", LISTEN + "<style>", 1)
+    look = LOOK.replace("TITLES", json.dumps(titles))
+    text = page.read_text().replace("<style>", f"<script>{LISTEN}</script><style>", 1)
+    digests = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in (LISTEN, look)]
+    ours = " ".join(f"'sha256-{digest}'" for digest in digests)
+    text = text.replace("script-src ", f"script-src {ours} ", 1)  # the page's policy lets no script but its own run
     copy = page.with_name("watched.html")
-    copy.write_text(text.replace("</body>", LOOK.replace("TITLES", json.dumps(titles)) + "</body>"))
+    copy.write_text(text.replace("</body>", f"<script>{look}</script></body>"))
     if CHROMIUM is None and "CI" not in os.environ:
         pytest.skip("no chromium here to look at the page: the rest of this test did not run")
     assert CHROMIUM, "CI installs chromium"
@@ -62,6 +68,25 @@ def page(workspace):
                settings={"optimizer.lr": 8.0})  # fmt: skip
     report.publish([workspace / "s"], workspace / "s")
     return workspace / "s/report.html"
+
+
+def test_what_a_stranger_s_run_says_is_text(workspace):
+    words = ['"><img src=x onerror="document.body.remove()">', "a$\\frac{$", r"\1", "<script>0</script>"]
+    for i in range(3):
+        folder = write_run(workspace / words[i].replace("/", "|"), metrics=measured(fid=10.0 + i))
+        config = yaml.safe_load((folder / "config.yaml").read_text())
+        (folder / "config.yaml").write_text(yaml.safe_dump({**config, **dict.fromkeys(words, i), "name": words[i]}))
+    report.publish([workspace], workspace)
+    page = workspace / "report.html"
+    assert "<img src=x" not in page.read_text()
+    assert looked_at(page, "FID")["wrong"] == []
+
+
+def test_no_other_script_than_the_page_s_own_runs(page):
+    text = page.read_text()
+    evil = '<script>document.body.remove()</script><img src="data:," onerror="document.body.remove()">'
+    page.write_text(text.replace("<main>", f"<main>{evil}", 1))
+    assert "refused: inline" in looked_at(page, "FID")["wrong"]
 
 
 def test_headings_sort_numbers_as_numbers_and_what_is_empty_last(page):

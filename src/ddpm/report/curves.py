@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Literal
 
+import markupsafe
+
 from ddpm.report import codecs
 from ddpm.report.run import Curve, Run
 from ddpm.report.table import Line
@@ -19,6 +21,7 @@ COLOURS = 6  # in the page's palette; further configurations use them again, das
 DASHES = ((), (5.0, 2.0), (1.5, 1.5), (7.0, 2.0, 1.5, 2.0))
 POINTS = 200  # that are drawn of a curve, at most
 WINDOWS = 40  # a smoothed point is the mean over 1 / WINDOWS of its curve
+LONGEST = 60  # characters at an axis
 WIDE = 8.0  # ratio of the highest to the lowest value from which an axis is logarithmic
 INK = "#010203"  # placeholder for the page's colour of text
 
@@ -184,12 +187,18 @@ def drawing(title: str, caption: str, labels: tuple[str, str], paint: Callable[[
         figure = Figure((5.2, 3.1), layout="constrained")
         axes = figure.subplots()
         paint(axes)
-        axes.set(xlabel=labels[0], ylabel=labels[1])
+        axes.set_xlabel(cut(labels[0], LONGEST), parse_math=False)
+        axes.set_ylabel(cut(labels[1], LONGEST), parse_math=False)
         axes.grid(color=INK, alpha=0.13, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", transparent=True, metadata=nothing)
     return Plot(title, caption, _for_page(buffer.getvalue(), title, caption))
+
+
+def cut(text: str, longest: int) -> str:
+    """The text, or its beginning with an ellipsis."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def colour(i: int) -> str:
@@ -212,4 +221,5 @@ def _for_page(svg: str, title: str, caption: str) -> str:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     size = re.search(r'viewBox="[^"]*"', svg)
     assert size
-    return re.sub(r"<svg [^>]*>", f'<svg {size[0]} role="img" aria-label="{title}">', svg, count=1)
+    begin = f'<svg {size[0]} role="img" aria-label="{markupsafe.escape(title)}">'  # its words may be a stranger's
+    return re.sub(r"<svg [^>]*>", lambda _: begin, svg, count=1)

@@ -1,5 +1,8 @@
 """report.html, one file that needs no other. Its template is page.html, and everything that goes in is escaped."""
 
+import base64
+import hashlib
+import importlib.resources
 import shlex
 import time
 from collections import Counter
@@ -55,11 +58,14 @@ def render(made: Table, runs: Sequence[Run], title: str, out: Path) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup  # our own drawing
+    script = importlib.resources.files("ddpm.report").joinpath("page.js").read_text(encoding="utf-8")
     lines = [(line, _numbers(made, i, line), _by_seed(made, line)) for i, line in enumerate(made.lines)]
     counts = Counter(run.status or "unknown" for run in runs)
     keys = differences(runs)
     content = {
         "title": title,
+        "script": Markup(script),  # our own; the page's policy lets no other run
+        "script_digest": base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         "made_at": time.strftime("%Y-%m-%d %H:%M"),
         "counts": sorted(counts.items(), key=lambda item: -item[1]),
         "made": made,

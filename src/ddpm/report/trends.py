@@ -9,6 +9,7 @@ from ddpm.report.curves import Plot
 from ddpm.report.table import Column, Line, Table
 
 FEWEST = 3  # values of a setting that make a figure
+LONGEST = 30  # characters of a name beside a curve: it takes the place of the axes
 
 
 def plots(made: Table) -> list[Plot]:
@@ -46,9 +47,8 @@ def _plot(made: Table, key: str, column: Column) -> Plot:
             bars = [statistics.stdev(values) if len(values) > 1 else 0.0 for _, values in points]
             how = {"color": curves.colour(n), "marker": "o", "markersize": 3, "linewidth": 1.2, "capsize": 2}
             axes.errorbar(x, means, yerr=bars if any(bars) else None, **how)
-            axes.annotate(
-                name, (x[-1], means[-1]), (4, 0), textcoords="offset points", va="center", color=curves.colour(n)
-            )
+            place = {"textcoords": "offset points", "va": "center", "parse_math": False}
+            axes.annotate(curves.cut(name, LONGEST), (x[-1], means[-1]), (4, 0), color=curves.colour(n), **place)
         curves.widen(axes, "x", [x for x in xs if x is not None])
         curves.widen(axes, "y", [mean for line in made.lines if (mean := line.mean(column)) is not None])
 
