@@ -6,6 +6,7 @@ import pytest
 
 from ddpm import launch
 from ddpm.config.compose import compose
+from ddpm.processes import RunFailedError
 
 
 @pytest.fixture
@@ -22,3 +23,17 @@ def test_slurm_on_the_machine_is_no_warning(srun):
         warnings.simplefilter("error")
         launch.count_processes(settings)
         assert launch.launch(settings).world_size == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device", "a.npy"), "No space left on device: a.npy; go on"),
+        (ConnectionResetError("gone"), "gone; go on"),
+        (OSError("1440 requested and 468 written"), "1440 requested and 468 written; go on"),
+    ],
+)
+def test_a_file_that_cannot_be_written_ends_shared_work_in_a_line(error, said):
+    with pytest.raises(RunFailedError) as end, launch.sharing("go on"):
+        raise error
+    assert str(end.value) == said

@@ -89,13 +89,17 @@ def rank_of(runner: L.Trainer) -> Rank:
 
 @contextlib.contextmanager
 def sharing(how_to_go_on: str) -> Iterator[None]:
-    """Make one line of the error in which work that processes share ends when one of them is gone.
+    """Make one line of an error in which work that processes may share ends and can go on.
 
     Raises:
-        RunFailedError: another process has ended, so that what all of them compute together cannot be.
+        RunFailedError: another process has ended, so that what all of them compute together cannot be; or a file cannot
+            be read or written.
     """
     try:
         yield
+    except OSError as error:
+        what = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)
+        raise RunFailedError(f"{what}; {how_to_go_on}") from error
     except RuntimeError as error:
         # NCCL's errors have a class; those of gloo are known by their text.
         if not isinstance(error, torch.distributed.DistError) and "/gloo/" not in str(error):

@@ -10,6 +10,7 @@ import pytest
 from ddpm.__main__ import COMMANDS, OVER_CONF, main
 from ddpm.config import command, groups
 from ddpm.config.errors import RequestError
+from ddpm.processes import RunFailedError
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,23 @@ def test_another_pipe_that_closes_is_an_error():
 def test_a_pipe_that_closes_is_no_error(words):
     done = subprocess.run(f"{sys.executable} -m ddpm {words} | head -c 1", shell=True, capture_output=True, text=True)
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("rank", "cause", "said"),
+    [
+        ("0", OSError("a.png"), "error: it failed\n"),
+        ("1", OSError("a.png"), "error in another process than the first: it failed\n"),
+        ("1", RuntimeError("gloo"), ""),
+    ],
+)
+def test_the_process_that_alone_knows_why_a_run_failed_says_so(rank, cause, said, monkeypatch, capsys):
+    def failing():
+        raise RunFailedError("it failed") from cause
+
+    monkeypatch.setattr(command.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("RANK", rank)
+    with pytest.raises(SystemExit) as end:
+        command.guarded(failing)
+    assert end.value.code == 1
+    assert capsys.readouterr().err == said

@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import torch
 from evaluated import made
+from filelock import FileLock
 from PIL import Image
+from random_checkpoint import saved
 
+from ddpm.commands.evaluate import evaluate
+from ddpm.config.errors import RequestError
 from ddpm.evaluation import results
 from ddpm.figures import drawing
 from ddpm.launch import Rank
@@ -35,6 +39,17 @@ def test_samples_are_kept_on_request(workspace, keep):
     assert found.dtype == np.uint8
     assert np.array_equal(found, samples)
     assert found.shape == (101, 8, 8, 1)
+
+
+def test_two_evaluations_do_not_work_in_one_folder(workspace, monkeypatch):
+    saved("a.ckpt", "debug=smoke")
+    asked = ["ckpt=a.ckpt", "out=out", "evaluation.metrics=[fid]", "logger=csv"]
+    monkeypatch.setattr(folders, "PATIENCE", 0.1)
+    Path("out").mkdir()
+    with FileLock("out/.lock"), pytest.raises(RequestError, match="another process is at work"):
+        evaluate(asked)
+    evaluate(asked)
+    assert not folders.is_locked(Path("out"))  # it gives the folder back
 
 
 def test_a_second_metric_joins_the_first(workspace):

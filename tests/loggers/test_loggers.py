@@ -20,6 +20,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torture import until
+from wandb.sdk import wandb_setup
 
 from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.config.compose import compose
@@ -153,7 +154,8 @@ def test_a_run_outlives_wandb(workplace):
     """Whose process is killed in the middle."""
     folder = workplace / "outliving"
     rarely = "every={log: 1, validation: 100, samples: 100, checkpoint: 100}"
-    process = Fork("train.py", *SMOKE, rarely, "max_steps=80", "out=outliving", cwd=workplace)
+    artifact = "logger.wandb.checkpoint=true"
+    process = Fork("train.py", *SMOKE, rarely, artifact, "max_steps=80", "out=outliving", cwd=workplace)
     until(lambda: (folder / "metrics.csv").exists() and len(csv_history(folder)) > 2, process)
     [service] = [
         int(entry.parent.name)
@@ -354,6 +356,32 @@ def test_where_wandb_cannot_be_reached_a_resumed_run_becomes_a_second_one(online
     assert online[1]["mode"] == "offline"
     assert not online[1].keys() & {"id", "resume"}
     assert online[1]["config"]["continues"] == "abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [("WANDB_MODE", "foo", "W&B refuses mode .*WANDB_MODE.*'online'"), ("WANDB_SILENT", "maybe", "valid boolean")],
+)
+def test_an_environment_that_wandb_refuses_is_one_line(name, value, message, monkeypatch):
+    monkeypatch.setattr(wandb_setup, "_singleton", None)
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ValueError, match=message) as refusal:
+        loggers.check(OmegaConf.create(CONFIG))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("mode", ["", None])
+def test_without_a_usable_key_the_run_is_logged_offline(mode, online, run_folder, monkeypatch, capsys):
+    def login(**_):
+        raise wandb.errors.AuthenticationError("API key must have 40+ characters")
+
+    monkeypatch.setattr(wandb, "login", login)
+    monkeypatch.delenv("WANDB_MODE")
+    if mode is not None:
+        monkeypatch.setenv("WANDB_MODE", mode)
+    loggers.of_training(run_folder, CONFIG, 5)
+    assert "API key must have" in capsys.readouterr().err
+    assert [asked["mode"] for asked in online] == ["offline"]
 
 
 # --- which loggers ---------------------------------------------------------------------------------------------------

@@ -119,6 +119,26 @@ def test_the_lines_before_the_damage_are_kept(tmp_path):
     assert "line 4" in found.why
 
 
+def test_a_run_that_was_measured_on_its_way_is_not_finished(tmp_path):
+    run = write_run(tmp_path / "a", step=60, metrics=measured(fid=9.0))
+    (found,) = collect.within([run])
+    assert (found.status, found.reason) == ("unfinished", "step 60 of 100")
+    assert found.metrics["fid"]["value"] == 9.0
+    (run / "metrics.csv").unlink()  # an evaluation's folder, in which nothing was trained
+    (found,) = collect.within([run])
+    assert found.status == "finished"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [(("seed=2",), "2"), (("evaluation.seed=5",), "5"), (("seed=2", "evaluation.seed=5"), "2"), ((), "2")],
+)
+def test_the_seed_of_a_run_is_that_of_what_was_swept(overrides, expected, tmp_path):
+    write_cell(tmp_path, 0, *overrides, seed=2)
+    (run,) = collect.within([tmp_path])
+    assert run.seed == expected
+
+
 def test_numbers_that_are_none_are_said_and_not_used(tmp_path):
     run = write_run(tmp_path / "a", metrics={"fid": {"value": float("nan")}, "inception_score": {"value": 10**400}})
     (found,) = collect.within([run])

@@ -1,5 +1,6 @@
 """The best validation, patience, and learning by heart, each held against what is plain to see in a list of values."""
 
+import dataclasses
 import math
 
 import pytest
@@ -75,6 +76,32 @@ def test_it_goes_on_from_its_state_as_if_it_had_seen_all():
     assert other == Monitor("validation/y")
 
 
+def test_what_is_measured_otherwise_is_not_compared(capsys):
+    before, _ = seen([5.0, 4.0], measured="20 images")
+    same, other = Monitor("validation/x", measured="20 images"), Monitor("validation/x", measured="3 images")
+    same.resume(before.state)
+    assert (same, capsys.readouterr().err) == (before, "")
+    other.resume(before.state)
+    assert other == Monitor("validation/x", measured="3 images")
+    assert "measured otherwise than before" in capsys.readouterr().err
+    earlier = {key: value for key, value in before.state.items() if key != "measured"}  # a version that did not say
+    other.resume(earlier)
+    assert (other.best, other.measured) == (4.0, "3 images")
+
+
+def test_how_validations_measure_is_told_apart(workspace):
+    def measured(metric, *words):
+        asked = compose(["every.metrics=400", f"best.metric={metric}", *words])
+        return monitor.monitor_of(plain(asked)).measured
+
+    of_bound = ("evaluation.bits_per_dim.images=3", "evaluation.chunk=7", "evaluation.bits_per_dim.decoder=exact")
+    of_samples = ("sampler.steps=9", "sampler=ddim", "evaluation.seed=4", "features=random", "evaluation.chunk=7")
+    for metric, words in (("bound", of_bound), ("fid", of_samples)):
+        found = [measured(metric), *(measured(metric, word) for word in words)]
+        assert len(set(found)) == len(found)
+    assert measured("bound", "sampler.steps=9", "seed=3") == measured("bound")
+
+
 @pytest.mark.parametrize(
     "change", [{"best": "4"}, {"step": 1.5}, {"higher": 1}, {"waited": True}, {"metric": None}, {"more": 1}]
 )
@@ -94,10 +121,12 @@ def test_what_is_followed_is_what_the_configuration_says(workspace):
             ]
         )
     )
-    assert monitor.monitor_of(asked) == Monitor("validation/bits_per_dim_9_timesteps", settled=390)
+    found = dataclasses.replace(monitor.monitor_of(asked), measured="")
+    assert found == Monitor("validation/bits_per_dim_9_timesteps", settled=390)
     for metric, higher in (("fid", False), ("recall", True)):
         asked["best"]["metric"] = metric
-        assert monitor.monitor_of(asked) == Monitor(f"validation/{metric}_500_samples", higher, settled=390)
+        found = dataclasses.replace(monitor.monitor_of(asked), measured="")
+        assert found == Monitor(f"validation/{metric}_500_samples", higher, settled=390)
     for metric, problem in (
         ("fud", "best.metric=fud is not one of bound, .*did you mean fid"),
         ("inception_score", "add inception_score to validation.metrics"),

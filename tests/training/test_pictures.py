@@ -1,5 +1,7 @@
 """Pictures of a training are drawn when they are due, and from the averaged weights."""
 
+from types import SimpleNamespace
+
 import lightning as L
 import numpy as np
 import pytest
@@ -70,6 +72,21 @@ def test_a_run_keeps_a_sheet_of_its_data_and_a_film_of_its_samples(workspace):
             assert np.abs(samples - np.asarray(picture.convert("RGB"))).mean() < 4  # 64 colours
     words = [np.asarray(frame)[picture.height :] for frame in frames]
     assert not np.array_equal(words[0], words[1])
+
+
+def test_a_run_that_goes_on_from_earlier_forgets_the_pictures_of_later_steps(workspace):
+    config = compose(["debug=smoke"])
+    images = build.dataset(config)
+    module, data = build.module(config, images), build.data_module(config, images)
+    pictures = Pictures(workspace, build.sampler(config), data, lambda *_: {}, every=1, seed=0, sheet=None)
+    for name in ("samples/step_0000007.png", "samples/step_0000008.png", "progressive/step_0000008.png", "step_9.png"):
+        (workspace / name).parent.mkdir(exist_ok=True)
+        (workspace / name).touch()
+    pictures.on_train_start(SimpleNamespace(is_global_zero=True, global_step=7, loggers=[]), module)
+    assert sorted(str(file.relative_to(workspace)) for file in workspace.rglob("*.png")) == [
+        "samples/step_0000007.png",
+        "step_9.png",
+    ]
 
 
 def test_each_of_many_pictures_can_be_seen_in_a_film(workspace):

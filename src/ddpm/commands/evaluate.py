@@ -35,6 +35,11 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
     Raises:
         RequestError: the request is wrong; nothing was written.
     """
+    with folders.releasing():
+        return _evaluate(overrides, images)
+
+
+def _evaluate(overrides: list[str], images: "Dataset | None") -> "Results | None":
     with request_errors():  # a wrong request ends here, before anything is written
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
@@ -59,6 +64,7 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
             elif saved.path.name != checkpoint.LAST:  # whose results are kept when others of the run are measured
                 name += f"-{saved.name}"
             folder = folders.evaluation_folder(saved.run, saved.name, config.out, name)
+            folders.lock(folder)
     rank = launch.launch(config.trainer)
     if config.figures:
         if rank.index == 0:

@@ -5,6 +5,7 @@ Exit codes: 0 done; 1 it failed; 2 the request was wrong, said in one line befor
 """
 
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -43,6 +44,8 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     except RunFailedError as error:
         if is_rank_zero():
             print(visible(f"error: {error}"), file=sys.stderr)
+        elif isinstance(error.__cause__, OSError | ValueError):  # of this process alone, which ends the others
+            print(visible(f"error in another process than the first: {error}"), file=sys.stderr)
         code = 1
     except StoppedError as stop:
         if is_rank_zero():
@@ -53,21 +56,24 @@ def guarded(main: Callable[[], int]) -> NoReturn:
             print("interrupted", file=sys.stderr)
         code = 130
     except BrokenPipeError:
-        if _flushed():  # it was another pipe
+        if not _reader_has_gone():  # it was another pipe
             raise
         code = 128 + signal.SIGPIPE
-    _flushed()
-    sys.exit(code)
-
-
-def _flushed() -> bool:
-    """Write out what was printed, and tell whether somebody could read it; `| head` may have read enough."""
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain at its end
+    sys.exit(code)
+
+
+def _reader_has_gone() -> bool:
+    """Whether nobody reads standard output any more: `| head` may have read enough."""
+    try:
+        poll = select.poll()
+        poll.register(sys.stdout, 0)
+    except (AttributeError, OSError, ValueError):  # no such call here, or no file
         return False
-    return True
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def with_own_conf(argv: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ chunk.
 """
 
 import functools
+import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,8 +70,10 @@ class Chunks:
         except (OSError, ValueError, EOFError):
             rows = make()
         path.parent.mkdir(parents=True, exist_ok=True)
+        content = io.BytesIO()  # numpy's own writer would not say that the disk is full
+        np.save(content, rows.cpu().numpy(), allow_pickle=False)
         with whole_file(path) as file:
-            np.save(file, rows.cpu().numpy(), allow_pickle=False)
+            file.write(content.getbuffer())
         return rows
 
     def rows(self, what: str, n: int, make: Callable[[Chunk], Tensor]) -> Float64[Tensor, "{n} k"]:

@@ -14,6 +14,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from PIL.Image import Image
 
 from ddpm.checkpoints.checkpoint import LAST
+from ddpm.config.errors import first_line
 from ddpm.files import write_whole
 from ddpm.loggers.by_t import edges_of_t
 from ddpm.loggers.logger import LoggedRun, RunLogger
@@ -67,6 +68,7 @@ class WandB(RunLogger, WandbLogger):
             raise ValueError(f"logger.wandb.tags={tags} must be a list of texts")
         if (mode := settings.get("mode")) not in (None, *MODES):
             raise ValueError(f"logger.wandb.mode={mode} must be one of {', '.join(MODES)}")
+        _set_up()
 
     @classmethod
     def of(cls, run: LoggedRun) -> "WandB":
@@ -127,16 +129,47 @@ class WandB(RunLogger, WandbLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if status != "success" or self.checkpoint is None or self.experiment.disabled:
-            return
+        if status == "success" and self.checkpoint is not None and not self.experiment.disabled:
+            self._send(self._log_checkpoint, self.checkpoint)
+
+    def _log_checkpoint(self, checkpoint: Path) -> None:
         import wandb
 
-        kept = Path(self.experiment.dir).parent / self.checkpoint.name  # as it is now, for `wandb sync` later
+        kept = Path(self.experiment.dir).parent / checkpoint.name  # as it is now, for `wandb sync` later
         kept.unlink(missing_ok=True)
-        os.link(self.checkpoint, kept)
+        os.link(checkpoint, kept)
         artifact = wandb.Artifact(f"model-{self.experiment.id}", "model")
         artifact.add_file(str(kept), policy="immutable", skip_cache=True)
         self.experiment.log_artifact(artifact)
+
+
+def _set_up() -> None:
+    """Let W&B read its environment, in which an empty WANDB_MODE, as containers have it, is none.
+
+    Raises:
+        ValueError: there is something in it that W&B refuses.
+    """
+    import wandb
+
+    if not os.environ.get("WANDB_MODE"):
+        os.environ.pop("WANDB_MODE", None)
+    try:
+        wandb.setup(wandb.Settings(silent=True))
+    except ValueError as error:  # pydantic's: a heading, the setting, what is wrong with it
+        _, name, what, *_ = [*map(str.strip, str(error).splitlines()), "", ""]
+        what = what.partition(" [type=")[0]
+        raise ValueError(f"W&B refuses {name or error} in its environment (WANDB_{name.upper()}): {what}") from None
+
+
+def _has_key() -> bool:
+    """Whether a usable key is configured."""
+    import wandb
+
+    try:
+        return bool(wandb.login(prompt=False, verify=False))
+    except wandb.Error as error:
+        print(f"W&B has no usable key, so the run is logged offline: {first_line(error)}", file=sys.stderr)
+        return False
 
 
 def _started(
@@ -158,11 +191,11 @@ def _started(
     """
     import wandb
 
-    wandb.setup(wandb.Settings(silent=True))
+    _set_up()
     asked = dict(asked)
     checkpoint = folder / "checkpoints" / LAST if asked.pop("checkpoint", False) else None
     mode: Any = os.environ.get("WANDB_MODE", asked.pop("mode", None))
-    mode = mode or ("online" if wandb.login(prompt=False, verify=False) else "offline")
+    mode = mode or ("online" if _has_key() else "offline")
     settings = {"config": config, **identity, **asked}
     again = None
     if earlier and (before := _newest(earlier)):
@@ -176,7 +209,7 @@ def _started(
     try:
         run = start(mode=mode, settings=wandb.Settings(console="off", init_timeout=30), **(again or settings))
     except wandb.Error as error:
-        print(f"W&B cannot be reached, so the run is logged offline: {str(error).splitlines()[0]}", file=sys.stderr)
+        print(f"W&B cannot be reached, so the run is logged offline: {first_line(error)}", file=sys.stderr)
         run = start(mode="offline", settings=wandb.Settings(console="off"), **settings)
     run.define_metric(STEP)
     for metric, summary in SUMMARIES.items():

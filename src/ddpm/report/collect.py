@@ -112,9 +112,10 @@ def _read_curves(run: Run) -> None:
 
 def _end(run: Run) -> tuple[str, str]:
     """Status and reason of a run that has no sweep record, as far as its files say."""
-    step = _last_step(run)
+    step = max(_last_step(run), run.measured_at or 0)
     due = reading.finite(run.config.get("max_steps"))
-    if run.metrics or run.stopped_early or (due is not None and step >= due):
+    only_measured = bool(run.metrics) and not run.history  # an evaluation's folder, in which nothing was trained
+    if only_measured or run.stopped_early or (due is not None and step >= due):
         return "finished", ""
     return "unfinished", f"step {step:,.0f} of {due:,.0f}" if due is not None else ""
 

@@ -77,7 +77,8 @@ class Run:
     @property
     def seed(self) -> str:
         """The seed that tells the run from others of its line: in a sweep of evaluations, that of their noise."""
-        return self.setting(NOISE if NOISE in (self.overrides or {}) else "seed")
+        said = self.overrides or {}
+        return self.setting(NOISE if NOISE in said and "seed" not in said else "seed")
 
     def setting(self, key: str) -> str:
         """The option of a group, or the value of a dotted key, by the configuration or, without one, the overrides."""

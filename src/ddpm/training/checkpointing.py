@@ -207,12 +207,9 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
         if end.code == 1:
             raise KeyboardInterrupt from None
         raise
-    except (OSError, DataError) as error:
+    except DataError as error:
         _end_waiting_ranks(trainer)
-        what = (
-            f"{error.strerror}: {error.filename or trainer.default_root_dir}" if isinstance(error, OSError) else error
-        )
-        raise RunFailedError(f"{what}; {go_on}") from error
+        raise RunFailedError(f"{error}; {go_on}") from error
 
 
 def _end_waiting_ranks(trainer: L.Trainer) -> None:

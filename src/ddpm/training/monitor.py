@@ -4,6 +4,7 @@ Both are functions of the logged values alone, so that a run that goes on and a 
 torch.
 """
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -11,6 +12,7 @@ from typing import Any
 
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import nearest
+from ddpm.messages import warn
 from ddpm.metrics import registry
 
 BOUND = "bound"  # `best.metric` of the held-out bound; any other is a quantity of a metric of samples
@@ -18,6 +20,7 @@ TIMESTEPS = 16  # of the T, at which validations estimate the bound of an exampl
 PREFIX = "validation/"
 TOLERABLE_WAIT = 0.2  # for data, of the time of a step
 INITIAL = 0.02  # a share of the initial weights in their average that can be forgotten
+SAMPLING = ("sampler", "guidance", "features")  # the sections by which samples are drawn and measured
 SCATTER = 0.02  # of the range of both bounds: what lies within is not called a rise or a fall
 
 Curve = tuple[list[float], list[float]]  # steps, and the values there
@@ -37,6 +40,7 @@ class Monitor:
         best: the best value, and `best_step` its step.
         reference: the value on which the next must improve by `min_delta`.
         waited: values since then.
+        measured: the settings by which validations measure it, which another start may change; "" is unknown.
     """
 
     metric: str
@@ -48,6 +52,7 @@ class Monitor:
     best_step: int = -1
     reference: float | None = None
     waited: int = 0
+    measured: str = ""
 
     def see(self, step: int, value: float) -> bool:
         """Take in the value of a step, unless it was taken in before. Whether it is the best so far."""
@@ -87,7 +92,9 @@ class Monitor:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def resume(self, state: Any, source: Any = "the checkpoint") -> None:
-        """Go on from what a checkpoint kept, if that is of the same metric; an earlier version's kept nothing.
+        """Go on from what a checkpoint kept, if that is of the same metric, measured in the same way.
+
+        An earlier version kept nothing, or not how it was measured.
 
         Args:
             source: the checkpoint, for messages.
@@ -98,8 +105,13 @@ class Monitor:
         if state is None:
             return
         kept = monitor_from_state(state, source)
-        if (kept.metric, kept.higher) == (self.metric, self.higher):
-            self.__dict__ |= kept.state | {"min_delta": self.min_delta, "settled": self.settled}
+        if (kept.metric, kept.higher) != (self.metric, self.higher):
+            return
+        if kept.measured and kept.measured != self.measured:
+            warn(f"{self.metric} is measured otherwise than before: the best validation is looked for anew from here")
+            return
+        own = {"min_delta": self.min_delta, "settled": self.settled, "measured": self.measured}
+        self.__dict__ |= kept.state | own
 
 
 def monitor_from_state(state: Any, source: Any) -> Monitor:
@@ -111,6 +123,8 @@ def monitor_from_state(state: Any, source: Any) -> Monitor:
     kinds = {field.name: type(field.default) for field in fields(Monitor) if field.default not in (MISSING, None)}
     kinds["metric"] = str
     optional = ("best", "reference")
+    if isinstance(state, Mapping):
+        state = {"measured": "", **state}
     if (
         not isinstance(state, Mapping)
         or state.keys() != {*kinds, *optional}
@@ -130,7 +144,7 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
     metric, delta = config["best"]["metric"], float(config["stop"]["min_delta"])
     settled = steps_to_settle(config["ema"]["decay"])
     if metric == BOUND:
-        return Monitor(bound_name(config["schedule"]["T"]), min_delta=delta, settled=settled)
+        return Monitor(bound_name(config["schedule"]["T"]), min_delta=delta, settled=settled, measured=_how(config))
     measured = {quantity: name for name, each in registry.metrics().items() for quantity in each.quantities}
     if metric not in measured:
         known = [BOUND, *measured]
@@ -143,7 +157,17 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
     if better is None:
         raise RequestError(f"best.metric={metric} has no better and worse: choose another")
     name = samples_name(metric, config["validation"]["num_samples"])
-    return Monitor(name, higher=better == "higher", min_delta=delta, settled=settled)
+    return Monitor(name, higher=better == "higher", min_delta=delta, settled=settled, measured=_how(config, *SAMPLING))
+
+
+def _how(config: Mapping[str, Any], *sections: str) -> str:
+    """The settings by which a validation measures, in a line: its images and their noise, and these sections."""
+    evaluation = config.get("evaluation", {})
+    bound = evaluation.get("bits_per_dim", {})
+    settings = {"chunk": evaluation.get("chunk"), "images": bound.get("images"), "decoder": bound.get("decoder")}
+    if sections:
+        settings = {key: evaluation.get(key) for key in ("chunk", "seed", "fid_split")}
+    return json.dumps([settings, *(config.get(section) for section in sections)], sort_keys=True, default=str)
 
 
 def steps_to_settle(decay: float) -> int:

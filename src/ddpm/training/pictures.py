@@ -60,6 +60,10 @@ class Pictures(Callback):
         self.sheet = sheet
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        if trainer.is_global_zero:
+            for file in self.folder.glob(f"*/step_{'[0-9]' * 7}.png"):  # of before, beyond what is gone on from
+                if _step_of(file) > trainer.global_step:
+                    file.unlink()
         if self.sheet and trainer.is_global_zero and not (file := self.folder / "data.png").exists():
             sheet = self.sheet(self.data.train)
             log_picture(trainer.loggers, "data", sheet, trainer.global_step)
@@ -107,5 +111,9 @@ def film_of(files: Sequence[Path]) -> drawing.Film:
     frames, last = [], len(files) - 1
     for file in dict.fromkeys(files[round(k * last / (FRAMES - 1))] for k in range(FRAMES)):
         with PIL.Image.open(file) as picture:
-            frames.append(drawing.titled(picture.convert("RGB"), f"step {int(file.stem.removeprefix('step_')):,}"))
+            frames.append(drawing.titled(picture.convert("RGB"), f"step {_step_of(file):,}"))
     return drawing.Film(frames, milliseconds=max(drawing.FRAME, min(500, round(1e3 * FILM_SECONDS / len(frames)))))
+
+
+def _step_of(file: Path) -> int:
+    return int(file.stem.removeprefix("step_"))
