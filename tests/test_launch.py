@@ -37,3 +37,8 @@ def test_a_file_that_cannot_be_written_ends_shared_work_in_a_line(error, said):
     with pytest.raises(RunFailedError) as end, launch.sharing("go on"):
         raise error
     assert str(end.value) == said
+
+
+def test_a_reader_of_what_is_printed_that_has_gone_is_no_failure_of_the_work():
+    with pytest.raises(BrokenPipeError), launch.sharing("go on"):
+        raise BrokenPipeError

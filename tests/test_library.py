@@ -255,7 +255,7 @@ def test_the_bound_is_of_images_of_the_model_s_shape(p):
 def test_a_model_that_was_always_told_a_class_is_not_led_by_what_it_never_learned(tmp_path):
     words = ("sampler.steps=5", "schedule.T=20", "condition=label", "condition.drop=0.0")
     always = ddpm.load(saved(tmp_path / "always.ckpt", *words))
-    with pytest.raises(ValueError, match="always told a class"):
+    with pytest.raises(ValueError, match="never trained without its condition"):
         ddpm.sample(always, 2, label=3, guidance=1.0)
     for label in (ddpm.DROPPED, [3, ddpm.DROPPED]):
         with pytest.raises(ValueError, match="always told a class"):
@@ -268,7 +268,7 @@ def test_a_model_that_was_always_told_a_class_is_not_led_by_what_it_never_learne
 
 
 def test_a_network_that_is_told_an_image(tmp_path):
-    words = ("sampler.steps=5", "schedule.T=20", "condition=image", "condition.factor=2")
+    words = ("sampler.steps=5", "schedule.T=20", "condition=image", "condition.factor=2", "condition.drop=0.1")
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "config.yaml").touch()
@@ -280,6 +280,7 @@ def test_a_network_that_is_told_an_image(tmp_path):
     shown = build.conditioning(config).shown(build.dataset(config), 2)
     drawn = ddpm.sample(p.given(ddpm.Condition(image=shown.image)), 2, build.sampler(config))
     assert torch.equal(ddpm.Run(folder).samples(2), drawn)
+    assert not torch.equal(ddpm.Run(folder).samples(2, guidance=2.0), drawn)
 
 
 @pytest.mark.parametrize("label", [torch.tensor([[1], [2], [3]]), [], np.array([0, 1, 2**64 - 1], np.uint64)])

@@ -97,6 +97,8 @@ def sharing(how_to_go_on: str) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # whoever read what is printed may have read enough
+        raise
     except OSError as error:
         what = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)
         raise RunFailedError(f"{what}; {how_to_go_on}") from error

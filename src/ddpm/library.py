@@ -234,12 +234,12 @@ def _drawn(
 ) -> Shaped[Tensor, "n *event"]:
     """Samples of the process that the rule makes of p, given a condition."""
     if rule.needs_dropped and rule.evaluations > 1:
-        if not _classes(p):
+        if not _classes(p) and not _sees_image(p):
             raise ValueError("guidance: this model knows no classes, and there is nothing to lead it by")
         if p.always_conditioned:
             raise ValueError(
-                "guidance: this model was always told a class (condition.drop=0), and cannot be led away from itself "
-                "without one; a ddpm.diffusion.guidance.AutoGuidance can lead it away from a weaker network"
+                "guidance: this model was never trained without its condition (condition.drop=0), and cannot be led "
+                "away from itself without it; ddpm.AutoGuidance leads it away from a weaker network"
             )
     device = next(p.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
@@ -299,13 +299,17 @@ def _kind(p: ReverseProcess) -> Kind:
     return POINTS if isinstance(p.decoder, ContinuousDecoder) else IMAGES
 
 
+def _sees_image(p: ReverseProcess) -> bool:
+    return bool(getattr(p.network, "condition_channels", 0))
+
+
 def _classes(p: ReverseProcess) -> int:
     return int(getattr(p.network, "num_classes", 0))
 
 
 def _condition(p: ReverseProcess, label: Labels | None, n: int) -> Condition | None:
     """What the network is told of n images whose classes these are."""
-    if getattr(p.network, "condition_channels", 0):
+    if _sees_image(p):
         raise ValueError(
             "this model is told an image of each example: give it one, as in "
             "ddpm.sample(p.given(ddpm.Condition(image=...)), n); docs/conditioning.md"

@@ -20,7 +20,6 @@ from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torture import until
-from wandb.sdk import wandb_setup
 
 from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.config.compose import compose
@@ -363,7 +362,6 @@ def test_where_wandb_cannot_be_reached_a_resumed_run_becomes_a_second_one(online
     [("WANDB_MODE", "foo", "W&B refuses mode .*WANDB_MODE.*'online'"), ("WANDB_SILENT", "maybe", "valid boolean")],
 )
 def test_an_environment_that_wandb_refuses_is_one_line(name, value, message, monkeypatch):
-    monkeypatch.setattr(wandb_setup, "_singleton", None)
     monkeypatch.setenv(name, value)
     with pytest.raises(ValueError, match=message) as refusal:
         loggers.check(OmegaConf.create(CONFIG))

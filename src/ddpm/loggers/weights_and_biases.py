@@ -68,7 +68,7 @@ class WandB(RunLogger, WandbLogger):
             raise ValueError(f"logger.wandb.tags={tags} must be a list of texts")
         if (mode := settings.get("mode")) not in (None, *MODES):
             raise ValueError(f"logger.wandb.mode={mode} must be one of {', '.join(MODES)}")
-        _set_up()
+        _check_environment()
 
     @classmethod
     def of(cls, run: LoggedRun) -> "WandB":
@@ -143,8 +143,8 @@ class WandB(RunLogger, WandbLogger):
         self.experiment.log_artifact(artifact)
 
 
-def _set_up() -> None:
-    """Let W&B read its environment, in which an empty WANDB_MODE, as containers have it, is none.
+def _check_environment() -> None:
+    """Read W&B's environment as W&B will; an empty WANDB_MODE, as containers have it, is none.
 
     Raises:
         ValueError: there is something in it that W&B refuses.
@@ -154,7 +154,7 @@ def _set_up() -> None:
     if not os.environ.get("WANDB_MODE"):
         os.environ.pop("WANDB_MODE", None)
     try:
-        wandb.setup(wandb.Settings(silent=True))
+        wandb.Settings().update_from_env_vars(dict(os.environ))
     except ValueError as error:  # pydantic's: a heading, the setting, what is wrong with it
         _, name, what, *_ = [*map(str.strip, str(error).splitlines()), "", ""]
         what = what.partition(" [type=")[0]
@@ -191,7 +191,8 @@ def _started(
     """
     import wandb
 
-    _set_up()
+    _check_environment()
+    wandb.setup(wandb.Settings(silent=True))
     asked = dict(asked)
     checkpoint = folder / "checkpoints" / LAST if asked.pop("checkpoint", False) else None
     mode: Any = os.environ.get("WANDB_MODE", asked.pop("mode", None))

@@ -207,7 +207,7 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
         if end.code == 1:
             raise KeyboardInterrupt from None
         raise
-    except DataError as error:
+    except (BrokenPipeError, DataError) as error:
         _end_waiting_ranks(trainer)
         raise RunFailedError(f"{error}; {go_on}") from error
 
