@@ -119,11 +119,10 @@ def test_the_lines_before_the_damage_are_kept(tmp_path):
     assert "line 4" in found.why
 
 
-def test_a_run_that_was_measured_on_its_way_is_not_finished(tmp_path):
+def test_a_run_that_was_measured_on_its_way_says_so(tmp_path):
     run = write_run(tmp_path / "a", step=60, metrics=measured(fid=9.0))
     (found,) = collect.within([run])
-    assert (found.status, found.reason) == ("unfinished", "step 60 of 100")
-    assert found.metrics["fid"]["value"] == 9.0
+    assert (found.status, found.reason, found.finished) == ("measured", "measured at step 60 of 100", True)
     (run / "metrics.csv").unlink()  # an evaluation's folder, in which nothing was trained
     (found,) = collect.within([run])
     assert found.status == "finished"

@@ -114,10 +114,11 @@ def _end(run: Run) -> tuple[str, str]:
     """Status and reason of a run that has no sweep record, as far as its files say."""
     step = max(_last_step(run), run.measured_at or 0)
     due = reading.finite(run.config.get("max_steps"))
-    only_measured = bool(run.metrics) and not run.history  # an evaluation's folder, in which nothing was trained
+    only_measured = bool(run.metrics) and (due is None or not run.history)  # nothing was trained in it
     if only_measured or run.stopped_early or (due is not None and step >= due):
         return "finished", ""
-    return "unfinished", f"step {step:,.0f} of {due:,.0f}" if due is not None else ""
+    at = f"step {step:,.0f} of {due:,.0f}" if due is not None else ""
+    return ("measured", f"measured at {at}") if run.metrics else ("unfinished", at)
 
 
 def _last_step(run: Run) -> float:

@@ -43,7 +43,8 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        return self.status == "finished"
+        """Whether its numbers count: it has come to its end, or was measured on its way."""
+        return self.status in ("finished", "measured")
 
     @property
     def why(self) -> str:
