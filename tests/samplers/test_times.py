@@ -1,6 +1,7 @@
 """Grids of times, files of them, and times that are learned."""
 
 import json
+import shlex
 from itertools import pairwise
 
 import pytest
@@ -181,11 +182,18 @@ def test_times_that_are_learned_are_nearer_on_other_noise():
 
 
 @pytest.mark.long
-def test_ddpm_steps_writes_what_sampler_times_takes(workspace):
+def test_ddpm_steps_writes_what_sampler_times_takes(workspace, capsys):
     small = ["network.channels=8", "network.groups=4", "schedule.T=40", "condition=label", "sampler.steps=4"]
     saved("a.ckpt", *small)
     asked = ["ckpt=a.ckpt", "steps=3", "chains=2", "fine=6", "sampler=dpm_solver_sde", "to=times.json"]
-    file = steps([*asked, "trainer.accelerator=cpu"])
+    file = steps([*asked, "sampler.spacing=quadratic", "trainer.accelerator=cpu"])
+    words = shlex.split(capsys.readouterr().out.partition("use them: ")[2])
+    assert words[-4:] == [
+        "sampler=dpm_solver_sde",
+        "trainer.accelerator=cpu",
+        "sampler.steps=3",
+        f"sampler.times={file}",
+    ]
     content = json.loads(file.read_text())
     distance = content["distance"]["held_out"]
     assert set(distance) == {*SPACINGS, "learned"}

@@ -63,6 +63,10 @@ def steps(overrides: list[str]) -> Path:
         grids = {spacing: _sampler(config, spacing=spacing).nodes(p.q) for spacing in SPACINGS}
         told = OfSamples(build.conditioning(config), images.split("train"), config.evaluation.seed)
         file = _new(own.get("to") or (saved.run or Path()) / f"times_{config.choices.sampler}_{n}.json")
+    said.pop("sampler.spacing", None)  # times stand in its place
+    here = {"ckpt": saved.run or saved.path, "sampler": config.choices.sampler}
+    here |= {"sampler.steps": n, "sampler.times": file}
+    words = said | {key: f"{key}={value}" for key, value in here.items()}
     rank = launch.launch(config.trainer)
     if rank.index:
         return file
@@ -88,8 +92,6 @@ def steps(overrides: list[str]) -> Path:
             return found
 
         times, nearest = search(grids[first], distance)
-    here = {"ckpt": f"ckpt={saved.run or saved.path}", "sampler": f"sampler={config.choices.sampler}"}
-    words = [text for key, text in {**here, **said, **here}.items() if key != "sampler.spacing"]
     there = {name: held_out.distance(of(each)) for name, each in {**grids, "learned": times}.items()}
     content = {
         **files.described(times, p.q),
@@ -107,7 +109,7 @@ def steps(overrides: list[str]) -> Path:
         "distance of x_0 from that of the fine chain, on noise that was not learned from: "
         + ", ".join(f"{name} {value:.4f}" for name, value in there.items()),
         f"times: {', '.join(map(str, times))}",
-        f"use them: {typed('evaluate')} {shlex.join([*words, f'sampler.steps={n}', f'sampler.times={file}'])}",
+        f"use them: {typed('evaluate')} {shlex.join(words.values())}",
     )
     return file
 
