@@ -84,6 +84,8 @@ def test_what_a_stranger_s_run_says_is_text(workspace):
 
 def test_no_other_script_than_the_page_s_own_runs(page):
     text = page.read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)[1]
+    assert re.fullmatch(r"script-src 'sha256-\S+'", policy.split("; ")[-1])  # and nothing beside it
     evil = '<script>document.body.remove()</script><img src="data:," onerror="document.body.remove()">'
     page.write_text(text.replace("<main>", f"<main>{evil}", 1))
     assert "refused: inline" in looked_at(page, "FID")["wrong"]
