@@ -4,6 +4,7 @@ import csv
 import time
 
 import torch
+from lightning.pytorch.callbacks import Callback
 
 WALL_CLOCK = {"train/images_per_second", "train/data_wait"}
 
@@ -60,3 +61,11 @@ def until(happened, process, timeout=60, every=0.001):
 
 def reached(folder, step):
     return lambda: (folder / "metrics.csv").exists() and max(metrics(folder), default=0) >= step
+
+
+class LongStep(Callback):
+    """The second micro-batch of the second step takes a minute, unless something ends it."""
+
+    def on_train_batch_start(self, trainer, module, batch, batch_idx):
+        if batch_idx == 3:
+            time.sleep(60)

@@ -206,13 +206,11 @@ def test_a_signal_saves_and_says_how_to_go_on(workplace, whole, signum, code):
 
 
 def test_a_second_ctrl_c_ends_at_once_and_saves_nothing(workplace):
-    """The first Ctrl-C comes in the middle of a step of 40 slow micro-batches, and waits for its end."""
-    long = [
-        "network.channels=128",
-        "loader.batch_size=40",
-        "trainer.accumulate=40",
-        "every={log: 1, validation: 9, samples: 9, checkpoint: 1}",
-    ]
+    """The first Ctrl-C comes in the middle of a step that takes a minute, and waits for its end."""
+    option = workplace / "conf" / "callbacks" / "long_step.yaml"
+    option.parent.mkdir(parents=True)
+    option.write_text("long_step: {_target_: torture.LongStep}\n")
+    long = ["--config-dir=conf", "callbacks=long_step", "trainer.accumulate=2", "every.checkpoint=1"]
     process, folder = Fork("train.py", *SETTINGS, *long, "out=twice", cwd=workplace), workplace / "twice"
     until((folder / "checkpoints" / "last.ckpt").exists, process)
     process.send(signal.SIGINT)
