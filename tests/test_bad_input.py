@@ -291,6 +291,7 @@ EVALUATE = {
     "ckpt=lacking.ckpt": "no section 'schedule'",
     "ckpt=environment.ckpt": "is an interpolation",
     "ckpt=run objective=vlb": "checkpoint's",
+    "ckpt=run metric=kid": "all are loaded",
     "ckpt=run condition=label": "checkpoint's",
     "ckpt=run guidance=cfg": "guidance=auto or guidance=none",
     "ckpt=run guidance=auto": "guidance.weak= is missing",

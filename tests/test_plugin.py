@@ -7,6 +7,7 @@ import pytest
 from commands import ROOT, Fork
 
 from ddpm import build
+from ddpm.commands.train import train
 from ddpm.config import groups
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
@@ -145,3 +146,49 @@ def test_callbacks_of_a_user_s_own(tmp_path, own):
     config_dir = f"--config-dir={tmp_path / 'conf'}"
     Fork("train.py", "debug=smoke", "logger=csv", f"callbacks={name}", config_dir, cwd=tmp_path).wait()
     assert (tmp_path / "done").read_text() == "6"
+
+
+@pytest.mark.parametrize(
+    ("group", "line"),
+    [
+        ("callbacks", "callbacks.NAME"),
+        ("logger", "logger.NAME"),
+        ("metric", "evaluation.NAME"),
+        ("figure", "figure.NAME"),
+    ],
+)
+def test_an_option_of_which_a_run_has_several_says_where_it_belongs(group, line, own):
+    name = own(group, "class Mine: pass")
+    with pytest.raises(RequestError, match=rf"an option of {group}/ must begin with # @package {line}"):
+        compose(
+            [f"{group}={name}"] if group in ("callbacks", "logger") else [],
+            "evaluate" if group == "figure" else "train",
+        )
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"), [("note: 5", "note=5 is not a text"), ("unknown: 1", "no setting unknown")]
+)
+def test_a_callback_that_cannot_be_made_is_refused_before_anything_is_written(setting, message, own, workspace):
+    code = (
+        "from lightning.pytorch.callbacks import Callback\n"
+        "class Mine(Callback):\n    def __init__(self, note: str = ''): pass"
+    )
+    name = own("callbacks", code, f"{setting}\n")
+    file = groups.file_of("callbacks", name)
+    file.write_text(f"# @package callbacks.mine\n{file.read_text()}")
+    with pytest.raises(RequestError, match=message):
+        train(["debug=smoke", "logger=csv", f"callbacks={name}"])
+    assert not (workspace / "runs").exists()
+
+
+def test_annotations_for_type_checkers_alone_are_not_asked_for(own):
+    code = (
+        "from __future__ import annotations\nfrom typing import TYPE_CHECKING\n"
+        "from ddpm.diffusion.prediction import Prediction\nif TYPE_CHECKING: from collections.abc import Sequence\n"
+        "class Mine(Prediction):\n    symbol = 'y'\n"
+        "    def __init__(self, weights: Sequence[float]): self.weights = weights\n"
+        "    def target(self, q, x_0, noise, t): return noise\n    def x_0(self, q, output, x_t, t): return output\n"
+    )
+    config = compose([f"prediction={own('prediction', code, 'weights: [1.0, 2.0]')}"])
+    assert build.reverse_process(config, build.dataset(config)).prediction.weights == [1.0, 2.0]

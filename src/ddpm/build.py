@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch.callbacks import Callback
 from omegaconf import DictConfig
 
 from ddpm import hardware
@@ -79,6 +80,7 @@ def data_module(config: DictConfig, images: Dataset, processes: int = 1) -> Data
         config.loader.num_workers,
         resident=config.trainer.resident,
         processes=processes,
+        chunk=config.evaluation.chunk,
         conditioning=conditioning(config),
         validated=config.evaluation.bits_per_dim.images,
     )
@@ -246,6 +248,15 @@ def _fitting(saved: Checkpoint, config: DictConfig, images: Dataset, else_it: st
     if problem := misfit(weights, shapes.state_dict()):
         raise ValueError(f"{saved.path} {else_it}: {problem}")
     return weights
+
+
+def callbacks(config: DictConfig) -> list[Callback]:
+    """A user's own callbacks of Lightning's Trainer.
+
+    Raises:
+        ValueError: one of them is no callback, or has no such setting.
+    """
+    return [instantiate(each, Callback) for each in (config.get("callbacks") or {}).values()]
 
 
 def sampler(config: DictConfig) -> Sampler:

@@ -3,7 +3,7 @@ the contract of their group."""
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
@@ -33,7 +33,7 @@ def instantiate(node: DictConfig, contract: Callable[..., T], **arguments: Any) 
     """
     check_targets(OmegaConf.to_container(node, resolve=True))
     maker = _found(str(node["_target_"]))
-    taken = inspect.signature(maker, eval_str=True).parameters
+    taken = _parameters(maker)
     name = node["_target_"].rpartition(".")[2]
     if strange := [str(key) for key in node if key not in ("_target_", *taken)]:
         raise ValueError(
@@ -60,7 +60,7 @@ def instantiate(node: DictConfig, contract: Callable[..., T], **arguments: Any) 
 
 def takes(node: DictConfig, setting: str) -> bool:
     """Whether what `node` describes has an argument of this name."""
-    return setting in inspect.signature(_found(str(node["_target_"]))).parameters
+    return setting in _parameters(_found(str(node["_target_"])))
 
 
 def resolve(target: str, contract: Callable[..., T]) -> T:
@@ -103,6 +103,14 @@ def _found(target: str) -> Any:
         raise ValueError(f"{target}, which a file under conf/ names, cannot be imported: {why}") from error
 
 
+def _parameters(maker: Any) -> Mapping[str, inspect.Parameter]:
+    """The arguments of a class or function; annotations that exist for type checkers alone remain texts."""
+    try:
+        return inspect.signature(maker, eval_str=True).parameters
+    except NameError:  # imported under TYPE_CHECKING
+        return inspect.signature(maker).parameters
+
+
 def _check_class(maker: Any, contract: Callable[..., Any]) -> None:
     """Refuse a class that is not derived from the contract's, or leaves a method of it out."""
     if not isinstance(contract, type) or not isinstance(maker, type):
@@ -121,7 +129,7 @@ def _facts(contract: Callable[..., Any]) -> Iterator[str]:
                 yield from (name for name in inspect.get_annotations(base) if not hasattr(base, name))
 
 
-def _takes_any(taken: Any) -> bool:
+def _takes_any(taken: Mapping[str, inspect.Parameter]) -> bool:
     return any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in taken.values())
 
 

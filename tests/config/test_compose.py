@@ -12,7 +12,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
+from random_checkpoint import saved
 
+from ddpm.commands import evaluate
 from ddpm.config import command
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
@@ -195,6 +197,14 @@ def test_questions_are_answered_without_torch(script, arguments, workspace):
 def test_the_configuration_that_is_printed_is_the_runs(words, capsys):
     assert command.training([*words, "--cfg", "job"], None, None) == 0
     assert OmegaConf.create(capsys.readouterr().out) == compose(words)
+
+
+def test_the_configuration_that_is_printed_is_the_checkpoints(workspace, capsys):
+    saved("a.ckpt", "schedule.T=90")
+    evaluate.main(["ckpt=a.ckpt", "sampler.steps=7", "--cfg", "job"])
+    printed = OmegaConf.create(capsys.readouterr().out)
+    assert (printed.schedule.T, printed.sampler.steps, printed.ckpt) == (90, 7, "a.ckpt")
+    assert [file.name for file in workspace.iterdir()] == ["a.ckpt"]
 
 
 @pytest.mark.long

@@ -26,15 +26,16 @@ def test_what_is_composed_is_what_a_preset_says(group, option):
 
 
 @pytest.fixture
-def own_schedule(tmp_path, monkeypatch):
-    """A schedule that takes a length by another name than the recipe's."""
-    file = tmp_path / "conf" / "schedule" / "mine.yaml"
-    file.parent.mkdir(parents=True)
-    file.write_text("_target_: own.schedule\nlength: 9\n")
+def own(tmp_path, monkeypatch):
+    """A schedule that takes a length beside T, and a sampler that takes no number of steps."""
+    for group, settings in (("schedule", "T: 30\nlength: 9\n"), ("sampler", "level: 1\n")):
+        file = tmp_path / "conf" / group / "mine.yaml"
+        file.parent.mkdir(parents=True)
+        file.write_text(f"_target_: own.{group}\n{settings}")
     monkeypatch.setenv(groups.OWN, str(tmp_path / "conf"))
 
 
-@pytest.mark.usefixtures("own_schedule")
+@pytest.mark.usefixtures("own")
 def test_the_recipes_settings_go_and_those_of_experiment_and_user_stay():
     mine = {"_target_": "own.schedule", "length": 9}
     base = ["recipe=photos", "schedule=mine"]
@@ -43,6 +44,14 @@ def test_the_recipes_settings_go_and_those_of_experiment_and_user_stay():
     assert compose([*base, "experiment=iddpm_1k_linear_simple"]).schedule == {**mine, "T": 1000}
     said = compose([*base, "schedule.T=700", "schedule.length=3"])
     assert said.schedule == {**mine, "length": 3, "T": 700}
+
+
+@pytest.mark.usefixtures("own")
+def test_the_debugging_presets_settings_are_none_of_a_class_that_has_not_such():
+    mine = {"_target_": "own.sampler", "level": 1}
+    assert compose(["debug=smoke"]).sampler.steps == 5
+    assert compose(["sampler=mine", "debug=smoke"]).sampler == mine
+    assert compose(["sampler=mine", "debug=smoke", "sampler.steps=3"]).sampler == {**mine, "steps": 3}
 
 
 def test_the_recipes_settings_of_a_schedule_are_none_of_an_experiments():

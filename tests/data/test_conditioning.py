@@ -6,6 +6,7 @@ from ddpm.data.conditioning import FromImage, Label, OfSamples, Unconditional, c
 from ddpm.data.dataset import DataError, InMemory
 from ddpm.data.digits import Digits, load_digits_split
 from ddpm.data.folder import Folder
+from ddpm.data.given import Array, Given, Part
 from ddpm.data.module import DataModule
 from ddpm.data.swiss_roll import SwissRoll
 
@@ -26,7 +27,8 @@ def test_a_batch_has_the_labels_of_its_examples():
 
 def test_samples_are_told_the_data_s_own_labels_again_and_again():
     labels = torch.tensor([0] * 7 + [1] * 3 + [2] * 2)
-    told = OfSamples(Label(3), InMemory(torch.zeros(12, 1), labels), seed=5)
+    images = Array(*[Part(torch.zeros(12, 2), labels)] * 2)
+    told = OfSamples(Label(3), images, "train", seed=5)
     found = told(range(36)).labels
     rounds = found.reshape(3, 12)
     for one in rounds:
@@ -34,8 +36,9 @@ def test_samples_are_told_the_data_s_own_labels_again_and_again():
     assert not torch.equal(rounds[0], labels)  # else the first samples would be of one class
     assert not torch.equal(rounds[0], rounds[1])
     assert torch.equal(told([30, 3, 14]).labels, found[[30, 3, 14]])  # whichever chunk they are in
-    assert not torch.equal(OfSamples(Label(3), told.examples, seed=6)(range(36)).labels, found)
-    assert OfSamples(Unconditional(), told.examples, seed=5)(range(36)) is None
+    assert not torch.equal(OfSamples(Label(3), images, "train", seed=6)(range(36)).labels, found)
+    nowhere = Given("handed over", (2,), "nothing")  # whose examples cannot be asked for
+    assert OfSamples(Unconditional(), nowhere, "train", seed=5)(range(36)) is None
 
 
 def test_pictures_of_training_show_every_class():
@@ -150,7 +153,7 @@ def test_a_pair_is_told_the_picture_of_the_same_name(pairs, array_gib):
     for batch in batches:
         told = (batch.condition.image * 127.5 + 127.5).round()
         assert torch.equal(told[:, 0], 255 - batch.values[:, 0].float())
-    few = OfSamples(FromImage("paired"), images.split("test"), seed=0)([3, 1])
+    few = OfSamples(FromImage("paired"), images, "test", seed=0)([3, 1])
     assert few.image.shape == (2, 3, 4, 4)
     alone = Folder(4, str(pairs / "photos"), root=str(pairs / "root"), held_out=0.2)
     assert alone.fingerprint != images.fingerprint

@@ -7,7 +7,9 @@ import torch
 from evaluated import made
 
 from ddpm.config.errors import RequestError
+from ddpm.data.digits import Digits
 from ddpm.evaluation import checks
+from ddpm.evaluation.evaluation import Evaluation
 from ddpm.launch import Rank
 
 
@@ -68,3 +70,30 @@ def test_features_without_classes_have_no_inception_score():
     )
     with pytest.raises(ValueError, match="features=digits has no classes, so no inception_score: leave it out"):
         checks.check(*arguments)
+
+
+def test_data_are_prepared_before_they_are_asked_for(monkeypatch):
+    """A dataset may write in `prepare` what `split` reads."""
+    prepared, split = [], Digits.split
+    monkeypatch.setattr(Digits, "prepare", lambda images: prepared.append(images))
+
+    def of_prepared(images, name):
+        assert images in prepared
+        return split(images, name)
+
+    monkeypatch.setattr(Digits, "split", of_prepared)
+    with pytest.raises(ValueError, match="fdi unknown"):
+        made("evaluation.metrics=[fdi]")
+    assert not prepared
+    made("condition=label", "evaluation.metrics=[fid,agreement]")
+    assert prepared
+
+
+@pytest.mark.parametrize("what", ["sampler", "guidance"])
+def test_what_no_protocol_can_say_is_refused(what):
+    _, evaluation = made("condition=label", "guidance=cfg")
+    parts = {"sampler": evaluation.sampler, "guidance": evaluation.guidance}
+    parts[what].weight = lambda t: t
+    known = (evaluation.extractor, evaluation.metrics, evaluation.settings, evaluation.conditioning)
+    with pytest.raises(ValueError, match=r"\.weight is a function: .* must be numbers, texts, or lists of them"):
+        Evaluation(evaluation.images, parts["sampler"], *known, parts["guidance"])

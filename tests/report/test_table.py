@@ -235,6 +235,7 @@ def two(tmp_path, *protocols, **metrics):
 
 def test_the_compared_methods_own_parts_may_differ(tmp_path):
     sampler = {"sampler": {"name": "ancestral"}, "evaluations_per_sample": 1000, "timesteps": 4000}
+    sampler |= {"guidance": {"name": "classifierfree", "scale": 1.0}, "condition": {"drop": 0.1}}
     found = two(tmp_path, {}, sampler, fid=2.0, bits_per_dim=4.0)
     assert best(found, "FID") == best(found, "bits/dim") == ["a"]
     assert "Protocols differ in timesteps: 1000 / 4000." in found.notes
@@ -250,6 +251,7 @@ def test_the_compared_methods_own_parts_may_differ(tmp_path):
         ({"quantiser": "floor(128 x + 128)"}, "quantiser: not said / floor(128 x + 128)", {"bits/dim"}),
         ({"fid_reference": "test"}, "fid_reference: not said / test", {"IS", "bits/dim"}),
         ({"bound": {"decoder": "exact", "evaluations": 50}}, "bound.decoder: not said / exact", {"IS", "FID"}),
+        ({"condition": {"told": "labels"}}, "condition.told: not said / labels", {"IS", "FID"}),
         ({"precision": "bf16-mixed"}, "precision: not said / bf16-mixed", set()),
         ({"chunk": 7}, "chunk: not said / 7", set()),
         ({"data": "mnist"}, "data: digits 1500+297 1x8x8 / mnist", set()),

@@ -13,6 +13,8 @@ from random_checkpoint import saved
 from ddpm import build
 from ddpm.commands.steps import steps
 from ddpm.config.compose import compose
+from ddpm.config.grammar import parse, quote_paths
+from ddpm.data.digits import Digits
 from ddpm.diffusion.prediction import X0
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
@@ -182,21 +184,26 @@ def test_times_that_are_learned_are_nearer_on_other_noise():
 
 
 @pytest.mark.long
-def test_ddpm_steps_writes_what_sampler_times_takes(workspace, capsys):
+def test_ddpm_steps_writes_what_sampler_times_takes(workspace, capsys, monkeypatch):
     small = ["network.channels=8", "network.groups=4", "schedule.T=40", "condition=label", "sampler.steps=4"]
     saved("a.ckpt", *small)
-    asked = ["ckpt=a.ckpt", "steps=3", "chains=2", "fine=6", "sampler=dpm_solver_sde", "to=times.json"]
+    asked = ["ckpt=a.ckpt", "steps=3", "chains=2", "fine=6", "sampler=dpm_solver_sde", "to='a, b.json'"]
+    prepared = []
+    monkeypatch.setattr(Digits, "prepare", lambda images: prepared.append(images))
     file = steps([*asked, "sampler.spacing=quadratic", "trainer.accelerator=cpu"])
+    assert prepared
     words = shlex.split(capsys.readouterr().out.partition("use them: ")[2])
     assert words[-4:] == [
         "sampler=dpm_solver_sde",
         "trainer.accelerator=cpu",
         "sampler.steps=3",
-        f"sampler.times={file}",
+        f"sampler.times='{file}'",
     ]
+    (times,) = [override.value() for override in parse(quote_paths(words[-1:]))]
+    assert times == str(file)
     content = json.loads(file.read_text())
     distance = content["distance"]["held_out"]
     assert set(distance) == {*SPACINGS, "learned"}
     assert content["distance"]["learning"]["learned"] <= min(content["distance"]["learning"].values())
-    config = compose([*small, "sampler=dpm_solver_sde", "sampler.steps=null", f"sampler.times={file}"])
+    config = compose([*small, "sampler=dpm_solver_sde", "sampler.steps=null", words[-1]])
     assert build.sampler(config).steps(ForwardProcess(linear(40))) == content["times"]

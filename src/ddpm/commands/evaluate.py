@@ -3,6 +3,7 @@
 With `figures=[NAME,...]`, pictures instead; with -m, an evaluation for each combination, and a table of them.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from ddpm.checkpoints.checkpoint import Checkpoint
     from ddpm.data.dataset import Dataset
     from ddpm.evaluation.results import Results
 
@@ -41,14 +45,12 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
 
 def _evaluate(overrides: list[str], images: "Dataset | None") -> "Results | None":
     with request_errors():  # a wrong request ends here, before anything is written
+        saved, config = _composed(overrides)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
         from ddpm.evaluation.protocol import digest_of_weights
         from ddpm.loggers import loggers
 
-        overrides = with_chosen(overrides)
-        saved = checkpoint.load(path_of("ckpt", overrides))
-        config = compose_evaluation(saved.config, overrides)
         loggers.check(config)
         launch.count_processes(config.trainer)  # raises where that is not possible
         images = build.dataset(config, images)
@@ -84,5 +86,19 @@ def _evaluate(overrides: list[str], images: "Dataset | None") -> "Results | None
     return results if rank.index == 0 else None
 
 
+def _composed(overrides: Sequence[str]) -> "tuple[Checkpoint, DictConfig]":
+    """The checkpoint that is named, and the configuration of its evaluation."""
+    from ddpm.checkpoints import checkpoint
+
+    overrides = with_chosen(overrides)
+    saved = checkpoint.load(path_of("ckpt", overrides))
+    return saved, compose_evaluation(saved.config, overrides)
+
+
+def _config_of(overrides: Sequence[str]) -> "DictConfig":
+    with request_errors():
+        return _composed(overrides)[1]
+
+
 def main(argv: list[str]) -> int:
-    return command.evaluation(argv, evaluate, partial(sweep.run, work=WORKS["evaluate"]))
+    return command.evaluation(argv, evaluate, partial(sweep.run, work=WORKS["evaluate"]), _config_of)

@@ -8,6 +8,7 @@ FILE is what `sampler.times=FILE` takes; `ckpt` and KEY=VALUE are those of evalu
 """
 
 import json
+import re
 import shlex
 from collections.abc import Sequence
 from itertools import pairwise
@@ -21,7 +22,7 @@ from ddpm import build, launch
 from ddpm.checkpoints import checkpoint
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
-from ddpm.config.grammar import as_typed, parse, path_of, quote_paths, split_keys
+from ddpm.config.grammar import as_typed, parse, path_of, quote, quote_paths, split_keys
 from ddpm.config.saved import plain
 from ddpm.data.conditioning import OfSamples
 from ddpm.diffusion.process import ForwardProcess
@@ -36,6 +37,7 @@ from ddpm.samplers import times as files
 from ddpm.samplers.learned import Chains, search, tries
 
 NUMBERS = {"steps": (None, 2), "chains": (256, 2), "fine": (200, 3)}  # what they are by default, and at least
+PLAIN = re.compile(r"[\w./ -]+", re.ASCII)  # which Hydra's grammar reads without quotes
 LEARNED, HELD_OUT = 20, 21  # what a generator is for
 
 
@@ -61,12 +63,15 @@ def steps(overrides: list[str]) -> Path:
         p, guidance = build.trained(saved, config, images), build.guidance(config, images)
         finest = _finest(config, p.q, n, fine)
         grids = {spacing: _sampler(config, spacing=spacing).nodes(p.q) for spacing in SPACINGS}
-        told = OfSamples(build.conditioning(config), images.split("train"), config.evaluation.seed)
+        told = OfSamples(build.conditioning(config), images, "train", config.evaluation.seed)
+        if told.conditioning.needs:
+            images.prepare()
+            told.conditioning.check(images)
         file = _new(own.get("to") or (saved.run or Path()) / f"times_{config.choices.sampler}_{n}.json")
     said.pop("sampler.spacing", None)  # times stand in its place
-    here = {"ckpt": saved.run or saved.path, "sampler": config.choices.sampler}
-    here |= {"sampler.steps": n, "sampler.times": file}
+    here = {"ckpt": saved.run or saved.path, "sampler": config.choices.sampler, "sampler.steps": n}
     words = said | {key: f"{key}={value}" for key, value in here.items()}
+    words["sampler.times"] = f"sampler.times={file if PLAIN.fullmatch(str(file)) else quote(str(file))}"
     rank = launch.launch(config.trainer)
     if rank.index:
         return file

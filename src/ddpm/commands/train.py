@@ -79,6 +79,7 @@ def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[
             build.check_resumed(saved, module, images)
         evaluation = build.evaluation(config, images) if config.evaluate_after else None
         few = build.sample_metrics_in_training(config, images)
+        callbacks = [*build.callbacks(config), *callbacks]
         folder = folders.start(config, again=run is not None)
     if proposal:
         proposal.write(folder)

@@ -117,9 +117,21 @@ def _printed(argv: Sequence[str]) -> list[str] | None:
     return overrides if asked and not proposes(overrides) else None
 
 
-def evaluation(argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Callable[[Sequence[str]], int]) -> int:
-    """The command line of an evaluation, or of several (`-m`), which start from a checkpoint's configuration."""
+def evaluation(
+    argv: Sequence[str],
+    task: Callable[[list[str]], Any],
+    sweep: Callable[[Sequence[str]], int],
+    composed: Callable[[list[str]], DictConfig],
+) -> int:
+    """The command line of an evaluation, or of several (`-m`), which start from a checkpoint's configuration.
+
+    Args:
+        composed: makes the configuration of an evaluation of these overrides, among which is `ckpt=`.
+    """
     argv = quote_paths(argv)
+    if (overrides := _printed(argv)) is not None and any(word.startswith("ckpt=") for word in overrides):
+        print(OmegaConf.to_yaml(composed(overrides)), end="")
+        return 0
     if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
         return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], "evaluate")
     return _one_or_several(argv, task, sweep)

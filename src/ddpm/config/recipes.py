@@ -9,15 +9,17 @@ from ddpm.config.grammar import dotted, parse
 from ddpm.config.groups import content_of, group_names, options_of
 from ddpm.config.targets import target_of
 
-PRESETS_OVER_RECIPES = ("experiment", "debug")  # whose settings take the place of the recipe's
+DEBUG = "debug"
+PRESETS_OVER_RECIPES = ("experiment", DEBUG)  # whose settings take the place of the recipe's
 
 
 def drop_strange_settings(config: DictConfig, overrides: Sequence[str], *, saved: bool) -> None:
     """Drop the recipe's settings of a class from the sections of options that others than the recipe chose, in place.
 
     `recipe=digits` sets `network.channels` for its own network. With `network=mine` beside it, or in an experiment, the
-    section keeps what the option's file has, and what the command line or the experiment says of it. Where an
-    experiment chooses another option than the recipe, what both options know has the value of the option's file, too.
+    section keeps the settings that the option's file has, and those that the command line or the experiment names. A
+    setting that both classes have, as `schedule.T`, keeps the recipe's value; where an experiment chooses the option,
+    it has that of the option's file. `debug=smoke` is as a recipe here: it takes fewer steps of a sampler that has any.
 
     Args:
         saved: the configuration was composed before; what its experiment decided is done.
@@ -37,7 +39,9 @@ def drop_strange_settings(config: DictConfig, overrides: Sequence[str], *, saved
         theirs, own = keys_of("recipe", str(recipe), group), _content_of(group, str(option))
         for preset in PRESETS_OVER_RECIPES:
             if (chosen := config.choices.get(preset)) in options_of(preset):
-                theirs -= keys_of(preset, str(chosen), group)
+                said = keys_of(preset, str(chosen), group)
+                theirs -= said
+                theirs |= said - own.keys() if preset == DEBUG else set()  # which is for any class
         for key in theirs:
             if key not in section or f"{group}.{key}" in typed:
                 continue

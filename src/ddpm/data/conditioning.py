@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, NamedTuple, final
 
 import torch
@@ -10,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor
 
-from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Resident
+from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Resident, Split
 from ddpm.data.order import permutation
 from ddpm.data.pixels import unit
 from ddpm.diffusion.condition import Condition
@@ -205,11 +206,17 @@ class OfSamples:
     """What samples 0, 1, 2, ... are told: what is told of a split's examples, all of them again and again.
 
     Each time they come in another order, a function of the seed. So samples have the label frequencies of the split.
+    Where nothing is told, the split is not asked for; else the data have been prepared.
     """
 
     conditioning: Conditioning
-    examples: Examples
+    images: Dataset
+    split: Split
     seed: int
+
+    @cached_property
+    def examples(self) -> Examples:
+        return self.images.split(self.split)
 
     def __call__(self, indices: Sequence[int]) -> Condition | None:
         if self.conditioning.needs is None:

@@ -21,7 +21,7 @@ def check(
     settings: EvaluationSettings,
     conditioning: Conditioning,
 ) -> None:
-    """Check that what is asked for can be measured of this dataset with these features.
+    """Check that what is asked for can be measured of this dataset, which is prepared, with these features.
 
     Args:
         metrics: of samples, all that could be asked for, by name.
@@ -30,7 +30,6 @@ def check(
     Raises:
         ValueError: it cannot.
     """
-    _check_names(images, metrics, settings)
     wanted = {name: metric for name, metric in metrics.items() if name in settings.metrics}
     if wanted:
         _check_features(images, extractor, wanted, settings)
@@ -40,7 +39,12 @@ def check(
         budget.split_budget(settings.evaluations)
 
 
-def _check_names(images: Dataset, metrics: Mapping[str, SampleMetric], settings: EvaluationSettings) -> None:
+def check_names(images: Dataset, metrics: Mapping[str, SampleMetric], settings: EvaluationSettings) -> None:
+    """Check that there are metrics of these names for such a dataset, which need not be prepared.
+
+    Raises:
+        ValueError: there are not.
+    """
     wanted, kind = set(settings.metrics), images.kind
     known = (*metrics, *(each.bound for each in KINDS))
     if unknown := sorted(wanted - {*known}):

@@ -23,7 +23,7 @@ from ddpm.evaluation import checks, codecs, forecast, references
 from ddpm.evaluation.bound import BoundOverSplit, draws_of_x_1
 from ddpm.evaluation.chunks import Chunk, Chunks
 from ddpm.evaluation.measure import MetricsOfImages
-from ddpm.evaluation.protocol import digest_of_weights, protocol_of
+from ddpm.evaluation.protocol import digest_of_weights, protocol_of, stated
 from ddpm.evaluation.results import Results
 from ddpm.evaluation.samples import SAMPLES, Samples
 from ddpm.evaluation.settings import EvaluationSettings
@@ -64,8 +64,12 @@ class Evaluation:
         guidance: Guidance | None = None,
     ) -> None:
         self.conditioning, self.guidance = conditioning or Unconditional(), guidance or Unguided()
+        checks.check_names(images, metrics, settings)
+        images.prepare()
         checks.check(images, extractor, metrics, settings, self.conditioning)
         self.conditioning.check(images)
+        for part in (sampler, self.conditioning, self.guidance):
+            stated(part)  # else a protocol that cannot be written would be found out after a training
         self.images, self.sampler, self.extractor, self.settings = images, sampler, extractor, settings
         self.metrics = metrics
         self.of_samples = {name: metric for name, metric in metrics.items() if name in settings.metrics}
@@ -80,7 +84,6 @@ class Evaluation:
             p: in evaluation mode; its network is laid out for measuring, in place.
             about: what results.json says besides: the checkpoint and the configuration.
         """
-        self.images.prepare()
         p = p.to(rank.device)
         protocol, weights = self.protocol(p), digest_of_weights(p)
         prepare_for_evaluation(p.network, self.settings.precision == "bf16-mixed")
@@ -127,8 +130,7 @@ class Evaluation:
 
     def _told(self) -> OfSamples:
         """What samples are told: as the images against which they are held."""
-        examples = self.images.split(self.settings.reference_splits[0])
-        return OfSamples(self.conditioning, examples, self.settings.seed)
+        return OfSamples(self.conditioning, self.images, self.settings.reference_splits[0], self.settings.seed)
 
     def _work(self, q: ForwardProcess) -> list[forecast.Work]:
         """The parts of the evaluation, with the number of evaluations of the network that each takes."""

@@ -39,7 +39,7 @@ def protocol_of(
     protocol: dict[str, Any] = {
         "data": images.fingerprint,
         "weights": settings.weights,
-        "sampler": {"name": type(sampler).__name__.lower(), **vars(sampler)},
+        "sampler": {"name": type(sampler).__name__.lower(), **stated(sampler)},
         "timesteps": p.q.T,
         "evaluations_per_sample": sampler.num_evaluations(p.q),
         "num_samples": settings.num_samples,
@@ -61,12 +61,29 @@ def protocol_of(
         protocol["bound"]["draws_of_x_1"] = draws
     if conditioning.needs:  # what came before conditions keeps its fingerprint
         order = f"of the {settings.reference_splits[0]} split's examples, in an order drawn from the seed"
-        protocol["condition"] = {"told": conditioning.needs, **vars(conditioning), "of_samples": order}
+        protocol["condition"] = {"told": conditioning.needs, **stated(conditioning), "of_samples": order}
     if guidance.evaluations > 1:
-        settings_of = {key: _digest(v) if isinstance(v, nn.Module) else v for key, v in vars(guidance).items()}
-        protocol["guidance"] = {"name": type(guidance).__name__.lower(), **settings_of}
+        protocol["guidance"] = {"name": type(guidance).__name__.lower(), **stated(guidance)}
     text = json.dumps(protocol, sort_keys=True, default=str)
     return {**protocol, "fingerprint": hashlib.sha256(text.encode()).hexdigest()[:10]}
+
+
+def stated(owner: Sampler | Conditioning | Guidance) -> dict[str, Any]:
+    """The attributes of an object, which are its part of the protocol; of a network, the digest of its weights.
+
+    Raises:
+        ValueError: one of them has no text that is the same whenever it is asked for.
+    """
+    found = {key: _digest(value) if isinstance(value, nn.Module) else value for key, value in vars(owner).items()}
+    for key, value in found.items():
+        try:
+            json.dumps(value)
+        except TypeError:
+            raise ValueError(
+                f"{type(owner).__name__}.{key} is a {type(value).__name__}: what a sampler, a condition or a guidance "
+                "keeps is part of the protocol of numbers, and must be numbers, texts, or lists of them"
+            ) from None
+    return found
 
 
 def digest_of_weights(p: ReverseProcess) -> str:

@@ -97,9 +97,7 @@ class FigureContext:
 
     def told(self, indices: Sequence[int]) -> Condition | None:
         """What samples are told: what is told of real examples, in an order drawn from the seed."""
-        if self.conditioning.needs is None:
-            return None
-        return OfSamples(self.conditioning, self.images.split(self.split), self.seed)(indices)
+        return OfSamples(self.conditioning, self.images, self.split, self.seed)(indices)
 
     def read(self, examples: Examples, indices: Sequence[int]) -> Event:
         return unit(examples.__getitems__(list(indices)).to(self.device))

@@ -39,7 +39,7 @@ class FigureSet:
                 f"choose from {fitting}"
             )
         check_precision(precision)
-        if any(each.data for each in self.figures.values()):
+        if context.conditioning.needs or any(each.data for each in self.figures.values()):
             context.images.prepare()
         for name, each in self.figures.items():
             each.check(context, **settings[name])

@@ -7,7 +7,7 @@ from ddpm.report.run import Run
 from ddpm.report.settings import under
 
 # Parts of a protocol that belong to the compared method, by the beginning of their names: these may differ.
-OF_METHOD = ("sampler", "timesteps", "evaluations_per_sample", "weights", "fingerprint")
+OF_METHOD = ("sampler", "guidance", "condition.drop", "timesteps", "evaluations_per_sample", "weights", "fingerprint")
 OF_METRICS = "feature_metrics"  # settings of metrics, which matter to nothing else
 
 
@@ -41,7 +41,7 @@ def _concerned(part: str) -> Collection[str] | None:
         return [name for metric in metrics for name in metric.quantities]
     if under(part, ("fid_reference",)):
         return [name for metric in metrics if metric.needs_reference for name in metric.quantities]
-    if under(part, ("bound",)):
+    if under(part, ("bound", "condition")):  # log p(x | c) is no log p(x); samples are images either way
         return registry.bound()
     if under(part, (OF_METRICS,)):
         stated = part.removeprefix(f"{OF_METRICS}.")

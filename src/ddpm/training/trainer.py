@@ -15,7 +15,6 @@ from ddpm.diffusion.guidance import Guidance
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.evaluation import Evaluation
 from ddpm.figures.display import display_of
-from ddpm.instantiate import instantiate
 from ddpm.launch import placement, quieten
 from ddpm.loggers import loggers
 from ddpm.processes import end_with_launcher
@@ -46,7 +45,7 @@ def trainer_of(
         monitor: of validations: by it the best checkpoint is chosen, and the run may end.
         sample_metrics: what of a few samples is measured every `every.metrics` steps.
         saved: the checkpoint from which the run goes on, if it does.
-        more: callbacks beside those of every run and of the configuration.
+        more: a user's callbacks, beside those of every run.
     """
     quieten()
     end_with_launcher()
@@ -91,7 +90,6 @@ def trainer_of(
             *after_validation,
             saving,
             checkpointing.PendingWork(saving, pictures, after_validation),
-            *(instantiate(each, Callback) for each in (config.get("callbacks") or {}).values()),
             *more,
         ],
         plugins=[checkpointing.CheckpointIO(saved.content if saved else None)],
