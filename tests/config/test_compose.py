@@ -200,7 +200,7 @@ def test_the_configuration_that_is_printed_is_the_runs(words, capsys):
 
 
 def test_the_configuration_that_is_printed_is_the_checkpoints(workspace, capsys):
-    saved("a.ckpt", "schedule.T=90")
+    saved("a.ckpt", "schedule.T=90", "sampler.steps=9")
     evaluate.main(["ckpt=a.ckpt", "sampler.steps=7", "--cfg", "job"])
     printed = OmegaConf.create(capsys.readouterr().out)
     assert (printed.schedule.T, printed.sampler.steps, printed.ckpt) == (90, 7, "a.ckpt")

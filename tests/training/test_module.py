@@ -31,11 +31,11 @@ from ddpm.training.divergence import DivergedError
 
 T, STEPS, BATCH, SEED = 9, 7, 12, 5
 MUON_LR = 0.03
-SIZES, CHUNK = {"train": 31, "test": 107}, 100
+SIZES, CHUNK = {"train": 31, "test": 107}, 40
 LR, CLIP, DECAY, WARMUP, HISTORY, SHARE, DROP = 1e-2, 0.4, 0.8, 3, 1, 0.2, 0.4
 ALPHA_BARS = np.cumprod(1 - reference.linear(T, 1e-4, 0.3))
 SETTINGS = [
-    *("logger=csv", f"seed={SEED}", f"max_steps={STEPS}", "prediction=eps"),
+    *("logger=csv", f"seed={SEED}", f"max_steps={STEPS}", "prediction=eps", f"evaluation.chunk={CHUNK}"),
     *("schedule=linear", f"schedule.T={T}", "schedule.beta_T=0.3"),
     *("sampler.steps=3", f"loader.batch_size={BATCH}", f"optimizer={{lr:{LR},warmup:{WARMUP},grad_clip:{CLIP}}}"),
     "optimizer.muon_lr=null",
