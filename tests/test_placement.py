@@ -94,7 +94,7 @@ def trained(config, images):
         optimizer.step()
         module._average(module._averages, module._weights, None)
         trainer.global_step += 1
-    module.check_now()
+    module.require_finite_now()
     module.on_train_start()
     module.eval()
     with torch.no_grad():

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 from ddpm import hardware
 from ddpm.checkpoints import checkpoint, converters, snapshots
 from ddpm.checkpoints.checkpoint import Checkpoint, check_weights, misfit
-from ddpm.config.evaluation import NO_SAMPLES, compose_evaluation
+from ddpm.config.evaluation import NO_SAMPLES, compose_evaluation, is_converted
 from ddpm.config.saved import plain
 from ddpm.data.conditioning import Conditioning, classes_of
 from ddpm.data.dataset import Dataset
@@ -37,7 +37,7 @@ from ddpm.metrics.metric import SampleMetric
 from ddpm.networks.network import Network
 from ddpm.randomness import seed_of
 from ddpm.samplers.times import read as read_times
-from ddpm.training import state
+from ddpm.training import resumable
 from ddpm.training.module import DiffusionModule
 from ddpm.training.optimizer import OptimizerSettings
 
@@ -206,7 +206,7 @@ def check_resumed(saved: Checkpoint, module: DiffusionModule, images: Dataset) -
     if saved.content is None:
         raise ValueError(f"training cannot go on from {saved.path}, which holds weights alone: begin with init=")
     try:
-        state.check_training(saved.content, module)
+        resumable.check_training(saved.content, module)
     except ValueError as error:
         raise ValueError(f"training cannot go on from {saved.path}: {error}") from None
     if saved.data != images.fingerprint:
@@ -236,17 +236,20 @@ def trained(saved: Checkpoint, config: DictConfig, images: Dataset) -> ReversePr
     return p.requires_grad_(False).eval()
 
 
-def _fitting(saved: Checkpoint, config: DictConfig, images: Dataset, else_it: str) -> dict[str, torch.Tensor]:
+def _fitting(saved: Checkpoint, config: DictConfig, images: Dataset, complaint: str) -> dict[str, torch.Tensor]:
     """The checkpoint's weights, if they are those of the configuration's network for data of this shape.
 
+    Args:
+        complaint: how a message goes on after the checkpoint's path.
+
     Raises:
-        ValueError: they are not: the checkpoint `else_it`.
+        ValueError: they are not.
     """
     with torch.device("meta"):  # shapes are compared before anything is allocated
         shapes = network(config, images)
     weights = converters.split_qkv(saved.weights, shapes)
     if problem := misfit(weights, shapes.state_dict()):
-        raise ValueError(f"{saved.path} {else_it}: {problem}")
+        raise ValueError(f"{saved.path} {complaint}: {problem}")
     return weights
 
 
@@ -288,7 +291,7 @@ def _weak(config: DictConfig, images: Dataset) -> torch.nn.Module:
     if not (path := config.guidance.weak):
         raise ValueError("guidance.weak= is missing: a weaker checkpoint of the same data, as guidance.weak=RUN_FOLDER")
     saved = checkpoint.load(path)
-    theirs = compose_evaluation(saved.config, _of_model(saved.config, config))
+    theirs = compose_evaluation(saved.config, _overrides_of_weak(saved.config, config))
     same = {
         "images": images.shape == dataset(theirs).shape,
         "prediction": config.prediction == theirs.prediction,
@@ -303,9 +306,9 @@ def _weak(config: DictConfig, images: Dataset) -> torch.nn.Module:
     return trained(saved, theirs, images).network
 
 
-def _of_model(theirs: dict[str, Any], ours: DictConfig) -> list[str]:
-    """What to say of another codebase's file of which only the model is used: its data, where it leaves them open."""
-    if "stated" not in theirs:
+def _overrides_of_weak(theirs: dict[str, Any], ours: DictConfig) -> list[str]:
+    """The overrides that complete another codebase's file: a sampler for any T, and our recipe if it names none."""
+    if not is_converted(theirs):
         return []
     named = any(word.startswith("recipe=") for word in (*theirs["stated"], *theirs["assumed"]))
     return [*NO_SAMPLES, *([] if named else [f"recipe={ours.choices.recipe}"])]

@@ -83,7 +83,7 @@ def launch(settings: DictConfig) -> Rank:
 
 
 def rank_of(runner: L.Trainer) -> Rank:
-    """Where this process stands in a training that is over."""
+    """Where this process stands among those of a Trainer."""
     return Rank(runner.global_rank, runner.world_size, runner.strategy.root_device)
 
 

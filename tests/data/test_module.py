@@ -80,9 +80,9 @@ def test_the_first_examples_are_validated_or_all(validated, expected):
 @pytest.mark.parametrize(("validated", "expected"), [(None, 11), (5, 5)])
 def test_as_many_training_examples_are_beside_them(validated, expected, monkeypatch):
     for most in (1000, 3):
-        monkeypatch.setattr("ddpm.data.module.MOST_SEEN", most)
+        monkeypatch.setattr("ddpm.data.module.LARGEST_SUBSET", most)
         parts = [placed(ready(Numbered(), chunk=4, validated=validated), rank, 2) for rank in range(2)]
-        found = sorted((k, n) for part in parts for k, batch in part.seen_dataloader() for n in numbers(batch))
+        found = sorted((k, n) for part in parts for k, batch in part.train_subset_dataloader() for n in numbers(batch))
         assert found == [(number // 4, number) for number in range(min(expected, most))]
 
 

@@ -113,7 +113,7 @@ MEASURED = {"ckpt": "/x/last.ckpt", "step": 6, "metrics": {"fid_test": {}, "prec
 )
 def test_whether_a_checkpoint_has_been_measured(workspace, content, asked, expected):
     (workspace / "results.json").write_text(json.dumps(content))
-    assert results.measured(Path("/y/last.ckpt"), 6, workspace, asked) == expected
+    assert results.has_measured(Path("/y/last.ckpt"), 6, workspace, asked) == expected
 
 
 @pytest.mark.parametrize("other", ["seed=2", "evaluation.seed=2"])

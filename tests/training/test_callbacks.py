@@ -12,9 +12,9 @@ from ddpm.data.conditioning import ConditionedBatch
 from ddpm.data.dataset import InMemory
 from ddpm.data.module import DataModule
 from ddpm.training import callbacks
-from ddpm.training.bound import EstimatedBound, Mean
+from ddpm.training.bound import EstimatedBound, MeanBound
 from ddpm.training.memorisation import Memorisation
-from ddpm.training.monitor import bound_name
+from ddpm.training.monitor import held_out_bound_name
 
 
 class Trainer(L.Trainer):
@@ -111,11 +111,11 @@ def test_who_learns_training_images_by_heart_is_warned_once(monkeypatch, capsys)
     config = compose(["debug=smoke"])
     images = build.dataset(config)
     module, trainer, said = build.module(config, images), Trainer(), []
-    trainer.datamodule, name = build.data_module(config, images), bound_name(config.schedule.T)
+    trainer.datamodule, name = build.data_module(config, images), held_out_bound_name(config.schedule.T)
     monkeypatch.setattr(module, "log_now", lambda metrics, step: None)
     monkeypatch.setattr(EstimatedBound, "over", lambda self, batches, trainer, between: said.append(self.p))
     training = iter([8.0, 5.0, 4.5, 4.0, 3.5])
-    monkeypatch.setattr(EstimatedBound, "compute", lambda self, sum_over_processes: Mean(next(training), []))
+    monkeypatch.setattr(EstimatedBound, "compute", lambda self, sum_over_processes: MeanBound(next(training), []))
     watches, warned = Memorisation(lambda trainer: None), []
     for step, held_out in enumerate([8.0, 6.0, 6.5, 7.0, 7.5]):
         module.validated = {name: held_out}

@@ -9,7 +9,8 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.saved import plain
 from ddpm.training import monitor
-from ddpm.training.monitor import Monitor, learned_by_heart
+from ddpm.training.by_heart import learned_by_heart
+from ddpm.training.monitor import Monitor
 
 
 def seen(values, **settings):

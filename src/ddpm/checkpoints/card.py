@@ -25,7 +25,7 @@ TASK = "unconditional-image-generation"
 
 def card(saved: Checkpoint, config: DictConfig, p: ReverseProcess, shape: tuple[int, ...], kind: str) -> str:
     """The card of a checkpoint that is exported as `kind`; `shape` is that of an image."""
-    results = measured(saved, p)
+    results = results_of(saved, p)
     name = saved.name if saved.run is None else str(config.name)
     parameters = sum(weights.numel() for weights in p.network.parameters())
     trained = f", after {saved.step:,} steps of training" if saved.step else ""
@@ -53,7 +53,7 @@ A denoising diffusion model ([Ho et al. 2020](https://arxiv.org/abs/2006.11239))
 """
 
 
-def measured(saved: Checkpoint, p: ReverseProcess) -> dict[str, Any] | None:
+def results_of(saved: Checkpoint, p: ReverseProcess) -> dict[str, Any] | None:
     """The newest results.json of p's weights: finite numbers under `metrics`, and their `protocol`."""
     files = [saved.run / "results.json"] if saved.run else _of_file(saved.name)
     for found in map(read_results, files):

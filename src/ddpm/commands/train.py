@@ -52,10 +52,9 @@ def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[
         config, run = resume.compose_resumable(overrides, _config_of)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
-        from ddpm.evaluation.results import measured
+        from ddpm.evaluation.results import has_measured
         from ddpm.loggers import loggers
-        from ddpm.training.checkpointing import fit
-        from ddpm.training.trainer import trainer_of
+        from ddpm.training.trainer import fit, trainer_of
 
         launch.resolve_precision(config)
         processes = launch.count_processes(config.trainer)
@@ -64,8 +63,8 @@ def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
             monitor.resume(saved.monitor, saved.path)
-            finished = resume.finished(config, saved.step, monitor)
-            evaluated = measured(saved.path, saved.step, Path(config.out), config.evaluation.metrics)
+            finished = resume.why_finished(config, saved.step, monitor)
+            evaluated = has_measured(saved.path, saved.step, Path(config.out), config.evaluation.metrics)
             if finished and not saved.pending and (evaluated or not config.evaluate_after):
                 say(f"{config.out} is finished: {finished}")
                 return Path(config.out)

@@ -1,6 +1,6 @@
 """The configuration of an evaluation: a checkpoint's own, or that of a converted file, under a user's overrides."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -26,7 +26,7 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
     Raises:
         RequestError: an override that would change the model, or one that `compose` would refuse.
     """
-    if "stated" in base:
+    if is_converted(base):
         base, overrides = compose_converted(base, overrides)
     asked = dict.fromkeys(override.key_or_group for override in parse(overrides))
     for key in asked:
@@ -83,6 +83,11 @@ def _with_average(base: dict[str, Any], said: str) -> dict[str, Any]:
 
 # For who wants of another codebase's file its model alone: a sampler that goes with any T.
 NO_SAMPLES = ("sampler=ancestral", "sampler.steps=null")
+
+
+def is_converted(base: Mapping[str, Any]) -> bool:
+    """Whether it is no configuration, but says what another codebase's file holds (`foreign`, `stated`, `assumed`)."""
+    return "stated" in base
 
 
 def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
-from ddpm.config.evaluation import NO_SAMPLES, compose_converted
+from ddpm.config.evaluation import NO_SAMPLES, compose_converted, is_converted
 from ddpm.config.grammar import parse, shown
 from ddpm.config.groups import group_names
 from ddpm.config.roles import MODEL, Role, role
@@ -58,7 +58,7 @@ def compose_run(overrides: Sequence[str], config_of: Callable[[str], dict[str, A
 
 def _model(base: dict[str, Any], given: Mapping[str, str]) -> dict[str, dict[str, Any]]:
     """The sections of a checkpoint's model, and of which options they were made."""
-    if "stated" in base:
+    if is_converted(base):
         said = [text for key, text in given.items() if _must_agree(key) or key == "recipe"]
         base, _ = compose_converted(base, [*said, *NO_SAMPLES])
     sections = {key: without_interpolation(section_of(base, key)) for key in MODEL if key in base}

@@ -17,7 +17,7 @@ class Role(Flag):
     TRAINING = auto()  # by which steps
     LENGTH = auto()  # by how many of them
     SAMPLING = auto()  # how samples are drawn
-    SAMPLES = auto()  # how they are measured
+    SAMPLE_METRICS = auto()  # how samples are measured
     BOUND = auto()  # how the bound is measured
     DRAWS = auto()  # which random numbers are drawn, not what is made of them
     HARDWARE = auto()  # on what it is computed, and where files lie
@@ -25,7 +25,7 @@ class Role(Flag):
     BOOKKEEPING = auto()  # what is kept, shown and logged, and under which name
     PRESET = auto()  # a group whose options set other keys
     USER_ONLY = auto()  # where to read, write, log and compute, and consents: never taken from a stranger's file
-    MEASURING = SAMPLES | BOUND
+    MEASURING = SAMPLE_METRICS | BOUND
 
 
 # By dotted key; what stands below a key has its role unless it is listed itself.
@@ -67,14 +67,14 @@ ROLES = {
     "sampler.times": Role.SAMPLING | Role.USER_ONLY,
     "guidance": Role.SAMPLING,
     "guidance.weak": Role.SAMPLING | Role.USER_ONLY,
-    "features": Role.SAMPLES,
-    "features.weights": Role.SAMPLES | Role.HARDWARE | Role.USER_ONLY,
-    "features.trust": Role.SAMPLES | Role.USER_ONLY,
+    "features": Role.SAMPLE_METRICS,
+    "features.weights": Role.SAMPLE_METRICS | Role.HARDWARE | Role.USER_ONLY,
+    "features.trust": Role.SAMPLE_METRICS | Role.USER_ONLY,
     "metric": Role.PRESET,
     "evaluation": Role.MEASURING,
     "evaluation.metrics": Role.MEASURING | Role.BOOKKEEPING,
-    "evaluation.num_samples": Role.SAMPLES,
-    "evaluation.fid_split": Role.SAMPLES,
+    "evaluation.num_samples": Role.SAMPLE_METRICS,
+    "evaluation.fid_split": Role.SAMPLE_METRICS,
     "evaluation.split": Role.BOUND,
     "evaluation.bits_per_dim": Role.BOUND,
     "evaluation.bits_per_dim.decoder": Role.BOUND | Role.TRAINING,  # objective=vlb trains by it
@@ -155,8 +155,8 @@ def matters_to(key: str, *, of_bound: bool, own: str, metrics: Collection[str]) 
     kind = role(key) & ~Role.USER_ONLY
     if kind & (Role.HARDWARE | Role.RUN | Role.BOOKKEEPING | Role.PRESET | Role.DRAWS):
         return False
-    of_samples_alone = not kind & ~(Role.SAMPLING | Role.SAMPLES)
-    of_bound_alone = kind & Role.BOUND and not kind & Role.SAMPLES
+    of_samples_alone = not kind & ~(Role.SAMPLING | Role.SAMPLE_METRICS)
+    of_bound_alone = kind & Role.BOUND and not kind & Role.SAMPLE_METRICS
     if of_samples_alone if of_bound else of_bound_alone:
         return False
     section = key.split(".")[1] if key.startswith("evaluation.") else ""

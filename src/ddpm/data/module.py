@@ -18,7 +18,7 @@ from ddpm.data.dataset import SPLITS, DataError, Examples, InMemory, Resident, S
 from ddpm.data.dataset import Dataset as ImagesOrPoints
 from ddpm.data.order import Order, check_parts
 
-MOST_SEEN = 1000  # training examples whose bound is beside the validation's: enough to see where it goes
+LARGEST_SUBSET = 1000  # training examples whose bound is beside the validation's: enough to see where it goes
 
 
 class Batches(Dataset[ConditionedBatch]):
@@ -145,9 +145,9 @@ class DataModule(LightningDataModule):
         """
         return self._in_chunks(self.test, self.validated or len(self.test))
 
-    def seen_dataloader(self) -> Loader:
-        """Loads chunks of the first training examples: as many as are validated, and at most `MOST_SEEN`."""
-        return self._in_chunks(self.train, min(self.validated or len(self.test), len(self.test), MOST_SEEN))
+    def train_subset_dataloader(self) -> Loader:
+        """Loads chunks of the first training examples: as many as are validated, and at most `LARGEST_SUBSET`."""
+        return self._in_chunks(self.train, min(self.validated or len(self.test), len(self.test), LARGEST_SUBSET))
 
     def _in_chunks(self, examples: Examples, count: int) -> Loader:
         rank, world_size = self._place()

@@ -13,15 +13,15 @@ from ddpm.evaluation.chunks import Chunks
 from ddpm.metrics.features import FeatureExtractor
 from ddpm.metrics.statistics import FeatureMoments, FeatureStatistics, InOrder
 
-Protocol = dict[str, str | int]
+DependsOn = dict[str, str | int]  # what statistics of real images depend on; not on the samples
 
 
 def statistics(
-    examples: Examples, extractor: FeatureExtractor, chunks: Chunks, protocol: Protocol, folder: Path | None
+    examples: Examples, extractor: FeatureExtractor, chunks: Chunks, depends_on: DependsOn, folder: Path | None
 ) -> FeatureStatistics:
     """The statistics of all examples, read from `folder` if they were computed by this protocol before."""
-    path = folder / f"{_digest(protocol)}.safetensors" if folder else None
-    found = _load(path, protocol) if path else None
+    path = folder / f"{_digest(depends_on)}.safetensors" if folder else None
+    found = _load(path, depends_on) if path else None
     if chunks.rank.everywhere(found is not None):
         assert found is not None
         return found
@@ -33,7 +33,7 @@ def statistics(
         raise RuntimeError(f"{computed.count} examples were counted where {len(examples)} were due")
     if path and chunks.rank.index == 0:
         path.parent.mkdir(parents=True, exist_ok=True)
-        computed.save(path, protocol)
+        computed.save(path, depends_on)
     return computed
 
 
@@ -46,12 +46,12 @@ def pool(examples: Examples, n: int, extractor: FeatureExtractor, chunks: Chunks
     return gathered
 
 
-def _load(path: Path, protocol: Protocol) -> FeatureStatistics | None:
+def _load(path: Path, depends_on: DependsOn) -> FeatureStatistics | None:
     try:
-        return FeatureStatistics.load(path, protocol)
+        return FeatureStatistics.load(path, depends_on)
     except ValueError:  # none, or damaged: it is only a copy
         return None
 
 
-def _digest(protocol: Protocol) -> str:
-    return hashlib.sha256(json.dumps(protocol, sort_keys=True).encode()).hexdigest()[:16]
+def _digest(depends_on: DependsOn) -> str:
+    return hashlib.sha256(json.dumps(depends_on, sort_keys=True).encode()).hexdigest()[:16]

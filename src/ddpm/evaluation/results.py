@@ -181,7 +181,7 @@ def _verdict(line: Mapping[str, Any]) -> str:
     return f"{published}, measured {line['measured']:.4g}, tolerance {line['tolerance']}: {line['verdict']}"
 
 
-def measured(ckpt: Path, step: int, folder: Path, metrics: Sequence[str]) -> bool:
+def has_measured(ckpt: Path, step: int, folder: Path, metrics: Sequence[str]) -> bool:
     """Whether the results.json of a run's folder is of this checkpoint of the run, and has these metrics."""
     content = read(folder / "results.json")
     try:

@@ -14,8 +14,8 @@ from ddpm.data.kind import IMAGES, POINTS
 from ddpm.data.pixels import to_uint8
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
-from ddpm.figures import drawing, process
-from ddpm.figures.process import Told
+from ddpm.figures import drawing, plane
+from ddpm.figures.plane import Told
 
 GRID_SIDE = 8
 CHAINS, STATES = 6, 13  # of the grid's samples, and estimates of each
@@ -143,12 +143,12 @@ class PointDisplay(Display):
     def during_training(
         self, p: ReverseProcess, sampler: Sampler, noise: torch.Generator, between: Between, data: Dataset, told: Told
     ) -> Mapping[str, Image]:
-        return {"samples": process.picture(p, sampler, noise, between, examples=data.split("train"), told=told)}
+        return {"samples": plane.picture(p, sampler, noise, between, examples=data.split("train"), told=told)}
 
     def of_process(
         self, p: ReverseProcess, sampler: Sampler, draw: torch.Generator, data: Dataset, told: Told
     ) -> Mapping[str, Image]:
-        return {"process": process.picture(p, sampler, draw, examples=data.split("train"), told=told)}
+        return {"process": plane.picture(p, sampler, draw, examples=data.split("train"), told=told)}
 
 
 _DISPLAYS: dict[str, Display] = {IMAGES.name: ImageDisplay(), POINTS.name: PointDisplay()}

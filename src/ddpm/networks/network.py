@@ -17,8 +17,9 @@ class Network(nn.Module, ABC):
     Attributes:
         event_ndim: dimensions of an example that it takes: 3 for channels, height, width; 1 for vectors.
         takes: what it can be told of an example as a third argument of `forward`: "labels", and then its constructor
-            takes `num_classes`; "image", and then it takes `condition_channels`. There is no third argument for a
-            model that is told nothing.
+            takes `num_classes`; "image", and then it takes `condition_channels`. The argument has an attribute of this
+            name (`ddpm.diffusion.condition.Condition`): of labels [b], -1 is no class; an image [b, c, H, W] of zeros
+            is none. There is no third argument for a model that is told nothing.
         outer: names of its layers that read an example or give the output, which `optimizer.muon_lr` leaves to Adam.
     """
 

@@ -13,14 +13,13 @@ from typing import Any
 
 from ddpm.report import reading
 from ddpm.report.run import Curve, Run
+from ddpm.training.by_heart import how_learned_by_heart, learned_by_heart
 from ddpm.training.monitor import (
     INITIAL,
     TOLERABLE_WAIT,
-    bound_name,
-    how_learned_by_heart,
-    learned_by_heart,
-    seen_name,
+    held_out_bound_name,
     steps_to_settle,
+    training_bound_name,
 )
 
 FEWEST = 20  # logged losses, without which nothing is said
@@ -238,7 +237,7 @@ def _curve(run: Run, name: str) -> Curve:
 def bounds(run: Run) -> tuple[Curve, Curve]:
     """The bounds of held-out and of training images at the steps of validations."""
     T = int(_setting(run, "schedule", "T") or 0)
-    return _curve(run, bound_name(T)), _curve(run, seen_name(T))
+    return _curve(run, held_out_bound_name(T)), _curve(run, training_bound_name(T))
 
 
 def _untrained(run: Run) -> float:

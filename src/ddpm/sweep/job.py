@@ -60,7 +60,11 @@ def same(cell: records.Cell, overrides: Sequence[str]) -> bool:
 
 
 def address(*cells: records.Cell) -> str:
-    """The override, an axis if there are several, that names cells by their numbers."""
+    """The override, an axis if there are several, that names cells by their numbers.
+
+    Hydra composes the words of a job over conf/train.yaml. Those of an evaluation belong to its checkpoint's
+    configuration, which Hydra does not know; so it is given the cell's number, and `run` looks the words up.
+    """
     return f"+cell={','.join(str(cell.number) for cell in cells)}"
 
 

@@ -18,8 +18,8 @@ from ddpm.randomness import generator
 from ddpm.training.monitor import TIMESTEPS
 
 
-class Mean(NamedTuple):
-    """Holds what was measured of all examples, in bits/dim: the bound, and its terms by bins of t (`loggers.by_t`)."""
+class MeanBound(NamedTuple):
+    """The bound and its terms by bins of t (`loggers.by_t`), in bits/dim, as means over all examples."""
 
     bits_per_dim: float
     by_t: list[float]
@@ -34,7 +34,7 @@ class EstimatedBound:
 
     def __init__(self, p: ReverseProcess, seed: int) -> None:
         self.p, self.seed, self.steps = p, seed, min(TIMESTEPS, p.q.T)
-        self._seen: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
+        self._estimates: list[tuple[Tensor, list[float]]] = []  # bits/dim of each image; the terms' sum, by t
 
     def update(self, chunk: int, batch: ConditionedBatch) -> None:
         """Take in the examples of a chunk, of which there may be none where other processes have a chunk more."""
@@ -46,7 +46,7 @@ class EstimatedBound:
         found = estimate_bound(self.p.given(condition), x_0, draw, num_timesteps=self.steps)
         scale = x_0[0].numel() * math.log(2)
         by_t = means_by_t(found.t.cpu(), (found.shares / scale).cpu(), self.p.q.T)
-        self._seen.append((found.nats / scale, by_t))
+        self._estimates.append((found.nats / scale, by_t))
 
     @torch.no_grad()
     def over(
@@ -65,11 +65,12 @@ class EstimatedBound:
                 between()
                 self.update(*move_data_to_device(batch, trainer.strategy.root_device))
 
-    def compute(self, sum_over_processes: Callable[[Tensor], Tensor]) -> Mean:
+    def compute(self, sum_over_processes: Callable[[Tensor], Tensor]) -> MeanBound:
         """The mean over the examples of all processes, each of which must ask; then there are none."""
-        seen, self._seen = self._seen, []
-        bits = float(torch.cat([part.cpu() for part, _ in seen]).double().sum()) if seen else 0.0
-        by_t = torch.tensor([[0.0] * min(BINS, self.p.q.T), *(part for _, part in seen)], dtype=torch.float64).sum(0)
-        own = [bits, sum(len(part) for part, _ in seen), *by_t.tolist()]
+        estimates, self._estimates = self._estimates, []
+        bits = float(torch.cat([part.cpu() for part, _ in estimates]).double().sum()) if estimates else 0.0
+        nothing = [0.0] * min(BINS, self.p.q.T)
+        by_t = torch.tensor([nothing, *(part for _, part in estimates)], dtype=torch.float64).sum(0)
+        own = [bits, sum(len(part) for part, _ in estimates), *by_t.tolist()]
         total, count, *terms = sum_over_processes(torch.tensor(own, dtype=torch.float64)).tolist()
-        return Mean(total / count, [term / count for term in terms])
+        return MeanBound(total / count, [term / count for term in terms])

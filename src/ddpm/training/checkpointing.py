@@ -9,17 +9,13 @@ from types import FrameType
 from typing import Any
 
 import lightning as L
-import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ddpm.checkpoints import checkpoint, snapshots
-from ddpm.data.dataset import DataError
 from ddpm.data.module import DataModule
-from ddpm.launch import sharing
 from ddpm.messages import typed
-from ddpm.processes import RunFailedError, StoppedError, is_rank_zero
-from ddpm.randomness import seed_dropout
+from ddpm.processes import StoppedError, is_rank_zero
 from ddpm.training.module import DiffusionModule, is_whole_step
 from ddpm.training.pictures import Pictures
 from ddpm.training.validation import AfterValidation
@@ -87,7 +83,7 @@ class Checkpointing(Callback):
         assert isinstance(module, DiffusionModule)
         if (trainer.global_step, pending) == (self.step, self.pending) or not is_whole_step(trainer):
             return
-        module.check_now()
+        module.require_finite_now()
         self.step, self.pending = trainer.global_step, pending
         trainer.save_checkpoint(self.file)
 
@@ -114,7 +110,7 @@ class Snapshots(Callback):
         if not is_whole_step(trainer) or not len(module.power_averages):
             return
         if snapshots.is_due(step := trainer.global_step):
-            module.check_now()  # on all ranks
+            module.require_finite_now()  # on all ranks
             if trainer.is_global_zero:
                 snapshots.write(self.run, step, dict(module.power_averages.named_parameters()))
 
@@ -184,38 +180,6 @@ class Signals(Callback):
             if is_rank_zero():
                 print("saving; Ctrl-C again stops at once, without", file=sys.stderr, flush=True)
         self.received = signum
-
-
-def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Path | None = None) -> None:
-    """Train to the end, from the checkpoint file `start` if there is one.
-
-    Raises:
-        KeyboardInterrupt: a second Ctrl-C, which Lightning would turn into exit code 1.
-        StoppedError: a signal; the run is saved.
-        RunFailedError: numbers that are not finite, a file that cannot be written or read, or a process that is gone.
-    """
-    seed_dropout(torch.device("cpu"), module.seed)  # and what a user's dataset or callbacks draw
-    go_on = f"what was saved is intact, and goes on with: {typed('train')} resume={trainer.default_root_dir}"
-    try:
-        with sharing(go_on):
-            trainer.fit(module, data, ckpt_path=start, weights_only=True)
-    except RunFailedError:
-        _end_waiting_ranks(trainer)
-        raise
-    except SystemExit as end:
-        _end_waiting_ranks(trainer)
-        if end.code == 1:
-            raise KeyboardInterrupt from None
-        raise
-    except (BrokenPipeError, DataError) as error:
-        _end_waiting_ranks(trainer)
-        raise RunFailedError(f"{error}; {go_on}") from error
-
-
-def _end_waiting_ranks(trainer: L.Trainer) -> None:
-    """Kill the ranks that this process launched: they wait for it, deaf to anything milder."""
-    if (launcher := trainer.strategy.launcher) is not None:
-        launcher.kill(signal.SIGKILL)
 
 
 def _position(step: int, accumulate: int) -> dict[str, Any]:

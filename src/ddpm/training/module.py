@@ -27,12 +27,12 @@ from ddpm.randomness import generator, seed_dropout
 from ddpm.training.averages import PowerFunctionAverages
 from ddpm.training.bound import EstimatedBound
 from ddpm.training.divergence import Step, raise_diverged
-from ddpm.training.monitor import bound_name
+from ddpm.training.monitor import held_out_bound_name
 from ddpm.training.optimizer import OptimizerSettings
 
 
-class Taken(NamedTuple):
-    """An optimizer step as this process has seen it: of each part of `Step.parts`, a tensor for every micro-batch."""
+class LocalStep(NamedTuple):
+    """This process's share of an optimizer step: of each part of `Step.parts`, a tensor for every micro-batch."""
 
     number: int
     gradient_norm: Tensor
@@ -96,8 +96,8 @@ class DiffusionModule(L.LightningModule):
         self.log_every, self.config = log_every, config
         self.latest: dict[str, float] = {}  # what was logged last, for the progress bar
         self.batch_ended = 0.0  # when the callbacks were done with the last one
-        self._seen: list[dict[str, Tensor]] = []  # of this step's micro-batches: as in `Step.parts`
-        self._unchecked: Taken | None = None
+        self._micro_batches: list[dict[str, Tensor]] = []  # of this step's micro-batches: as in `Step.parts`
+        self._unchecked: LocalStep | None = None
         self.held_out = EstimatedBound(self.p_ema, seed)
         self.validated: dict[str, float] = {}  # what the newest validation has found
 
@@ -137,7 +137,7 @@ class DiffusionModule(L.LightningModule):
 
         losses = self.objective(self.p.given(condition), x_0, t[mine], noise[mine])
         told = condition.parts if condition else {}
-        self._seen.append({"batch": values, "t": t[mine], "loss": losses.detach(), **told})
+        self._micro_batches.append({"batch": values, "t": t[mine], "loss": losses.detach(), **told})
         # The parts may differ in size: the mean over them, which accumulation and DDP take, is that of the whole batch.
         return (weight[mine] * losses).sum() / (whole / parts)
 
@@ -145,9 +145,9 @@ class DiffusionModule(L.LightningModule):
         if scaler := self._scaler:
             scaler.unscale_(optimizer)  # in 16-mixed a fused optimizer's gradients are unscaled in its step: too late
         norm = nn.utils.clip_grad_norm_(self._weights, self.optimizer_settings.grad_clip)
-        seen, self._seen = self._seen, []
-        parts = {name: [micro[name] for micro in seen] for name in seen[0]}
-        self._watch(Taken(self.global_step + 1, norm, parts))
+        micro_batches, self._micro_batches = self._micro_batches, []
+        parts = {name: [micro[name] for micro in micro_batches] for name in micro_batches[0]}
+        self._require_finite_soon(LocalStep(self.global_step + 1, norm, parts))
         logged = (self.global_step + 1) % self.log_every == 0
         if self.timesteps.adaptive or logged:
             t, loss = self._gathered(parts["t"]), self._gathered(parts["loss"])
@@ -180,21 +180,21 @@ class DiffusionModule(L.LightningModule):
         """What scales the loss in 16-mixed, and in no other precision."""
         return getattr(self.trainer.precision_plugin, "scaler", None)
 
-    def _watch(self, step: Taken) -> None:
-        """Stop where numbers are not finite; on a GPU one step later, so that the CPU need not wait for it."""
+    def _require_finite_soon(self, step: LocalStep) -> None:
+        """Raise where the step's numbers are not finite; on a GPU one step later, so that the CPU need not wait."""
         if self.device.type != "cpu":
-            self.check_now()
+            self.require_finite_now()
             self._unchecked = step
         else:
             self._require_finite(step)
 
-    def check_now(self) -> None:
-        """Check the step that is still unchecked, waiting for the device; called before its weights are saved."""
+    def require_finite_now(self) -> None:
+        """Raise if the last step's numbers were not finite; this waits for the device, before weights are saved."""
         step, self._unchecked = self._unchecked, None
         if step is not None:
             self._require_finite(step)
 
-    def _require_finite(self, step: Taken) -> None:
+    def _require_finite(self, step: LocalStep) -> None:
         if self._scaler is None:
             finite = math.isfinite(float(step.gradient_norm))  # the same on all ranks; a loss that is not makes it so
         else:
@@ -249,7 +249,7 @@ class DiffusionModule(L.LightningModule):
     def _log_validation(self, step: int) -> None:
         found = self.held_out.compute(self.sum_over_processes)
         self.validated = {}
-        self.log_validated({bound_name(self.p.q.T): found.bits_per_dim}, step)
+        self.log_validated({held_out_bound_name(self.p.q.T): found.bits_per_dim}, step)
         log_by_t(self.trainer.loggers, "validation/terms_by_t", found.by_t, self.p.q.T, step)
 
     def log_validated(self, metrics: dict[str, float], step: int) -> None:

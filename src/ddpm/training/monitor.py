@@ -1,6 +1,6 @@
-"""What validations say of when to stop: the best of a metric, and whether training images are learned by heart.
+"""What validations say of when to stop: which is the best, and for how long there was no better one.
 
-Both are functions of the logged values alone, so that a run that goes on and a report on it come to the same. Without
+It is a function of the logged values alone, so that a run that goes on and a report on it come to the same. Without
 torch.
 """
 
@@ -18,12 +18,9 @@ from ddpm.metrics import registry
 BOUND = "bound"  # `best.metric` of the held-out bound; any other is a quantity of a metric of samples
 TIMESTEPS = 16  # of the T, at which validations estimate the bound of an example
 PREFIX = "validation/"
-TOLERABLE_WAIT = 0.2  # for data, of the time of a step
+TOLERABLE_WAIT = 0.2  # for data, of the time of a step; here, because `ddpm diagnose` judges by it, too
 INITIAL = 0.02  # a share of the initial weights in their average that can be forgotten
 SAMPLING = ("sampler", "guidance", "features")  # the sections by which samples are drawn and measured
-SCATTER = 0.02  # of the range of both bounds: what lies within is not called a rise or a fall
-
-Curve = tuple[list[float], list[float]]  # steps, and the values there
 
 
 @dataclass
@@ -144,7 +141,8 @@ def monitor_of(config: Mapping[str, Any]) -> Monitor:
     metric, delta = config["best"]["metric"], float(config["stop"]["min_delta"])
     settled = steps_to_settle(config["ema"]["decay"])
     if metric == BOUND:
-        return Monitor(bound_name(config["schedule"]["T"]), min_delta=delta, settled=settled, measured=_how(config))
+        name = held_out_bound_name(config["schedule"]["T"])
+        return Monitor(name, min_delta=delta, settled=settled, measured=_how(config))
     measured = {quantity: name for name, each in registry.metrics().items() for quantity in each.quantities}
     if metric not in measured:
         known = [BOUND, *measured]
@@ -175,12 +173,12 @@ def steps_to_settle(decay: float) -> int:
     return math.ceil(math.log(INITIAL) / math.log(decay)) if decay else 0
 
 
-def bound_name(T: int) -> str:
+def held_out_bound_name(T: int) -> str:
     """What the bound of held-out images is logged as."""
     return f"{PREFIX}bits_per_dim_{min(TIMESTEPS, T)}_timesteps"
 
 
-def seen_name(T: int) -> str:
+def training_bound_name(T: int) -> str:
     """What the bound of training images is logged as."""
     return f"{PREFIX}train_bits_per_dim_{min(TIMESTEPS, T)}_timesteps"
 
@@ -188,35 +186,3 @@ def seen_name(T: int) -> str:
 def samples_name(quantity: str, n: int) -> str:
     """What a quantity of n samples is logged as."""
     return f"{PREFIX}{quantity}_{n}_samples"
-
-
-def learned_by_heart(held_out: Curve, seen: Curve) -> tuple[int, int] | None:
-    """The places in the curves between which training images are learned by heart: the best validation, and the last.
-
-    The images and their noise are the same at every validation, so that the bounds scatter little: `SCATTER` of the
-    range that they have gone through. By more than that, at the last validation and at the one before, the bound of
-    held-out images lies above the smallest, and that of training images below what it was there.
-
-    Args:
-        held_out: the bound of held-out images at each validation.
-        seen: that of training images at the same steps.
-    """
-    test, train = held_out[1], seen[1]
-    if held_out[0] != seen[0] or len(test) < 3:
-        return None
-    best = min(range(len(test)), key=test.__getitem__)
-    margin = SCATTER * (max(*test, *train) - min(*test, *train))
-    last_two = range(len(test) - 2, len(test))
-    if all(k > best and test[k] - test[best] > margin and train[best] - train[k] > margin for k in last_two):
-        return best, len(test) - 1
-    return None
-
-
-def how_learned_by_heart(held_out: Curve, seen: Curve, best: int, last: int) -> str:
-    """That training images are learned by heart between these places, in words."""
-    (steps, test), (_, train) = held_out, seen
-    return (
-        f"training images are learned by heart: from step {steps[best]:,.0f} to {steps[last]:,.0f} the bound of "
-        f"held-out images rose from {test[best]:.3f} to {test[last]:.3f} bits/dim, and that of training images fell "
-        f"from {train[best]:.3f} to {train[last]:.3f}"
-    )

@@ -17,7 +17,7 @@ from ddpm.diffusion.guidance import Guidance, Unguided
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.figures import drawing
-from ddpm.figures.process import Told
+from ddpm.figures.plane import Told
 from ddpm.loggers.loggers import log_film, log_picture
 from ddpm.randomness import generator
 from ddpm.training.module import DiffusionModule, is_whole_step

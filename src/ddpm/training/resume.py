@@ -117,8 +117,8 @@ def check(base: dict[str, Any], config: DictConfig, where: Path, step: int = 0) 
     return [line for line in allowed if not line.startswith(("out=", "resume=", "not_followed="))]
 
 
-def finished(config: DictConfig, step: int, monitor: Monitor) -> str:
-    """Why a run at this step has nothing left to train, and what would change that; "" if it has."""
+def why_finished(config: DictConfig, step: int, monitor: Monitor) -> str:
+    """Why a run at this step has nothing left to train, and what would change that; "" where there is more to train."""
     if step == config.max_steps:
         return f"{step:,} steps; more with max_steps="
     if monitor.at_end(config.stop.patience):

@@ -1,26 +1,32 @@
-"""The Lightning Trainer of a run, with everything that happens beside the training step."""
+"""The Lightning Trainer of a run, with everything that happens beside the training step; and its way to the end."""
 
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.strategies import DDPStrategy
 from omegaconf import DictConfig
 
 from ddpm.checkpoints.checkpoint import Checkpoint
 from ddpm.config.saved import plain
+from ddpm.data.dataset import DataError
 from ddpm.data.module import DataModule
 from ddpm.diffusion.guidance import Guidance
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.evaluation import Evaluation
 from ddpm.figures.display import display_of
-from ddpm.launch import placement, quieten
+from ddpm.launch import placement, quieten, sharing
 from ddpm.loggers import loggers
-from ddpm.processes import end_with_launcher
+from ddpm.messages import typed
+from ddpm.processes import RunFailedError, end_with_launcher
+from ddpm.randomness import seed_dropout
 from ddpm.training import callbacks, checkpointing
 from ddpm.training.best import Best
 from ddpm.training.memorisation import Memorisation
+from ddpm.training.module import DiffusionModule
 from ddpm.training.monitor import Monitor
 from ddpm.training.pictures import Pictures
 from ddpm.training.sample_metrics import SampleMetrics
@@ -82,13 +88,13 @@ def trainer_of(
         val_check_interval=every.validation * settings.accumulate,
         check_val_every_n_epoch=None,
         callbacks=[
-            callbacks.Throughput(every.log),
+            callbacks.Throughput(every.log),  # first, so that a step's time is that of the step alone
             callbacks.TrainingBar(),
-            checkpointing.Snapshots(folder),
-            signals,
+            checkpointing.Snapshots(folder),  # before what may end the run: a step is not come back to
+            signals,  # before what takes time after a step
             pictures,
             *after_validation,
-            saving,
+            saving,  # after a validation, so that a checkpoint knows the best
             checkpointing.PendingWork(saving, pictures, after_validation),
             *more,
         ],
@@ -102,3 +108,35 @@ def trainer_of(
         enable_model_summary=False,
         enable_checkpointing=False,  # ours writes after a validation that is due at the same step
     )
+
+
+def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Path | None = None) -> None:
+    """Train to the end, from the checkpoint file `start` if there is one.
+
+    Raises:
+        KeyboardInterrupt: a second Ctrl-C, which Lightning would turn into exit code 1.
+        StoppedError: a signal; the run is saved.
+        RunFailedError: numbers that are not finite, a file that cannot be written or read, or a process that is gone.
+    """
+    seed_dropout(torch.device("cpu"), module.seed)  # and what a user's dataset or callbacks draw
+    go_on = f"what was saved is intact, and goes on with: {typed('train')} resume={trainer.default_root_dir}"
+    try:
+        with sharing(go_on):
+            trainer.fit(module, data, ckpt_path=start, weights_only=True)
+    except RunFailedError:
+        _end_waiting_ranks(trainer)
+        raise
+    except SystemExit as end:
+        _end_waiting_ranks(trainer)
+        if end.code == 1:
+            raise KeyboardInterrupt from None
+        raise
+    except (BrokenPipeError, DataError) as error:
+        _end_waiting_ranks(trainer)
+        raise RunFailedError(f"{error}; {go_on}") from error
+
+
+def _end_waiting_ranks(trainer: L.Trainer) -> None:
+    """Kill the ranks that this process launched: they wait for it, deaf to anything milder."""
+    if (launcher := trainer.strategy.launcher) is not None:
+        launcher.kill(signal.SIGKILL)
