@@ -280,6 +280,7 @@ def test_a_network_that_is_told_an_image(tmp_path):
     shown = build.conditioning(config).shown(build.dataset(config), 2)
     drawn = ddpm.sample(p.given(ddpm.Condition(image=shown.image)), 2, build.sampler(config))
     assert torch.equal(ddpm.Run(folder).samples(2), drawn)
+    assert ddpm.Run(str(folder)) == ddpm.Run(folder)
     assert not torch.equal(ddpm.Run(folder).samples(2, guidance=2.0), drawn)
 
 

@@ -51,6 +51,9 @@ class Run:
 
     folder: Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "folder", Path(self.folder))
+
     @property
     def config(self) -> dict[str, Any]:
         """The configuration."""

@@ -1,11 +1,13 @@
 """A checkpoint is whole at any moment, the one before is kept, and misfits are told by name."""
 
 import os
+import re
 
 import pytest
 import torch
 
 from ddpm.checkpoints import checkpoint
+from ddpm.config.which import BEST
 
 
 def content(step, **more):
@@ -86,3 +88,16 @@ def test_misfits_are_named():
     assert checkpoint.misfit(fits, fits) is None
     said = checkpoint.misfit({"a": torch.zeros(1), "c": torch.zeros(3)}, fits)
     assert said == "1 missing (b); 1 unexpected (c); 1 of another shape (a [1] for [2])"
+
+
+def test_a_run_that_has_lost_its_last_checkpoint_does_not_begin_anew_over_its_best(last):
+    run, best = last.parents[1], last.with_name(BEST)
+    checkpoint.link(last, best)
+    last.unlink()  # another name of the same file
+    last.write_bytes(b"")
+    last.with_name(checkpoint.PREVIOUS).unlink()
+    for complaint in ("last.ckpt", "has lost its last checkpoint"):
+        with pytest.raises(ValueError, match=rf"{complaint}.*resume={re.escape(str(best))} goes on from the best"):
+            checkpoint.newest(run)
+        last.unlink(missing_ok=True)
+    assert checkpoint.newest(best).step == 2

@@ -340,3 +340,14 @@ def test_minutes_are_a_sweeps_wall_clock_or_else_those_of_training(tmp_path):
     found = made(tmp_path)
     assert found.minutes_title == "training minutes"
     assert [found.minutes(line) for line in found.lines] == [pytest.approx(1 / 6)]
+
+
+def test_runs_of_one_seed_count_once(tmp_path):
+    """Two runs of seed 0, as a copy of a run is one: the mean is over seeds, 0 and 1."""
+    for i, (seed, fid) in enumerate([(0, 2.0), (0, 2.2), (1, 3.1)]):
+        write_run(tmp_path / f"{i}", seed=seed, metrics=measured(fid=fid))
+    (line,) = made(tmp_path).lines
+    (column,) = (column for column in made(tmp_path).columns if column.title == "FID")
+    assert line.seeds == "2"
+    assert line.mean(column) == pytest.approx((2.1 + 3.1) / 2)
+    assert line.spread(column) == pytest.approx(0.5**0.5)

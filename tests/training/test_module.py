@@ -342,7 +342,7 @@ def test_a_gradient_that_is_not_finite_ends_the_run_at_its_step(wrong, workspace
     )
     parts = {"batch": torch.zeros(2, 1, 8, 8), "t": torch.tensor([1, 2]), "loss": torch.tensor([0.5, 0.25])}
     for slope, expectation in ((1.0, contextlib.nullcontext()), (wrong, pytest.raises(DivergedError, match="step 4:"))):
-        module._seen = [parts]
+        module._micro_batches = [parts]
         for weight in module.p.network.parameters():
             weight.grad = torch.full_like(weight, slope)
         module.log_every = 100
@@ -362,7 +362,7 @@ def test_processes_that_validate_unequal_shares_count_each_image_once(monkeypatc
     monkeypatch.setattr(module, "log_now", lambda metrics, step: logged.update(metrics))
     monkeypatch.setattr("ddpm.training.module.log_by_t", lambda loggers, name, values, *_: terms.append(values))
     for share in shares:
-        module.held_out._seen = [share]
+        module.held_out._estimates = [share]
         module._log_validation(step=1)
     assert logged == {f"validation/bits_per_dim_{T}_timesteps": pytest.approx(16 / 4)}
     assert terms[-1] == pytest.approx([8.0 / 4] * T)

@@ -1,5 +1,6 @@
 """Checkpoints: from a file or folder to a configuration and weights, nothing in them executed; and writing them."""
 
+import hashlib
 import io
 import json
 import os
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ddpm.checkpoints import converters, hub, safe_reading
 from ddpm.config import trust
+from ddpm.config.which import BEST
 from ddpm.files import sync_folder, whole_file
 from ddpm.messages import printable, warn
 
@@ -114,11 +116,21 @@ def load(path: str | Path, *, whole: bool = False) -> Checkpoint:
     return Checkpoint(file, config, weights, step, pending, data, monitor, content if whole else None)
 
 
+def digest_of(weights: Mapping[str, Tensor]) -> str:
+    """SHA-256 of weights, with their names."""
+    digest = hashlib.sha256()
+    for name, value in sorted(weights.items()):
+        digest.update(name.encode())
+        digest.update(value.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def newest(run: Path) -> Checkpoint | None:
     """The whole checkpoint to go on from: the last, the one before where that is damaged, None where there is none yet.
 
     Raises:
-        ValueError: neither can be read, or `run` is a file and cannot be.
+        ValueError: neither can be read, or `run` is a file and cannot be; or there is only a best one, of which a new
+            beginning would take the place.
     """
     if run.is_file():
         return load(run, whole=True)
@@ -133,8 +145,12 @@ def newest(run: Path) -> Checkpoint | None:
         if complaint:
             warn(f"{complaint}; going on from {file.name}, step {found.step}")
         return found
+    best = run / "checkpoints" / BEST
+    instead = f"resume={best} goes on from the best" if best.exists() else ""
     if complaint:
-        raise complaint
+        raise ValueError(f"{complaint}; {instead}") if instead else complaint
+    if instead:
+        raise ValueError(f"{run} has lost its last checkpoint: {instead}")
     return None
 
 

@@ -16,8 +16,10 @@ from ddpm.checkpoints import safe_reading
 from ddpm.checkpoints.checkpoint import Checkpoint, check_weights, misfit
 from ddpm.checkpoints.power_function import TOLERANCE, Profile, combination, gamma_of, within_reach
 from ddpm.files import write_whole
+from ddpm.messages import printable
 
 FOLDER = "averages"  # in a run's folder
+STEP = "step"  # in a snapshot's metadata; the first versions did not say it
 PREFIX = "power_averages."  # of the averages in a checkpoint's state_dict; their number and the weight's name follow
 PER_OCTAVE = 4  # snapshots while the step doubles
 OLDEST = 1 / 4  # of the step: what an average of a length of 0.22 weighs before is not missed
@@ -42,7 +44,7 @@ def write(run: Path, step: int, averages: Mapping[str, Tensor]) -> None:
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
     narrow = {name: value.detach().to("cpu", DTYPE).contiguous() for name, value in averages.items()}
-    write_whole(_file(folder, step), save(narrow))
+    write_whole(_file(folder, step), save(narrow, metadata={STEP: str(step)}))
     for old, file in _files(folder).items():
         if old < OLDEST * step:
             file.unlink(missing_ok=True)
@@ -90,7 +92,9 @@ def _read(file: Path, saved: Checkpoint, weights: Mapping[str, Tensor], count: i
             if name.startswith(PREFIX) and name.removeprefix(PREFIX).partition(".")[2] in weights
         }
     else:
-        content, _ = safe_reading.read_safetensors(file)
+        content, about = safe_reading.read_safetensors(file)
+        if (step := about.get(STEP)) and file != _file(file.parent, int(step) if step.isdecimal() else -1):
+            raise ValueError(f"{file} holds the averages of step {printable(step)}, not of the step in its name")
     expected = {f"{k}.{name}": value for k in range(count) for name, value in weights.items()}
     if problem := misfit(content, expected):
         raise ValueError(f"{file} does not hold the averages of this run: {problem}")

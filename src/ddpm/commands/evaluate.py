@@ -75,13 +75,14 @@ def _evaluate(overrides: list[str], images: "Dataset | None") -> "Results | None
     with launch.sharing("the same command goes on with what it has measured"):
         about = {"ckpt": str(saved.path), "step": saved.step, "config": plain(config)}
         results = evaluation.run(p, rank, about, folder)
+        if rank.index == 0:
+            results.published = published.compare(config, results.metrics, saved.step)
+            shown = loggers.of_evaluation(folder, plain(config), saved)
+            with loggers.closing(shown):
+                results.publish(folder, shown, saved.step, config.keep)
+            if saved.run and not config.out and saved.data in (None, images.fingerprint):
+                results.write(saved.run)  # the newest on the run's own data, where the report looks
     if rank.index == 0:
-        results.published = published.compare(config, results.metrics, saved.step)
-        shown = loggers.of_evaluation(folder, plain(config), saved)
-        with loggers.closing(shown):
-            results.publish(folder, shown, saved.step, config.keep)
-        if saved.run and not config.out and saved.data in (None, images.fingerprint):
-            results.write(saved.run)  # the newest on the run's own data, where the report looks
         say(*loggers.how_to_look(shown), f"results: {folder / 'results.json'}")
     return results if rank.index == 0 else None
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from torch import nn
 
+from ddpm.checkpoints.checkpoint import digest_of
 from ddpm.data.conditioning import Conditioning
 from ddpm.data.dataset import Dataset
 from ddpm.diffusion.guidance import Guidance
@@ -74,7 +75,10 @@ def stated(owner: Sampler | Conditioning | Guidance) -> dict[str, Any]:
     Raises:
         ValueError: one of them has no text that is the same whenever it is asked for.
     """
-    found = {key: _digest(value) if isinstance(value, nn.Module) else value for key, value in vars(owner).items()}
+    found = {
+        key: digest_of(value.state_dict()) if isinstance(value, nn.Module) else value
+        for key, value in vars(owner).items()
+    }
     for key, value in found.items():
         try:
             json.dumps(value)
@@ -88,15 +92,7 @@ def stated(owner: Sampler | Conditioning | Guidance) -> dict[str, Any]:
 
 def digest_of_weights(p: ReverseProcess) -> str:
     """SHA-256 of the network's weights, with their names."""
-    return _digest(p.network)
-
-
-def _digest(network: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.cpu().numpy().tobytes())
-    return digest.hexdigest()
+    return digest_of(p.network.state_dict())
 
 
 def _of_metrics(metrics: Mapping[str, SampleMetric], settings: EvaluationSettings) -> dict[str, Any]:

@@ -58,8 +58,12 @@ class Line:
         return [run for run in self.runs if run.finished]
 
     def values(self, column: Column) -> list[float]:
-        parts = (run.metrics.get(column.metric, {}) for run in self.finished)
-        return [value[column.part] for value in parts if column.part in value]
+        """The numbers that are averaged: one for each seed, the mean of its runs where there are several."""
+        by_seed: dict[str, list[float]] = {}
+        for number, run in enumerate(self.finished):
+            if column.part in (parts := run.metrics.get(column.metric, {})):
+                by_seed.setdefault(run.seed or f"unknown {number}", []).append(parts[column.part])
+        return [statistics.fmean(values) for values in by_seed.values()]
 
     def mean(self, column: Column) -> float | None:
         values = self.values(column)
@@ -107,7 +111,10 @@ class Line:
 
     @property
     def seeds(self) -> str:
-        done, all_ = len(self.finished), len(self.runs)
+        done, all_ = (
+            len({run.seed or f"unknown {number}" for number, run in enumerate(runs)})
+            for runs in (self.finished, self.runs)
+        )
         return str(done) if done == all_ else f"{done} of {all_}"
 
     @property

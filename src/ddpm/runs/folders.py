@@ -14,6 +14,7 @@ from ddpm.processes import is_rank_zero
 from ddpm.runs import records
 
 ROOT = Path("runs")
+CONFIG = "config.yaml"  # in a run's folder
 UNFINISHED = ".unfinished"  # inside an evaluation's folder: what it has done so far
 PATIENCE = 10.0  # seconds for a killed predecessor to leave the folder
 _held: list[FileLock] = []
@@ -89,7 +90,7 @@ def start(config: DictConfig, *, again: bool = False) -> Path:
         return Path(config.out) if again else parent
     folder = Path(config.out) if again else claim(Path(config.out)) if config.out else create(parent)
     lock(folder)
-    write_whole(folder / "config.yaml", OmegaConf.to_yaml(config))
+    write_whole(folder / CONFIG, OmegaConf.to_yaml(config))
     if folder.parent.parent != (ROOT / "sweeps").absolute():
         link_latest(folder, ROOT / "latest")
     return folder
@@ -142,14 +143,17 @@ def evaluation_folder(run: Path | None, name: str, out: str | None, evaluation: 
     """Where an evaluation goes: `out`, or the run's evaluations/EVALUATION, or runs/evaluations/NAME/EVALUATION.
 
     Raises:
-        OSError: `out` holds something, unless a sweep began it, or the folder cannot be made.
+        OSError: `out` holds something, unless a sweep or an unfinished evaluation began it, or it cannot be made.
         ValueError: the sweep's record of it is damaged.
     """
     if out:
         folder = Path(out).absolute()
         if not is_rank_zero():
             return folder
-        return writable(folder) if records.of(folder) else claim(folder)
+        begun = (folder / UNFINISHED).is_dir() and not any(
+            (folder / name).exists() for name in ("results.json", CONFIG)
+        )
+        return writable(folder) if records.of(folder) or begun else claim(folder)
     folder = ((run or ROOT) / "evaluations" / ("" if run else name) / evaluation).absolute()
     if is_rank_zero():
         if run:

@@ -98,6 +98,15 @@ def command(sweep: Path) -> str:
     return str(content.get("command", "train")) if isinstance(content, dict) else "train"
 
 
+def subject(sweep: Path) -> str:
+    """What all cells of the sweep are about; "" where its plan does not say so, or cannot be read."""
+    try:
+        content = json.loads((sweep / PLAN).read_text())
+    except (OSError, ValueError, RecursionError):
+        return ""
+    return str(content.get("subject", "")) if isinstance(content, dict) else ""
+
+
 def is_own_plan(sweep: Path) -> bool:
     """Whether the plan is as this user has written it.
 
@@ -108,9 +117,9 @@ def is_own_plan(sweep: Path) -> bool:
     return isinstance(content, dict) and origin.is_own(content)
 
 
-def write_plan(sweep: Path, command: str, overrides: list[str], varying: list[str]) -> None:
-    """Write what `plan` and `command` read, signed as this user's."""
-    content = {"command": command, "overrides": overrides, "varying": varying}
+def write_plan(sweep: Path, command: str, overrides: list[str], varying: list[str], subject: str = "") -> None:
+    """Write what `plan`, `command` and `subject` read, signed as this user's."""
+    content = {"command": command, "overrides": overrides, "varying": varying, "subject": subject}
     write_whole(sweep / PLAN, json.dumps(origin.signed(content), indent=2))
 
 

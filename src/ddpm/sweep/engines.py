@@ -9,6 +9,7 @@ import signal
 from collections.abc import Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
+from typing import Any
 
 from ddpm.config.errors import RequestError
 from ddpm.config.grammar import nearest, parse
@@ -73,6 +74,10 @@ class Engines:
 
             # A stopped sweep's workers are killed, not the cells that they watch: these end by themselves, saved.
             process_executor.kill_process_tree = _kill_alone
+        if self.detached:
+            from submitit.local.local import LocalJob
+
+            go_on_without(LocalJob, self.worst)
         if self.sweeper == "optuna":
             from optuna.logging import set_verbosity
 
@@ -81,6 +86,26 @@ class Engines:
     def _setting(self, key: str, default: str) -> str:
         values = [text.partition("=")[2] for text in self.settings if text.lstrip("+").startswith(f"{key}=")]
         return values[-1] if values else default
+
+
+def go_on_without(jobs: type, lost: float) -> None:
+    """Let a sweep go on where one of its jobs, of a class of submitit's, ends without a result.
+
+    Args:
+        lost: the value of such a job in a search.
+    """
+    from hydra.core.utils import JobReturn, JobStatus
+    from submitit.core.utils import UncompletedJobError
+
+    nothing, results = JobReturn(_return_value=lost, status=JobStatus.COMPLETED), jobs.results  # type: ignore[attr-defined]
+
+    def results_or_nothing(job: Any) -> Any:
+        try:
+            return results(job)
+        except UncompletedJobError:
+            return [nothing]
+
+    jobs.results = results_or_nothing  # type: ignore[attr-defined]
 
 
 def _kill_alone(worker: BaseProcess, **_: object) -> None:

@@ -28,7 +28,7 @@ ENDS: dict[int, records.Status] = {
     -signal.SIGINT: "interrupted",
     -signal.SIGTERM: "interrupted",
 }
-REQUEUED = (-1, 144)  # submitit ends a process with one of these once its job is in the queue again
+REQUEUED = {"submitit_slurm": (-1, 144), "submitit_local": (144,)}  # how submitit ends a process whose job starts again
 POLL = 1.0  # seconds between two looks at a lock
 LONGEST = 80  # letters of a folder's name, after its number
 
@@ -55,8 +55,11 @@ def named(sweep: Path, number: int, overrides: list[str], varying: Sequence[str]
 
 
 def same(cell: records.Cell, overrides: Sequence[str]) -> bool:
-    """Whether the cell has these overrides, in any order."""
-    return sorted(cell.overrides) == sorted(overrides)
+    """Whether the cell has these overrides, in any order; the checkpoint of evaluations may have moved."""
+    mine, others = (
+        sorted(text for text in each if not text.startswith("ckpt=")) for each in (cell.overrides, overrides)
+    )
+    return mine == others
 
 
 def address(*cells: records.Cell) -> str:
@@ -99,7 +102,10 @@ def run(_: DictConfig) -> float | None:
     if cell.status not in records.SETTLED:
         cell.job = slurm.own_job() if launcher == "submitit_slurm" else ""
         ends = {"submitit_slurm": slurm.ENDS, "submitit_local": local.ENDS}.get(launcher, {})
-        _execute(cell, work, config, ends, alone=launcher == "basic", shares_gpus=launcher == "joblib")
+        if launcher == "submitit_local":
+            local.end_with_controller()
+        requeued = REQUEUED.get(launcher, ())
+        _execute(cell, work, config, ends, requeued, alone=launcher == "basic", shares_gpus=launcher == "joblib")
     return _measured(cell, metric(config), worst) if sweeper != "basic" else None
 
 
@@ -118,6 +124,7 @@ def _execute(
     work: Work,
     config: DictConfig,
     ends: Mapping[signal.Signals, str],
+    requeued: Sequence[int],
     *,
     alone: bool,
     shares_gpus: bool,
@@ -137,7 +144,7 @@ def _execute(
             if cell.status == "failed" and cell.reason.startswith("diverged at step"):
                 cell.status = "diverged"
         except BaseException as end:
-            cell.status, cell.reason = _interrupted(end)
+            cell.status, cell.reason = _interrupted(end, requeued)
             if not slurm.is_time_up(end):
                 raise
         finally:
@@ -147,10 +154,10 @@ def _execute(
         print(f"{cell.folder.name}: {cell.status}: {cell.reason}", flush=True)
 
 
-def _interrupted(end: BaseException) -> tuple[records.Status, str]:
+def _interrupted(end: BaseException, requeued: Sequence[int]) -> tuple[records.Status, str]:
     if slurm.is_time_up(end):
         return "interrupted", "its job's time was up: hydra.launcher.timeout_min=, and max_num_timeout= times more"
-    if isinstance(end, SystemExit) and end.code in REQUEUED:
+    if isinstance(end, SystemExit) and end.code in requeued:
         return "waiting", "its job's time was up: it is in the queue again"
     return "interrupted", "the sweep was stopped"
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import signal
+import threading
 import time
 from pathlib import Path
 
@@ -26,6 +27,18 @@ def end(sweep: Path) -> None:
         again = time.monotonic() + AGAIN
         while time.monotonic() < again and any(map(_runs, running)):
             time.sleep(0.2)
+
+
+def end_with_controller() -> None:
+    """Let this process, in which a cell's run is watched, end with the submitit process that controls its job."""
+    controller = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == controller:
+            time.sleep(1)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True, name="end with controller").start()
 
 
 def _runs(pid: int) -> bool:

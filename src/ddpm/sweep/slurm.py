@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.runs import records
+from ddpm.sweep.engines import go_on_without
 
 FOLDER = ".submitit"  # in the sweep's: of the launcher, which submits its scripts from there
 ASK = 5.0  # seconds between two questions to SLURM
@@ -133,13 +134,10 @@ def prepare_launcher(queue: Queue, lost: float, settled: Callable[[Sequence[str]
         lost: the value of such a job in a search.
         settled: whether a cell with these overrides has nothing left to run, and so needs no job.
     """
-    from hydra.core.utils import JobReturn, JobStatus
     from hydra_plugins.hydra_submitit_launcher.submitit_launcher import SlurmLauncher
-    from submitit.core.utils import UncompletedJobError
     from submitit.slurm.slurm import SlurmInfoWatcher, SlurmJob
 
-    nothing = JobReturn(_return_value=lost, status=JobStatus.COMPLETED)
-    results, launch = SlurmJob.results, SlurmLauncher.launch
+    launch = SlurmLauncher.launch
 
     class Watcher(SlurmInfoWatcher):
         def update_if_long_enough(self, mode: str) -> None:
@@ -151,20 +149,12 @@ def prepare_launcher(queue: Queue, lost: float, settled: Callable[[Sequence[str]
                 return "GONE" if time.time() - self._start_time > APPEAR else "PENDING"
             return job.state if job.over else "RUNNING"
 
-    def results_or_nothing(job: Any) -> list[Any]:
-        try:
-            return results(job)
-        except UncompletedJobError:
-            return [nothing]
-
-    def launch_unsettled(
-        launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int
-    ) -> Sequence[JobReturn]:
+    def launch_unsettled(launcher: Any, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[Any]:
         todo = [overrides for overrides in job_overrides if not settled(overrides)]
         return launch(launcher, todo, initial_job_idx) if todo else []
 
     SlurmJob.watcher, SlurmJob._results_timeout_s = Watcher(), 5
-    SlurmJob.results = results_or_nothing  # type: ignore[method-assign, assignment]
+    go_on_without(SlurmJob, lost)
     SlurmLauncher.launch = launch_unsettled
 
 

@@ -11,7 +11,7 @@ from ddpm import report
 from ddpm.config import command
 from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError, RequestError, request_errors
-from ddpm.config.grammar import parse, quote, split_keys
+from ddpm.config.grammar import parse, path_of, quote, split_keys
 from ddpm.config.groups import group_names
 from ddpm.config.roles import is_user_only
 from ddpm.messages import printable, typed
@@ -22,6 +22,7 @@ from ddpm.sweep.engines import Engines
 from ddpm.sweep.work import Work
 
 STOPPED: tuple[records.Status, str] = ("interrupted", "the sweep was stopped")
+LAUNCHER = "hydra/launcher"
 NAMED = 3  # cells in a line about the queue
 POLL = 1.0  # seconds between two looks at the records of cells that run at the same time
 
@@ -63,6 +64,8 @@ def _carry_out(overrides: Sequence[str], work: Work) -> Path:
     request = _read(rest, work)
     leave = _leave(wishes.get("leave_running", "False"), request.engines)
     plan = _check(request)
+    if request.earlier:
+        _check_again(request, plan, request.earlier)
     with request_errors():
         folder = request.earlier or folders.create(folders.ROOT / "sweeps")
         folders.lock(folder)
@@ -129,6 +132,9 @@ def _stoppable(folder: Path, request: Request, queue: slurm.Queue | None, leave:
             if cell.status == "running":  # what watched it has ended, too, and could not record it
                 cell.status, cell.reason = slurm.OVER.get(submitted.state if submitted else "", STOPPED)
                 cell.write()
+            elif request.engines.detached and cell.reason and not stopped:
+                cell.status, cell.reason = "interrupted", "its job's time was up: hydra.launcher.timeout_min="
+                cell.write()
             elif submitted and submitted.state in slurm.OVER and not stopped:
                 cell.status, why = slurm.OVER[submitted.state]
                 cell.reason = f"{why} while it waited"
@@ -164,6 +170,9 @@ def _read(overrides: Sequence[str], work: Work) -> Request:
                 f"{folder} was not written by you, or has been changed, and says {printable(strange)}: "
                 "what a file says of where to read, write, log and compute is not followed; repeat the sweep's command"
             )
+        if any(override.key_or_group == LAUNCHER for override in parse(rest)):  # whose settings the old ones are not
+            parsed = zip(said, parse(said), strict=True)
+            said = [text for text, each in parsed if not each.key_or_group.startswith((LAUNCHER, "hydra.launcher."))]
         own, of_runs = engines.of([*said, *rest])
     return Request(work, work.prepared(of_runs), own, folder)
 
@@ -206,6 +215,27 @@ def _check(request: Request) -> list[tuple[list[str], str]]:
     return plan
 
 
+def _check_again(request: Request, plan: Sequence[tuple[list[str], str]], folder: Path) -> None:
+    """Check that a request goes on with the sweep in this folder, and with the checkpoint that was evaluated there.
+
+    Raises:
+        RequestError: it does not.
+    """
+    with request_errors():
+        known = records.within(folder)
+    if known and not request.engines.searching and not any(job.same(cell, each) for cell in known for each, _ in plan):
+        raise RequestError(
+            f"no cell of {folder} has these settings: resume= alone goes on with it, resume= beside its own command "
+            "adds to it; a new sweep leaves resume= away"
+        )
+    before = records.subject(folder)
+    if before and before != request.work.subject(request.overrides):
+        raise RequestError(
+            f"{path_of('ckpt', request.overrides)} has other weights than {folder} began to measure: a sweep's "
+            "evaluations are of one checkpoint; leave resume= away for a new sweep"
+        )
+
+
 def _check_metric(metric: str | None, measured: bool, own: Engines) -> None:
     if metric is None or not measured:
         raise RequestError(
@@ -224,7 +254,8 @@ def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Pat
         The cells that are to run; None for a search, which chooses them as it goes.
     """
     varying = grid.varying(request.overrides)
-    records.write_plan(folder, request.work.command, [*request.overrides, *request.engines.settings], varying)
+    said, subject = [*request.overrides, *request.engines.settings], request.work.subject(request.overrides)
+    records.write_plan(folder, request.work.command, said, varying, subject)
     if request.engines.searching:
         return None
     known = records.within(folder)
@@ -233,9 +264,9 @@ def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Pat
         cell = next((cell for cell in known if job.same(cell, overrides)), None)
         if cell is None:
             cell, number = job.named(folder, number, overrides, varying), number + 1
-        if cell.status not in records.SETTLED:
+        if cell.status not in records.SETTLED or not cell.folder.is_dir():
+            cell.overrides, cell.job = overrides, ""
             cell.status, cell.reason = ("refused", reason) if reason else ("waiting", "")
-            cell.job = ""
             cell.write()
             if not reason:
                 todo.append(cell)

@@ -47,6 +47,10 @@ class TrainingCells:
         settled: list[str] = own_pictures.settled(overrides, proposal.words)
         return settled
 
+    def subject(self, overrides: Sequence[str]) -> str:
+        """What all cells are about, by which a sweep that goes on knows it again: nothing."""
+        return ""
+
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of a cell.
 
@@ -76,6 +80,7 @@ class EvaluationCells:
         Raises:
             RequestError: there is no checkpoint, or the sweep asks for pictures.
         """
+        _saved.cache_clear()  # in a session of Python an earlier request may have had the same path
         ckpt = path_of("ckpt", overrides)
         if Path(ckpt).exists():
             ckpt = str(Path(ckpt).resolve())
@@ -88,6 +93,10 @@ class EvaluationCells:
             raise RequestError("figures= makes pictures, and a sweep a table of numbers: leave -m or figures= away")
         return [f"ckpt={quote(ckpt)}", *others]
 
+    def subject(self, overrides: Sequence[str]) -> str:
+        """What all cells are about, by which a sweep that goes on knows it again: the checkpoint's weights."""
+        return _saved(path_of("ckpt", with_chosen(overrides)))[1]
+
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of a cell.
 
@@ -95,7 +104,7 @@ class EvaluationCells:
             RequestError: an override is wrong, or the combination cannot work (RefusedError).
         """
         overrides = with_chosen(overrides)
-        return compose_evaluation(_saved(path_of("ckpt", overrides)), overrides)
+        return compose_evaluation(_saved(path_of("ckpt", overrides))[0], overrides)
 
     def words(self, cell: records.Cell) -> list[str]:
         """The command line of a cell's process, as `python -m` takes it."""
@@ -103,12 +112,13 @@ class EvaluationCells:
 
 
 @functools.lru_cache(maxsize=1)  # all cells have the same
-def _saved(ckpt: str) -> dict[str, Any]:
-    """The configuration in a checkpoint."""
+def _saved(ckpt: str) -> tuple[dict[str, Any], str]:
+    """The configuration in a checkpoint, and the digest of its weights."""
     with request_errors():
         checkpoint = importlib.import_module("ddpm.checkpoints.checkpoint")  # a sweep of runs does not wait for torch
-        config: dict[str, Any] = checkpoint.load(ckpt).config
-    return config
+        saved = checkpoint.load(ckpt)
+    digest: str = checkpoint.digest_of(saved.weights)
+    return saved.config, digest
 
 
 Work = TrainingCells | EvaluationCells
