@@ -42,3 +42,12 @@ def test_a_file_that_cannot_be_written_ends_shared_work_in_a_line(error, said):
 def test_a_reader_of_what_is_printed_that_has_gone_is_no_failure_of_the_work():
     with pytest.raises(BrokenPipeError), launch.sharing("go on"):
         raise BrokenPipeError
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)])
+def test_shared_work_that_is_stopped_says_how_it_goes_on(end, capsys, monkeypatch):
+    for rank, said in (("0", "stopped; go on\n"), ("1", "")):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(type(end)), launch.sharing("go on"):
+            raise end
+        assert capsys.readouterr().err == said

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from ddpm import hardware
-from ddpm.processes import RunFailedError, end_with_launcher
+from ddpm.processes import RunFailedError, end_with_launcher, is_rank_zero
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def rank_of(runner: L.Trainer) -> Rank:
 
 @contextlib.contextmanager
 def sharing(how_to_go_on: str) -> Iterator[None]:
-    """Make one line of an error in which work that processes may share ends and can go on.
+    """Make one line of an error or a signal by which work that processes may share ends and can go on.
 
     Raises:
         RunFailedError: another process has ended, so that what all of them compute together cannot be; or a file cannot
@@ -98,6 +99,10 @@ def sharing(how_to_go_on: str) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:  # whoever read what is printed may have read enough
+        raise
+    except (KeyboardInterrupt, SystemExit):  # Ctrl-C or SIGTERM, where nothing else waits for them
+        if is_rank_zero():
+            print(f"stopped; {how_to_go_on}", file=sys.stderr, flush=True)
         raise
     except OSError as error:
         what = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)

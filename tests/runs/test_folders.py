@@ -24,6 +24,13 @@ def test_a_folder_that_holds_something_is_not_claimed(tmp_path):
         folders.claim(tmp_path)
 
 
+def test_a_link_to_nothing_is_not_claimed(tmp_path):
+    (tmp_path / "link").symlink_to("nowhere")
+    for folder in (tmp_path / "link", tmp_path / "link" / "run"):
+        with pytest.raises(FileExistsError, match="link is a link to nothing"):
+            folders.claim(folder)
+
+
 def test_a_run_starts_with_its_configuration_and_is_the_latest(workspace):
     first = folders.start(compose(["out=first"]))
     assert compose(["out=first"]).name in (first / "config.yaml").read_text()

@@ -62,8 +62,11 @@ def check_free(folder: Path, key: str = "out") -> None:
 
 
 def _check_no_file(folder: Path, key: str) -> None:
-    if file := next((path for path in (folder, *folder.parents) if path.exists() and not path.is_dir()), None):
-        raise FileExistsError(f"{file} is a file, and no folder: choose another folder with {key}=")
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise FileExistsError(f"{path} is a file, and no folder: choose another folder with {key}=")
+        if path.is_symlink() and not path.exists():
+            raise FileExistsError(f"{path} is a link to nothing: choose another folder with {key}=")
 
 
 def link_latest(folder: Path, link: Path) -> None:
