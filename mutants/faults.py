@@ -687,10 +687,7 @@ FAULTS = [
         ("array_gib * 2**30", "array_gib * 2**10"),
         ('"less those skipped" * (self.on_error == "skip")'.replace('"less', '" less'), '""'),
         ("PictureTransform(channels, height, width,", "PictureTransform(channels, width, height,"),
-        (
-            '{"train": Lmdb(folder, self.root, train.keys[rest]), "test": Lmdb(folder, self.root, train.keys[chosen])}',
-            '{"train": train, "test": Lmdb(folder, self.root, train.keys[chosen])}',
-        ),
+        ('"train": Lmdb(folder, self.root, train.keys.chosen(rest))', '"train": train'),
         ('return {"train": train_files, "test": test_files}', 'return {"train": test_files, "test": train_files}'),
     ),
     *of(
@@ -741,7 +738,10 @@ FAULTS = [
         "data/test_lsun.py",
         ("if opener != os.getpid():", "if environment is None:"),
         ('"modified": about.st_mtime_ns', '"modified": 0'),
-        ("np.array(keys))", "np.array(sorted(keys)[::-1]))"),
+        ('np.array(keys, f"S', 'np.array(sorted(keys)[::-1], f"S'),
+        ('(b"" if ends.all() else self.lengths.tobytes())', 'b""'),
+        ("size % page > 0 or ", ""),
+        (".returncode < 0", ".returncode >= 0"),
     ),
     *of(
         "data/dataset.py",

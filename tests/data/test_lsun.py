@@ -1,3 +1,4 @@
+import hashlib
 import io
 import multiprocessing
 import os
@@ -14,7 +15,7 @@ from PIL import Image
 from ddpm.data import lsun as lsun_module
 from ddpm.data.dataset import DataError
 from ddpm.data.folder import Folder
-from ddpm.data.lsun import Lmdb
+from ddpm.data.lsun import Keys, Lmdb
 
 
 def write(folder: Path, levels: range) -> None:
@@ -133,4 +134,76 @@ def test_the_keys_of_an_lmdb_that_was_written_anew_are_listed_anew(tmp_path):
     write(folder, range(20, 25))
     os.utime(file, ns=(stamp + 1, stamp + 1))
     assert file.stat().st_size == size
-    assert bytes(Lmdb(folder, tmp_path / "root").keys[0]) == f"{20:040x}".encode()
+    assert Lmdb(folder, tmp_path / "root").keys[0] == f"{20:040x}".encode()
+
+
+def write_noise(folder: Path, keys: list[bytes]) -> None:
+    """An LMDB of PNGs that do not compress, so that most of it is their pages."""
+    folder.mkdir(parents=True)
+    draw = np.random.default_rng(0)
+    with lmdb.open(str(folder), map_size=2**26) as env, env.begin(write=True) as transaction:
+        for key in keys:
+            file = io.BytesIO()
+            Image.fromarray(draw.integers(0, 256, (64, 64, 3), np.uint8)).save(file, "PNG")
+            transaction.put(key, file.getvalue())
+
+
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.999])
+def test_an_lmdb_that_was_cut_short(tmp_path, share):
+    """LMDB maps its file: to read where it has ended would kill the process by SIGBUS."""
+    folder = tmp_path / "train_lmdb"
+    write_noise(folder, [b"%040d" % k for k in range(60)])
+    os.truncate(folder / "data.mdb", int(share * (folder / "data.mdb").stat().st_size))
+    with pytest.raises(DataError, match=r"data\.mdb was cut short: copy it again"):
+        Folder(8, str(folder), root=str(tmp_path / "root")).prepare()
+
+
+def test_a_whole_lmdb_may_end_before_its_last_page(tmp_path):
+    """Pages at the end that one transaction takes and frees again are never written."""
+    folder = tmp_path / "train_lmdb"
+    write(folder, range(10, 30))
+    with lmdb.open(str(folder), map_size=2**24) as env:
+        for size in (20_000, 20_001, 20_002):  # so that there are free pages, which LMDB then looks at
+            with env.begin(write=True) as transaction:
+                transaction.put(b"zzz", bytes(size))
+        with env.begin(write=True) as transaction:
+            transaction.put(b"gone", bytes(40_000))
+            transaction.delete(b"gone")
+    lacking = lsun_module._open(folder)
+    assert (lacking.info()["last_pgno"] + 1) * lacking.stat()["psize"] > (folder / "data.mdb").stat().st_size
+    assert len(Lmdb(folder, tmp_path / "root")) == 21
+
+
+def test_an_lmdb_whose_pages_were_overwritten(tmp_path):
+    folder = tmp_path / "train_lmdb"
+    write(folder, range(10, 30))
+    content = (folder / "data.mdb").read_bytes()
+    (folder / "data.mdb").write_bytes(content[: 2 * 4096] + b"\xff" * (len(content) - 2 * 4096))
+    with pytest.raises(DataError, match=r"the LMDB .*train_lmdb is damaged \(.*\): copy it again$"):
+        Folder(8, str(folder), root=str(tmp_path / "root")).prepare()
+
+
+def test_a_damaged_lmdb_is_told_when_a_picture_is_read(tmp_path):
+    write(tmp_path / "a_lmdb", range(3))
+    source = Lmdb(tmp_path / "a_lmdb", tmp_path)
+    source.keys = Keys(np.ones((1, 1), np.uint8), np.zeros(1, np.uint16))
+    with pytest.raises(DataError, match=r"^the LMDB is damaged \(.*BAD_VALSIZE.*\): copy it again"):
+        source.read(0)
+
+
+def test_keys_that_end_in_zeros_stay_whole(tmp_path):
+    write_noise(tmp_path / "a_lmdb", [k.to_bytes(4, "little") for k in range(20)])
+    write_noise(tmp_path / "b_lmdb", [k.to_bytes(1 + k % 4, "little") for k in range(20)])
+    for name in ("a_lmdb", "b_lmdb"):
+        dataset = Folder(8, str(tmp_path / name), root=str(tmp_path / "root"))
+        dataset.prepare()
+        assert len(dataset.split("train")) + len(dataset.split("test")) == 20
+
+
+def test_fingerprints_tell_keys_apart_and_are_those_of_padded_keys(tmp_path):
+    prints = set()
+    for k, keys in enumerate(([b"a", b"bc"], [b"a\0", b"bc"])):
+        write_noise(tmp_path / f"{k}", keys)
+        prints.add(Lmdb(tmp_path / f"{k}", tmp_path / "root").fingerprint)
+    assert len(prints) == 2
+    assert hashlib.sha256(b"a\0bc").hexdigest()[:12] in prints

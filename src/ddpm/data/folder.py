@@ -158,8 +158,11 @@ class Folder(Dataset):
         val = folder.with_name(folder.name.replace("train", "val"))
         if val != folder and is_lmdb(val):
             return {"train": train, "test": Lmdb(val, self.root)}
-        chosen, rest = hold_out([bytes(key) for key in train.keys], self.held_out, folder)
-        return {"train": Lmdb(folder, self.root, train.keys[rest]), "test": Lmdb(folder, self.root, train.keys[chosen])}
+        chosen, rest = hold_out([train.keys[k] for k in range(len(train))], self.held_out, folder)
+        return {
+            "train": Lmdb(folder, self.root, train.keys.chosen(rest)),
+            "test": Lmdb(folder, self.root, train.keys.chosen(chosen)),
+        }
 
     def _files(self, folder: Path) -> dict[Split, Source]:
         names = list_pictures(folder)
