@@ -394,3 +394,22 @@ def test_names_need_not_be_utf_8(tmp_path, capsys):
     assert len(dataset.split("train")) + len(dataset.split("test")) == 6
     with pytest.raises(DataError, match="broken"):
         make(folder, held_out=0.4)
+
+
+@pytest.mark.parametrize(("name", "shown"), [("c\nd", r"c\nd"), ("e\x1b[2J", r"e\x1b[2J"), ("f\u2028g", r"f\u2028g")])
+def test_control_characters_of_a_name_are_shown(pictures, name, shown, capsys):
+    (pictures / f"{name}.png").write_text("no picture")
+    with pytest.raises(DataError) as error:
+        make(pictures)
+    assert str(error.value).startswith(f"cannot read {pictures}/{shown}.png: it is not a picture; repair")
+    capsys.readouterr()
+    make(pictures, on_error="skip")
+    listed = re.findall("listed in (.*)", capsys.readouterr().err)
+    assert Path(*listed).read_text() == f"{pictures}/{shown}.png: it is not a picture\n"
+
+
+def test_what_is_left_out_is_said_once(broken, capsys):
+    dataset = make(broken, on_error="skip")
+    assert "left out" in capsys.readouterr().err
+    dataset.prepare()
+    assert capsys.readouterr().err == ""

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,10 +67,17 @@ class Files(Source):
         return len(self.names)
 
     def name(self, index: int) -> str:
-        return str(self.folder / self.names[index])
+        return one_line(self.folder / self.names[index])
 
     def read(self, index: int) -> bytes:
         return (self.folder / self.names[index]).read_bytes()
+
+
+def one_line(name: object) -> str:
+    """Make control characters of a file's name visible, line ends too: a message is one line."""
+    return "".join(
+        c.encode("unicode_escape").decode() if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in str(name)
+    )
 
 
 def attempt(source: Source, transform: Callable[[bytes], T], index: int) -> T | str:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ddpm.data.archive import unpacked
 from ddpm.data.dataset import SPLITS, TEST_SPLITS, DataError, Dataset, Examples, Split
-from ddpm.data.encoded import Files, Source, examples
+from ddpm.data.encoded import Files, Source, examples, one_line
 from ddpm.data.lsun import Lmdb, is_lmdb
 from ddpm.data.pairs import partners
 from ddpm.data.picture import PictureTransform, is_picture
@@ -73,6 +73,7 @@ class Folder(Dataset):
         self.shape = self.transform.shape
         self.held_out, self.on_error, self.array_bytes = held_out, on_error, array_gib * 2**30
         self.root = Path(root).expanduser()
+        self._told = False
         self.unused: list[str] = []  # sub-folders whose pictures are in neither split
         self.path = Path(path).expanduser() if path else self.root / name
         self.condition_path = Path(condition_path).expanduser() if condition_path else None
@@ -103,9 +104,10 @@ class Folder(Dataset):
         return {split: partners(source, folder, names) for split, source in self.sources.items()}
 
     def prepare(self) -> None:
+        tell, self._told = not self._told, True  # a run prepares its data before the data module does
         for name in SPLITS:
-            self._examples(name, tell=True)
-        for unused in self.unused:
+            self._examples(name, tell)
+        for unused in self.unused if tell else ():
             warn(f"the pictures in {self.path / unused} are in neither split: there is another folder to test on")
 
     def split(self, name: Split) -> Examples:
@@ -210,7 +212,7 @@ def list_pictures(folder: Path) -> list[str]:
     """Paths, relative to the folder and sorted, of the pictures at any depth. Links to folders are followed, once."""
 
     def refuse(error: OSError) -> NoReturn:
-        raise DataError(f"cannot list {error.filename}: {error.strerror}") from error
+        raise DataError(f"cannot list {one_line(error.filename)}: {error.strerror}") from error
 
     names: list[str] = []
     seen: set[tuple[int, int]] = set()

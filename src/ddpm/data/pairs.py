@@ -3,7 +3,7 @@
 from pathlib import Path, PurePosixPath
 
 from ddpm.data.dataset import DataError
-from ddpm.data.encoded import Files, Source
+from ddpm.data.encoded import Files, Source, one_line
 
 
 def partners(source: Source, folder: Path, names: list[str]) -> Files:
@@ -24,7 +24,9 @@ def partners(source: Source, folder: Path, names: list[str]) -> Files:
     for name in source.names:
         candidates = by_stem.get(PurePosixPath(name).with_suffix(""), [])
         if len(candidates) != 1:
-            how = "no partner" if not candidates else f"several partners ({', '.join(candidates)})"
-            raise DataError(f"{name} has {how} in {folder}: data.condition_path needs one picture of the same name")
+            how = "no partner" if not candidates else f"several partners ({', '.join(map(one_line, candidates))})"
+            raise DataError(
+                f"{one_line(name)} has {how} in {folder}: data.condition_path needs one picture of the same name"
+            )
         found += candidates
     return Files(folder, found)
