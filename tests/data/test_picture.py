@@ -207,3 +207,26 @@ def test_floating_point_is_refused():
 
 def test_the_rule_in_words():
     assert str(PictureTransform(3, 64, 32, (255, 0, 16))) == "3x64x32, centre crop, lanczos, over #ff0010"
+
+
+@pytest.mark.parametrize("highest", [300, 4095, 65535])
+@pytest.mark.parametrize("plain", [False, True])
+def test_a_pgm_is_scaled_by_the_highest_level_that_it_declares(highest, plain):
+    """Dark ones, too, which hold no level above 255 of 65535."""
+    levels = np.array([[0, 1, 2, 3], [0, highest // 300, highest // 200, highest // 100]], np.uint16)
+    body = b" ".join(b"%d" % level for level in levels.flat) if plain else levels.astype(">u2").tobytes()
+    for part in (levels[:1], levels):
+        content = b"P%d 4 %d %d\n" % (2 if plain else 5, len(part), highest) + body
+        pixels = decode(content, channels=1, size=part.shape)[..., 0]
+        assert np.abs(pixels - part * (255 / highest)).max() <= 0.51
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_16_bit_level_that_is_transparent(channels):
+    levels = np.full((8, 8), 1001, np.uint16)  # which in 8 bits is that of its neighbour
+    levels[:, ::2] = 1000
+    levels[:, 5] = 65535
+    pixels = decode(encoded(Image.fromarray(levels), transparency=1000), channels, background=(99, 99, 99))
+    assert (pixels[:, ::2] == 99).all()
+    assert (pixels[:, [1, 3, 7]] == 4).all()
+    assert (pixels[:, 5] == 255).all()

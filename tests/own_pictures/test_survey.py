@@ -86,3 +86,18 @@ def test_nothing_that_can_be_read(tmp_path):
         (tmp_path / "mine" / f"{k}.png").write_bytes(b"broken")
     with pytest.raises(DataError, match=r"none of the 5 pictures can be read, the first of them .*: it is not a pict"):
         look(tmp_path / "mine")
+
+
+def test_a_16_bit_picture_with_a_transparent_level(tmp_path):
+    for k in range(8):
+        levels = np.arange(64, dtype=np.uint16).reshape(8, 8) * 1000 + k
+        Image.fromarray(levels).save(tmp_path / f"{k}.png", **({"transparency": k} if k < 3 else {}))
+    seen = survey(Folder(8, str(tmp_path)))
+    assert (seen.gray, seen.transparent, seen.damaged) == (8, 3, [])
+
+
+def test_a_name_with_a_line_end_is_shown_on_one_line(tmp_path):
+    for k in range(8):
+        Image.fromarray(np.full((8, 8), k, np.uint8)).save(tmp_path / f"{k}.png")
+    (tmp_path / "c\nd.png").write_text("no picture")
+    assert survey(Folder(8, str(tmp_path))).damaged == [f"{tmp_path}/c\\nd.png: it is not a picture"]

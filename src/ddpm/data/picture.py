@@ -45,6 +45,30 @@ def opened(encoded: bytes) -> Iterator[Image.Image]:
         raise DataError(str(error).partition("\n")[0] or type(error).__name__) from error
 
 
+def eight_bits(image: Image.Image) -> Image.Image:
+    """The picture itself, or if its pixels are larger numbers, what they are in 8 bits.
+
+    Raises:
+        DataError: the range of its numbers is unknown.
+    """
+    if image.mode == "F":
+        raise DataError("its pixels are floating point numbers of an unknown range; convert it to 8 or 16 bits")
+    if not image.mode.startswith("I"):
+        return image
+    levels = np.asarray(image)
+    # Pillow scales the levels of a PGM to 16 bits by the highest that the file declares.
+    known = image.mode != "I" or image.format == "PPM"
+    if not known and not 255 < (highest := int(levels.max())) < 2**16:
+        raise DataError(
+            f"its pixels are 32-bit numbers up to {highest:,}, of an unknown range; convert it to 8 or 16 bits"
+        )
+    scaled = Image.fromarray((levels.astype(np.float64) * (255 / 65535)).round().clip(0, 255).astype(np.uint8))
+    if image.has_transparency_data:  # one of the levels, which Pillow does not look for
+        opaque = np.where(levels == image.info["transparency"], 0, 255).astype(np.uint8)
+        return Image.merge("LA", [scaled, Image.fromarray(opaque)])
+    return scaled
+
+
 @dataclass(frozen=True)
 class PictureTransform:
     """How a picture becomes uint8 [channels, height, width].
@@ -87,16 +111,8 @@ class PictureTransform:
         """One opaque 8-bit picture, gray or colour as asked for, upright."""
         image.load()
         ImageOps.exif_transpose(image, in_place=True)
-        if image.mode.startswith("I"):
-            if image.mode == "I" and not 255 < (highest := int(np.asarray(image).max())) < 2**16:
-                raise DataError(
-                    f"its pixels are 32-bit numbers up to {highest:,}, of an unknown range; convert it to 8 or 16 bits"
-                )
-            levels = np.asarray(image).astype(np.float64) * (255 / 65535)
-            image = Image.fromarray(levels.round().clip(0, 255).astype(np.uint8))
-        elif image.mode == "F":
-            raise DataError("its pixels are floating point numbers of an unknown range; convert it to 8 or 16 bits")
-        elif image.has_transparency_data:
+        image = eight_bits(image)
+        if image.has_transparency_data:
             over = Image.new("RGBA", image.size, (*self.background, 255))
             image = Image.alpha_composite(over, image.convert("RGBA"))
         if image.mode not in ("L", "RGB"):

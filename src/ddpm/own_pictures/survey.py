@@ -11,7 +11,7 @@ import numpy as np
 from ddpm.data.dataset import SPLITS, DataError, Split
 from ddpm.data.encoded import attempt
 from ddpm.data.folder import Folder
-from ddpm.data.picture import PictureTransform, opened
+from ddpm.data.picture import PictureTransform, eight_bits, opened
 from ddpm.own_pictures.pictures import AGREE, Pictures
 from ddpm.progress import Bar
 
@@ -41,7 +41,8 @@ class Look:
     def __call__(self, encoded: bytes) -> Seen:
         """Raises DataError with the reason, for the caller to add the file, if this is not a whole picture."""
         with opened(encoded) as image:
-            alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
+            exact = eight_bits(image)
+            alpha = exact.convert("RGBA").getchannel("A") if exact.has_transparency_data else None
             pixels = self.small.pixels(image).astype(int)
             coloured = np.ptp(pixels, axis=0) > COLOURED
             transparent = alpha is not None and int(np.asarray(alpha).min()) < 255
