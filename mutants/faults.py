@@ -1151,7 +1151,8 @@ FAULTS = [
         ("            content.update(part.labels.numpy().tobytes())\n", ""),
         ("if (train.labels is None) != (test.labels is None):", "if False:"),
         ("if len(values) < 2:", "if len(values) < 1:"),
-        ('each.dtype.kind not in "iu" or each < 0', 'each.dtype.kind not in "iu"'),
+        ("or not 0 <= each < MOST_CLASSES", "or each >= MOST_CLASSES"),
+        ("or not 0 <= each < MOST_CLASSES", "or each < 0"),
         ("values.dtype == torch.uint8 and values.ndim == 4", "values.ndim == 4"),
     ),
     *of(

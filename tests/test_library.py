@@ -311,7 +311,7 @@ def test_images_are_bytes(p):
             ddpm.bits_per_dim(p, wrong)
 
 
-def test_a_pytorch_dataset_is_taken_with_or_without_labels():
+def test_a_pytorch_dataset_is_taken_with_or_without_labels(capsys):
     images = torch.arange(40 * 4, dtype=torch.uint8).reshape(40, 1, 2, 2)
     plain = given.of(images)
     labelled = given.of(torch.utils.data.TensorDataset(images, torch.arange(40) % 7))
@@ -319,10 +319,13 @@ def test_a_pytorch_dataset_is_taken_with_or_without_labels():
     assert (labelled.num_classes, plain.num_classes) == (7, 0)
     assert torch.equal(labelled.split("test").labels, torch.arange(40)[9::10] % 7)
     assert plain.split("test").labels is None
-    for no_class in (0.5, -1, "cat", [1, 2]):
+    for no_class, shown in ((0.5, "0.5"), (-1, "-1"), ("cat", "cat"), ([1, 2], "int64 [2]"), (10**10, "10000000000")):
         for where in (range(40), [7]):
             items = [(image.numpy(), no_class if k in where else 3) for k, image in enumerate(images)]
             assert given.of(items).num_classes == 0
+            said = capsys.readouterr().err
+            assert "is left out: classes are whole numbers 0..K-1, with K at most 1,000,000" in said
+            assert f"that of example {where[0]} is {shown}" in said
     with pytest.raises(ValueError, match="only some of the examples have a class"):
         given.of((torch.utils.data.TensorDataset(images, torch.arange(40) % 7), images[:9]))
     assert torch.equal(plain.split("test").values, images[9::10])
@@ -332,9 +335,25 @@ def test_a_pytorch_dataset_is_taken_with_or_without_labels():
         assert (points.kind, points.split("test").values.dtype) == (POINTS, torch.float32)
 
 
+@pytest.mark.parametrize("label", [-1, 10**10])
+def test_labels_of_parts_are_classes(label):
+    part = given.Part(torch.zeros(40, 1, 2, 2, dtype=torch.uint8), torch.tensor([0] * 39 + [label]))
+    with pytest.raises(ValueError, match=rf"the test labels hold {label}: classes are whole numbers 0\.\.K-1"):
+        given.Array(part)
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        return iter(torch.zeros(40, 1, 8, 8, dtype=torch.uint8))
+
+    def __len__(self) -> int:
+        return 40
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [
+        (Stream(), "a Stream cannot be asked for an example by its number: give"),
         (torch.rand(9, 3, 8, 8), r"images must be torch\.uint8"),
         (torch.zeros(9, 8, 8, dtype=torch.uint8), r"images must be torch\.uint8"),
         (torch.zeros(10, 1, 8, 8, dtype=torch.uint8), "1 test examples: at least 2"),

@@ -9,9 +9,12 @@ import torch
 from jaxtyping import Bool, Int64, Shaped
 from torch import Tensor
 
+from ddpm.config.checks import AT_MOST
 from ddpm.data.dataset import DataError, Dataset, Examples, InMemory, Split
 from ddpm.data.kind import IMAGES, POINTS
+from ddpm.messages import printable, warn
 
+MOST_CLASSES = AT_MOST["condition.classes"]
 HELD_OUT = 10  # every tenth example is kept for testing
 
 
@@ -124,6 +127,12 @@ def _part(data: Any) -> Part:
         return Part(_exact(data.detach().cpu().contiguous()))
     if isinstance(data, np.ndarray):
         return Part(_exact(torch.from_numpy(np.ascontiguousarray(data))))
+    unnumbered = torch.utils.data.Dataset.__getitem__  # which only raises
+    if isinstance(data, torch.utils.data.Dataset) and type(data).__getitem__ is unnumbered:
+        raise DataError(
+            f"a {type(data).__name__} cannot be asked for an example by its number: give a dataset that has "
+            "__getitem__ and __len__, or for an IterableDataset the list of its examples"
+        )
     if isinstance(data, str | bytes | dict) or not (hasattr(data, "__getitem__") and hasattr(data, "__len__")):
         raise DataError(f"a {type(data).__name__} is no data: give an array, a tensor, or a PyTorch dataset")
     items = [data[index] for index in range(len(data))]
@@ -144,12 +153,18 @@ def _exact(values: Tensor) -> Tensor:
 
 
 def _labels(items: Sequence[Any]) -> Int64[Tensor, " n"] | None:
-    """The second of each item, if every item has one and all are whole numbers from 0 on."""
+    """The second of each item, if every item has one and all are classes; a warning says which is none."""
     if not all(isinstance(item, tuple | list) and len(item) == 2 for item in items):
         return None
     second = [np.asarray(item[1]) for item in items]
-    if any(each.ndim or each.dtype.kind not in "iu" or each < 0 for each in second):
-        return None
+    for index, each in enumerate(second):
+        if each.ndim or each.dtype.kind not in "iu" or not 0 <= each < MOST_CLASSES:
+            shown = f"{each.dtype} {list(each.shape)}" if each.ndim else printable(each)
+            warn(
+                f"what stands beside the examples is left out: classes are whole numbers 0..K-1, with K at most "
+                f"{MOST_CLASSES:,}, and that of example {index} is {shown}"
+            )
+            return None
     return torch.from_numpy(np.stack(second).astype(np.int64))
 
 
@@ -171,3 +186,8 @@ def _check(part: Part, split: Split) -> None:
         )
     if len(values) < 2:
         raise DataError(f"there are {len(values)} {split} examples: at least 2 are needed")
+    if part.labels is not None and len(wrong := part.labels[(part.labels < 0) | (part.labels >= MOST_CLASSES)]):
+        raise DataError(
+            f"the {split} labels hold {int(wrong[0])}: classes are whole numbers 0..K-1, with K at most "
+            f"{MOST_CLASSES:,}"
+        )
