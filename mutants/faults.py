@@ -264,6 +264,7 @@ FAULTS = [
         ("            self.checkpointing.save(trainer)\n", ""),
         ("self._name(trainer, Path(str(trainer.ckpt_path)))", "pass"),
         ("        self._keep(trainer)  # the same, where there was nothing left to train", "        pass"),
+        ("        self._keep(trainer)  # what `PendingWork` has found", "        pass"),
     ),
     *of(
         "training/sample_metrics.py",
@@ -295,6 +296,14 @@ FAULTS = [
         ("every.validation * settings.accumulate", "every.validation"),
         ("every.checkpoint, every.validation)", "every.validation, every.checkpoint)"),
         ("saved.step if saved else 0", "0"),
+        (
+            "        *([SampleMetrics(sample_metrics, every.metrics, signals.check)] if sample_metrics else []),\n"
+            "        Best(saving, monitor, config.stop.patience),\n",
+            "        Best(saving, monitor, config.stop.patience),\n"
+            "        *([SampleMetrics(sample_metrics, every.metrics, signals.check)] if sample_metrics else []),\n",
+        ),
+        ("Memorisation(signals.check)", "Memorisation(lambda _: None)"),
+        ("every.metrics, signals.check)", "every.metrics, lambda _: None)"),
     ),
     *of(
         "config/saved.py",
@@ -310,6 +319,19 @@ FAULTS = [
         "training/checkpointing.py",
         "training/test_checkpointing.py",
         ("        self.content.clear()\n", ""),
+        ("self.pictures.draw_last(trainer, module, step)", "pass"),
+        ("self.check(trainer)  # all ranks have as many batches", "pass"),
+        ("self.received or signal.SIGTERM", "signal.SIGTERM"),
+    ),
+    *of(
+        "training/module.py",
+        "training/test_checkpointing.py",
+        ("        self.validated = {}\n", ""),
+    ),
+    *of(
+        "evaluation/evaluation.py",
+        "training/test_checkpointing.py",
+        ("                between()\n", ""),
     ),
     *of(
         "training/resume.py",
@@ -354,6 +376,15 @@ FAULTS = [
         ('suffix = f"_{split}" if made else ""', 'suffix = f"_{split}"'),
     ),
     *of(
+        "evaluation/evaluation.py",
+        "evaluation/test_conditional.py",
+        ("else e.labels[c.indices]", "else e.labels[: len(c.indices)]"),
+        ("examples.labels[:n]", "examples.labels"),
+        ("self.settings.reference_splits[0], self.settings.seed)", "self.settings.reference_splits[0], 0)"),
+        ("self.images, self.settings.reference_splits[0]", "self.images, self.settings.reference_splits[-1]"),
+        ("self.images, self.settings.reference_splits[0]", 'self.images, "train"'),
+    ),
+    *of(
         "evaluation/bound.py",
         "evaluation/test_evaluation.py",
         ("BOUND, PILOT, ESTIMATE = 2, 3, 4", "BOUND, PILOT, ESTIMATE = 2, 3, 3"),
@@ -375,6 +406,23 @@ FAULTS = [
             "bound.nats, bound.prior, bound.rate_nats, bound.distortion_nats",
             "bound.nats, bound.prior, bound.distortion_nats, bound.rate_nats",
         ),
+        (
+            "            with self.precision():\n                visits =",
+            "            if True:\n                visits =",
+        ),
+        (
+            "            with self.precision():\n                found =",
+            "            if True:\n                found =",
+        ),
+        (
+            "            with self.precision():\n                part =",
+            "            if True:\n                part =",
+        ),
+    ),
+    *of(
+        "build.py",
+        "evaluation/test_evaluation.py",
+        ("evaluations >= config.schedule.T", "evaluations > config.schedule.T"),
     ),
     *of(
         "evaluation/chunks.py",
@@ -392,6 +440,11 @@ FAULTS = [
     *of(
         "evaluation/samples.py",
         EVALUATION,
+        (
+            "            with self.precision():\n                *_, last",
+            "            if True:\n                *_, last",
+        ),
+        ("        with self.precision():\n            states", "        if True:\n            states"),
         ("generator)\n            return to_uint8", "generator, clip=False)\n            return to_uint8"),
         ("return to_uint8(last.x_t)[: len(chunk.indices)]", "return to_uint8(last.x_0)[: len(chunk.indices)]"),
         (
@@ -454,6 +507,7 @@ FAULTS = [
         "evaluation/forecast.py",
         EVALUATION,
         ("left = sum(costs) - done", "left = sum(costs)"),
+        ("(time.perf_counter() - begun) / n", "time.perf_counter() - begun"),
     ),
     *of(
         "evaluation/checks.py",

@@ -71,6 +71,43 @@ def test_samples_are_held_against_the_labels_that_they_were_told(telling, beside
     assert len(bound) == 20  # every t of the first chunk of real images, told their own labels
 
 
+def test_the_classifier_s_accuracy_is_that_of_every_real_image_and_its_own_label(telling):
+    p, _ = telling
+    _, evaluation = made("condition=label", "evaluation.metrics=[agreement]", "evaluation.fid_split=train")
+    evaluation.extractor = Reads()
+    found = evaluation.run(p, Rank(0, 1, CPU), {}).real["agreement"]
+    train = evaluation.images.split("train")
+    read = train.__getitems__(list(range(101)))[:, 0, 0, 0].tolist()
+    agrees = [level == label for level, label in zip(read, train.labels[:101].tolist(), strict=True)]
+    assert 0 < sum(agrees) < 101
+    assert (found["value"], found["n"]) == (pytest.approx(sum(agrees) / 101), 101)
+
+
+def test_a_class_is_held_against_as_many_real_images_of_it_as_there_are_among_the_first(telling):
+    p, _ = telling
+    _, evaluation = made("condition=label", "evaluation.metrics=[by_class]", "evaluation.num_samples=210")
+    results = evaluation.run(p, Rank(0, 1, CPU), {})
+    samples = evaluation._told()(range(210)).labels
+    images = evaluation.images.split("test").labels[:210], evaluation.images.split("train").labels[:210]
+    counts = [labels.bincount(minlength=10) for labels in (samples, *images)]
+    for measured, other in ((results.metrics, counts[0]), (results.real, counts[2])):
+        enough = (torch.minimum(counts[1], other) >= 20).sum()
+        assert 0 < enough < 10
+        assert measured["fid_by_class"]["classes"] == enough
+
+
+def test_samples_are_told_what_the_images_are_that_they_are_held_against_in_the_seed_s_order():
+    words = ["condition=label", "evaluation.metrics=[fid]"]
+    orders = []
+    for settings, split in [([], "test"), (["evaluation.seed=1"], "test"), (["evaluation.fid_split=both"], "train")]:
+        _, evaluation = made(*words, *settings)
+        own = evaluation.images.split(split).labels
+        told = evaluation._told()(range(len(own))).labels
+        assert torch.equal(told.sort().values, own.sort().values)
+        orders.append(told[:100].tolist())
+    assert orders[0] != orders[1]
+
+
 def test_other_processes_draw_the_same_samples_of_the_same_classes(telling):
     _, evaluation = telling
     told = evaluation._told()

@@ -330,6 +330,24 @@ def test_bfloat16_is_near_float32(workspace):
         assert narrow.about["weights_sha256"] == wide.about["weights_sha256"]
 
 
+@pytest.mark.parametrize("evaluations", ["null", "9"])
+def test_every_evaluation_of_the_network_is_in_the_precision_asked_for(evaluations, workspace):
+    asked = f"evaluation.bits_per_dim={{images: 20, evaluations: {evaluations}}}"
+    small = ["network.channels=8", "evaluation.num_samples=20", "evaluation.metrics=[fid,bits_per_dim]"]
+    p, evaluation = made(*small, asked, "evaluation.precision=bf16-mixed")
+    narrow = []
+    p.network.register_forward_hook(lambda *_: narrow.append(torch.is_autocast_enabled("cpu")))
+    evaluation.run(p, Rank(0, 1, CPU), {})
+    steps, trial = 4, 2
+    assert narrow == [True] * (trial + 2 * steps + (20 if evaluations == "null" else 9))  # a chunk and the chain
+
+
+def test_as_many_evaluations_as_there_are_terms_are_the_bound_itself(workspace):
+    settings = ["evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=20", "schedule.T=8"]
+    whole, asked = (evaluated(*settings, *more).metrics for more in ([], ["evaluation.bits_per_dim.evaluations=8"]))
+    assert whole == asked
+
+
 def test_statistics_of_the_reference_are_computed_once(workspace):
     statistics = workspace / "runs" / "statistics"
     fid = "evaluation.metrics=[fid]"

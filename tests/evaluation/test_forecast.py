@@ -1,6 +1,7 @@
 """What an evaluation will cost is said before it begins; what is done already costs nothing."""
 
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,3 +24,15 @@ def test_the_time_left_is_that_of_the_chunks_that_are_not_done(tmp_path, monkeyp
     p, _ = made()
     forecast.announce([forecast.Work("25 samples", "samples", 25, 4)], p, (1, 8, 8), chunks, nullcontext)
     assert f"{done}about {left}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_the_time_of_an_evaluation_is_that_of_one_image_in_the_second_trial(monkeypatch):
+    """32 images take 9 seconds, and 64 where they are the first."""
+    clock = iter([0, 64, 73])
+    monkeypatch.setattr(forecast, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    p, _ = made()
+    chunks = Chunks(100, 0, Rank(0, 1, torch.device("cpu")))
+    images = []
+    p.network.register_forward_hook(lambda _, inputs, __: images.append(len(inputs[0])))
+    seconds = forecast._seconds_per_evaluation(p, (1, 8, 8), chunks, nullcontext, lambda _: None)
+    assert (seconds, images) == (9 / 32, [32, 32])

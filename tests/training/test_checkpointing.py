@@ -2,6 +2,7 @@
 
 import csv
 import math
+import os
 import signal
 from pathlib import Path
 
@@ -15,8 +16,13 @@ from ddpm.checkpoints import checkpoint, safe_reading
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
+from ddpm.data.module import DataModule
+from ddpm.evaluation.evaluation import Evaluation
+from ddpm.processes import StoppedError
 from ddpm.training import resume
-from ddpm.training.checkpointing import Checkpointing, Signals
+from ddpm.training.checkpointing import SIGNALS, Checkpointing, Signals
+from ddpm.training.module import DiffusionModule
+from ddpm.training.monitor import Monitor
 
 
 def test_a_checkpoint_is_written_when_due_or_best_and_after_the_validation_of_its_step(workspace, monkeypatch):
@@ -54,6 +60,98 @@ def test_the_best_checkpoint_is_found_again_and_gone_on_from(workspace, capsys):
         train(["resume=run", "which=best"])
 
 
+def owes_its_validation(file):
+    """The last.ckpt of a run that validated at this step for the first time, as a signal before that leaves it."""
+    torch.save({**torch.load(file, weights_only=True), "pending": True, "monitor": None}, file)
+
+
+def test_the_best_is_kept_of_the_step_whose_validation_was_made_up_for(workspace, monkeypatch):
+    train([*SMALL_RUN, "every.validation=3", "max_steps=3", "logger=csv", "out=run"])
+    (workspace / "run/checkpoints/best.ckpt").unlink()
+    owes_its_validation(workspace / "run/checkpoints/last.ckpt")
+    see = Monitor.see
+    monkeypatch.setattr(Monitor, "see", lambda monitor, step, value: see(monitor, step, float(step)))  # ever worse
+    train(["resume=run", "max_steps=7"])
+    best = checkpoint.load(workspace / "run/checkpoints/best.ckpt")
+    assert best.monitor["best_step"] == best.step == 3
+
+
+def test_a_validation_that_is_made_up_for_and_ends_the_run_has_the_last_pictures(workspace):
+    few = "every={log: 1, validation: 2, samples: 100, checkpoint: 2}"
+    train([*SMALL_RUN, few, "ema.decay=0", "max_steps=4", "logger=csv", "out=run"])
+    (workspace / "run/samples/step_0000004.png").unlink()
+    last = workspace / "run/checkpoints/last.ckpt"
+    owes_its_validation(last)
+    content = torch.load(last, weights_only=True)
+    monitor = checkpoint.load(workspace / "run/checkpoints/previous.ckpt").monitor
+    assert monitor["step"] == 2
+    torch.save({**content, "monitor": monitor}, last)
+    train(["resume=run", "max_steps=9", "stop.patience=1", "stop.min_delta=100"])
+    assert checkpoint.load("run").step == 4
+    assert (workspace / "run/samples/step_0000004.png").exists()
+
+
+FID = "validation/fid_20_samples"
+MEASURED = [*SMALL_RUN, "features=digits", "evaluation.chunk=20", "logger=csv", "out=run"]
+
+
+def test_a_metric_of_samples_is_followed_at_the_steps_at_which_it_is_measured(workspace):
+    """Every other validation measures none, and is nothing to the best nor to the patience."""
+    every = "every={log: 1, validation: 2, metrics: 4, samples: 100, checkpoint: 100}"
+    train([*MEASURED, every, "best.metric=fid", "max_steps=10"])
+    measured = logged(workspace / "run", FID)
+    assert list(measured) == [4, 8]
+    monitor = checkpoint.load("run").monitor
+    assert (monitor["metric"], monitor["step"]) == (FID, 8)
+    assert monitor["best_step"] == min(measured, key=measured.get)
+    assert checkpoint.load(workspace / "run/checkpoints/best.ckpt").step == monitor["best_step"]
+
+
+@pytest.fixture
+def handlers():
+    """Those of the signals that a training hears are the same afterwards."""
+    before = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    yield
+    for signum, handler in before.items():
+        signal.signal(signum, handler)
+
+
+@pytest.mark.parametrize(
+    ("owner", "begins", "missing"),
+    [
+        (DiffusionModule, "on_validation_epoch_start", "validation/bits_per_dim_16_timesteps"),
+        (DataModule, "train_subset_dataloader", "validation/train_bits_per_dim_16_timesteps"),
+        (Evaluation, "measure_samples", FID),
+    ],
+)
+def test_a_signal_is_heard_in_all_that_takes_time_in_a_validation(
+    owner, begins, missing, workspace, monkeypatch, handlers
+):
+    begin = getattr(owner, begins)
+
+    def told_to_stop(*arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return begin(*arguments)
+
+    monkeypatch.setattr(owner, begins, told_to_stop)
+    with pytest.raises(StoppedError, match="saved at step 2"):
+        train([*MEASURED, "every={log: 1, validation: 2, metrics: 2, samples: 100, checkpoint: 100}"])
+    assert checkpoint.load("run").pending
+    assert not logged(workspace / "run", missing)
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 143), (signal.SIGINT, 130)])
+def test_the_exit_code_says_which_signal_ended_the_run(signum, code, monkeypatch):
+    signals = Signals(Checkpointing(Path("nowhere"), 1, 1))
+    monkeypatch.setattr(signals.checkpointing, "save", lambda *_, **__: None)
+    trainer = L.Trainer(accelerator="cpu", logger=False)
+    signals.check(trainer)  # there is none yet
+    signals._note(signum, None)
+    with pytest.raises(StoppedError) as stopped:
+        signals.check(trainer)
+    assert stopped.value.code == code
+
+
 def test_a_checkpoint_is_read_once_and_what_was_checked_is_gone_on_with(workspace, monkeypatch):
     train([*SMALL_RUN, "max_steps=3", "logger=csv", "out=run"])
     read, files, contents = safe_reading.read, [], []
@@ -74,8 +172,12 @@ def test_a_checkpoint_is_read_once_and_what_was_checked_is_gone_on_with(workspac
 
 def bounds(run):
     """The validations in metrics.csv: held-out bound by step."""
+    return logged(run, "validation/bits_per_dim_16_timesteps")
+
+
+def logged(run, name):
+    """A metric in metrics.csv, by step."""
     with (run / "metrics.csv").open() as rows:
-        name = "validation/bits_per_dim_16_timesteps"
         return {int(row["step"]): float(row[name]) for row in csv.DictReader(rows) if row.get(name)}
 
 
