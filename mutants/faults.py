@@ -326,6 +326,7 @@ FAULTS = [
     *of(
         "training/module.py",
         "training/test_checkpointing.py",
+        ("found.by_t, self.p.q.T, step)", "found.by_t, self.p.q.T, self.global_step)"),
         ("        self.validated = {}\n", ""),
     ),
     *of(
@@ -826,6 +827,7 @@ FAULTS = [
         ("            rank=rank,\n", ""),
         ("            accumulate=self.accumulate,\n", ""),
         ("math.ceil(gib)", "round(gib)"),
+        ("self.validated or len(self.test), len(self.test), LARGEST", "self.validated or len(self.test), LARGEST"),
     ),
     *of(
         "data/order.py",
@@ -871,6 +873,9 @@ FAULTS = [
         ("for name in (LAST, PREVIOUS) if", "for name in (PREVIOUS, LAST) if"),
         ("            os.link(file, previous)", "            pass"),
         ('== "checkpoints" and (folder / "config.yaml").is_file()', '== "checkpoints"'),
+        ("    temporary.unlink(missing_ok=True)\n    os.link(file, temporary)", "    os.link(file, temporary)"),
+        ("    temporary.unlink(missing_ok=True)  # where both", "    pass  # where both"),
+        ('if self.path.parent.name == "snapshots":', "if False:"),
         ("if not value.isfinite().all():", "if not value.isfinite().any():"),
     ),
     *of(
@@ -900,6 +905,39 @@ FAULTS = [
         ("<= step <= NEWEST * saved.step", "<= step <= 2 * saved.step"),
         ("if found.error > TOLERANCE:", "if False:"),
         ("len(sources), -1)", "-1, len(sources)).T"),
+    ),
+    *of(
+        "checkpoints/card.py",
+        "checkpoints/test_card.py",
+        ("st_mtime, reverse=True)", "st_mtime)"),
+    ),
+    *of(
+        "loggers/weights_and_biases.py",
+        "loggers/test_loggers.py",
+        ('if was_online and mode == "online":', 'if mode == "online":'),
+        ('key=lambda path: path.name.rpartition("run-")[2], ', ""),
+    ),
+    *of(
+        "library.py",
+        "test_library.py",
+        ("build.guidance(config, images) if guidance is None else _rule(guidance)", "_rule(guidance or 0.0)"),
+    ),
+    *of(
+        "training/trainer.py",
+        "training/test_pictures.py",
+        ("        guidance=guidance,\n", ""),
+        ("seed=config.evaluation.seed,", "seed=config.seed,"),
+    ),
+    *of(
+        "build.py",
+        "evaluation/test_checks.py figures/test_figures.py",
+        ("fid_split=split, ", ""),
+        ('split="test" if config.evaluation.split == "both" else config.evaluation.split', 'split="test"'),
+    ),
+    *of(
+        "figures/figures.py",
+        "figures/test_figures.py",
+        ("with torch.no_grad(), autocast(device, self.precision):", "with torch.no_grad():"),
     ),
     *of(
         "training/trainer.py",

@@ -101,6 +101,18 @@ def test_guidance_of_0_is_none_and_other_weights_lead(told):
     assert torch.equal(led, ddpm.sample(told, 3, label=4, guidance=ddpm.ClassifierFree(2.0)))
 
 
+def test_a_run_s_samples_are_guided_as_it_says_and_otherwise_where_that_is_said(tmp_path):
+    words = ("sampler=ddim", "sampler.steps=5", "schedule.T=20", "condition=label", "condition.drop=0.2")
+    (tmp_path / "checkpoints").mkdir()
+    saved(tmp_path / "checkpoints" / "last.ckpt", *words, "guidance=cfg", "guidance.scale=2.0")
+    run = ddpm.Run(tmp_path)
+    led, plain = (ddpm.sample(run.load(), SHAPE, ddpm.DDIM(steps=5), label=4, guidance=scale) for scale in (2.0, 0.0))
+    assert not torch.equal(led, plain)
+    drawn = [run.samples(3, ddpm.DDIM(steps=5), label=4, **how) for how in ({}, {"guidance": 0.0})]
+    assert torch.equal(drawn[0], led)
+    assert torch.equal(drawn[1], plain)
+
+
 def test_the_bound_is_that_given_the_label(told):
     images = ddpm.sample(told, 2, label=1)
     assert not torch.equal(ddpm.bits_per_dim(told, images, label=1), ddpm.bits_per_dim(told, images, label=2))

@@ -1,6 +1,7 @@
 """The card of an export is the Hub's: its own library reads the numbers and their protocol back."""
 
 import json
+import os
 
 import pytest
 from huggingface_hub import ModelCard
@@ -105,6 +106,20 @@ def test_files_of_one_name_in_no_run_keep_their_own_results(workspace):
         export([f"ckpt={folder}/model.ckpt", f"to=of_{folder}"])
         (number,) = card_of(workspace / f"of_{folder}").data.eval_results
         assert number.metric_value == fid
+
+
+def test_of_several_evaluations_of_a_file_the_newest_is_quoted(workspace):
+    file = saved("model.ckpt", "recipe=digits")
+    weights = digest_of_weights(ddpm.load(file))
+    for name, time, fid in [("a", 200, 1.0), ("b", 300, 2.0), ("c", 100, 3.0)]:
+        results = workspace / "runs" / "evaluations" / "model" / name / "results.json"
+        results.parent.mkdir(parents=True)
+        metrics = {"fid": {**METRICS["fid"], "value": fid}}
+        results.write_text(json.dumps({**RESULTS, "metrics": metrics, "weights_sha256": weights}))
+        os.utime(results, (time, time))
+    export(["ckpt=model.ckpt", "to=out"])
+    (number,) = card_of(workspace / "out").data.eval_results
+    assert number.metric_value == 2
 
 
 def test_a_fine_tuned_model_names_its_base(workspace):

@@ -41,10 +41,32 @@ def test_a_folder_that_is_called_checkpoints_makes_no_run(last):
     assert checkpoint.load(last).run == last.parent.parent
 
 
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        ("hub/models--google--ddpm-cifar10-32/snapshots/267b167d", "google--ddpm-cifar10-32"),
+        ("exports/digits/model.safetensors", "digits"),
+        ("downloads/theirs.ckpt", "theirs"),
+    ],
+)
+def test_a_checkpoint_is_called_what_its_user_calls_it(file, name, tmp_path):
+    assert checkpoint.Checkpoint(tmp_path / file, {}, {}, 0).name == name
+
+
 def test_the_one_before_stays(last):
     assert checkpoint.load(last).step == 2
     assert checkpoint.load(last.with_name(checkpoint.PREVIOUS)).step == 1
     assert {path.name for path in last.parent.iterdir()} == {checkpoint.LAST, checkpoint.PREVIOUS}
+
+
+def test_another_name_is_given_whatever_a_killed_run_has_left_and_leaves_nothing_itself(last):
+    best = last.with_name("best.ckpt")
+    previous = last.with_name(checkpoint.PREVIOUS)
+    best.with_name(".best.ckpt.part").touch()
+    for file in (previous, last, last):  # the last time it has that name already
+        checkpoint.link(file, best)
+        assert best.samefile(file)
+        assert {path.name for path in last.parent.iterdir()} == {best.name, last.name, previous.name}
 
 
 def test_a_disk_that_fails_leaves_what_was_there(last, monkeypatch):

@@ -77,7 +77,7 @@ def test_the_first_examples_are_validated_or_all(validated, expected):
         assert sorted(k for part in parts for _, batch in part for k in numbers(batch)) == list(range(expected))
 
 
-@pytest.mark.parametrize(("validated", "expected"), [(None, 11), (5, 5)])
+@pytest.mark.parametrize(("validated", "expected"), [(None, 11), (5, 5), (12, 11)])
 def test_as_many_training_examples_are_beside_them(validated, expected, monkeypatch):
     for most in (1000, 3):
         monkeypatch.setattr("ddpm.data.module.LARGEST_SUBSET", most)

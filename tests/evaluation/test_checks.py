@@ -4,8 +4,10 @@ from urllib.error import URLError
 
 import pytest
 import torch
-from evaluated import made
+from evaluated import SMALL, made
 
+from ddpm import build
+from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.data.digits import Digits
 from ddpm.evaluation import checks
@@ -33,6 +35,16 @@ from ddpm.launch import Rank
 def test_what_cannot_be_measured_is_refused(overrides, message):
     with pytest.raises((ValueError, RequestError), match=message):
         made(*overrides)
+
+
+def test_a_training_holds_its_samples_against_one_split(workspace):
+    """Of both, against the one that is quoted first: the name of a validation's metric says nothing of it."""
+    words = ["every.metrics=400", "validation={num_samples: 20, metrics: [fid]}", "evaluation.fid_split=both"]
+    config = compose([*SMALL, *words])
+    evaluation = build.sample_metrics_in_training(config, build.dataset(config))
+    p, _ = made()
+    found = evaluation.measure_samples(p, Rank(0, 1, torch.device("cpu")), lambda: None)
+    assert {name: entry["reference"] for name, entry in found.items()} == {"fid": "train"}
 
 
 def test_just_enough_is_enough():

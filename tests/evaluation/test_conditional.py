@@ -51,11 +51,14 @@ class Reads(FeatureExtractor):
         return Features(pool, torch.nn.functional.one_hot((level + self.beside) % 256, 256).float())
 
 
+def teller():
+    return ReverseProcess(Tells(), ForwardProcess(linear(20, beta_T=0.3)), X0(), FixedSmall()).eval()
+
+
 @pytest.fixture
-def telling(monkeypatch):
+def telling():
     _, evaluation = made(*TOLD)
-    p = ReverseProcess(Tells(), ForwardProcess(linear(20, beta_T=0.3)), X0(), FixedSmall()).eval()
-    return p, evaluation
+    return teller(), evaluation
 
 
 @pytest.mark.parametrize(("beside", "agreement"), [(0, 1.0), (1, 0.0)])
@@ -71,11 +74,10 @@ def test_samples_are_held_against_the_labels_that_they_were_told(telling, beside
     assert len(bound) == 20  # every t of the first chunk of real images, told their own labels
 
 
-def test_the_classifier_s_accuracy_is_that_of_every_real_image_and_its_own_label(telling):
-    p, _ = telling
+def test_the_classifier_s_accuracy_is_that_of_every_real_image_and_its_own_label():
     _, evaluation = made("condition=label", "evaluation.metrics=[agreement]", "evaluation.fid_split=train")
     evaluation.extractor = Reads()
-    found = evaluation.run(p, Rank(0, 1, CPU), {}).real["agreement"]
+    found = evaluation.run(teller(), Rank(0, 1, CPU), {}).real["agreement"]
     train = evaluation.images.split("train")
     read = train.__getitems__(list(range(101)))[:, 0, 0, 0].tolist()
     agrees = [level == label for level, label in zip(read, train.labels[:101].tolist(), strict=True)]
@@ -83,10 +85,9 @@ def test_the_classifier_s_accuracy_is_that_of_every_real_image_and_its_own_label
     assert (found["value"], found["n"]) == (pytest.approx(sum(agrees) / 101), 101)
 
 
-def test_a_class_is_held_against_as_many_real_images_of_it_as_there_are_among_the_first(telling):
-    p, _ = telling
+def test_a_class_is_held_against_as_many_real_images_of_it_as_there_are_among_the_first():
     _, evaluation = made("condition=label", "evaluation.metrics=[by_class]", "evaluation.num_samples=210")
-    results = evaluation.run(p, Rank(0, 1, CPU), {})
+    results = evaluation.run(teller(), Rank(0, 1, CPU), {})
     samples = evaluation._told()(range(210)).labels
     images = evaluation.images.split("test").labels[:210], evaluation.images.split("train").labels[:210]
     counts = [labels.bincount(minlength=10) for labels in (samples, *images)]
@@ -97,10 +98,9 @@ def test_a_class_is_held_against_as_many_real_images_of_it_as_there_are_among_th
 
 
 def test_samples_are_told_what_the_images_are_that_they_are_held_against_in_the_seed_s_order():
-    words = ["condition=label", "evaluation.metrics=[fid]"]
     orders = []
     for settings, split in [([], "test"), (["evaluation.seed=1"], "test"), (["evaluation.fid_split=both"], "train")]:
-        _, evaluation = made(*words, *settings)
+        _, evaluation = made("condition=label", "evaluation.metrics=[fid]", *settings)
         own = evaluation.images.split(split).labels
         told = evaluation._told()(range(len(own))).labels
         assert torch.equal(told.sort().values, own.sort().values)

@@ -92,6 +92,22 @@ def test_every_figure_of_images_is_made(name, tmp_path, capsys):
     assert {line.rpartition("/")[2] for line in capsys.readouterr().out.splitlines()} == made
 
 
+@pytest.mark.parametrize("split", ["train", "test", "both"])
+def test_figures_are_of_the_images_on_which_the_bound_is_measured(split):
+    """Of both splits, it is that of the test images which is quoted first."""
+    context = figure_set(["samples"], *DIGITS, f"evaluation.split={split}").context
+    shown = context.images.split("train" if split == "train" else "test").__getitems__([0, 1, 2])
+    assert torch.equal(context.show(context.real(3)), shown)
+
+
+@pytest.mark.parametrize(("precision", "narrow"), [("32-true", False), ("bf16-mixed", True)])
+def test_figures_are_made_in_the_precision_of_the_evaluation(precision, narrow, tmp_path):
+    figures, seen = figure_set(["samples"], *DIGITS, f"evaluation.precision={precision}"), set()
+    figures.context.p.network.register_forward_hook(lambda *_: seen.add(torch.is_autocast_enabled("cpu")))
+    figures.draw(tmp_path, torch.device("cpu"))
+    assert seen == {narrow}
+
+
 def test_the_same_request_draws_the_same_files_again(tmp_path):
     made = []
     for _ in range(2):

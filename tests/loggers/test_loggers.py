@@ -321,6 +321,14 @@ def test_an_online_run_that_is_resumed_goes_on(online, run_folder):
     assert online[0]["config"] == CONFIG
 
 
+def test_an_online_run_after_an_offline_one_is_another_that_says_what_it_continues(online, run_folder):
+    """The newest is told by its time, whatever its folder's name begins with."""
+    (run_folder / "wandb" / "offline-run-20260102_000000-def").mkdir()
+    loggers.of_training(run_folder, CONFIG, 5)
+    assert not online[0].keys() & {"id", "resume"}
+    assert (online[0]["config"]["continues"], online[0]["config"]["continues_from_step"]) == ("def", 5)
+
+
 def test_an_online_evaluation_is_in_the_run_that_has_finished(online, run_folder):
     folder = run_folder / "evaluations" / "0123456789"
     (folder / "wandb").mkdir(parents=True)

@@ -6,14 +6,17 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
+from commands import SMALL_RUN
 from PIL import Image, ImageSequence
 
 from ddpm import build
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.data.dataset import InMemory, Resident
-from ddpm.figures.display import display_of
+from ddpm.diffusion.guidance import Guided
+from ddpm.figures.display import ImageDisplay, display_of
 from ddpm.figures.drawing import grid, titled
+from ddpm.randomness import generator
 from ddpm.training.pictures import Pictures, film_of
 
 
@@ -52,6 +55,21 @@ def test_pictures_are_of_the_averaged_weights_from_the_same_noise_at_every_step_
     assert between == [trainer] * 3
     for p, by, noise in drawn.values():
         assert (p, by, noise) == (module.p_ema, sampler, drawn[3][2])
+
+
+def test_a_run_s_pictures_are_guided_as_its_samples_and_begin_with_the_evaluation_s_noise(workspace, monkeypatch):
+    drawn = []
+
+    def draw(display, p, sampler, noise, *_):
+        drawn.append((p.network, torch.rand(3, generator=noise).tolist()))
+        return {}
+
+    monkeypatch.setattr(ImageDisplay, "during_training", draw)
+    told = ["condition=label", "condition.drop=0.3", "guidance=cfg", "guidance.scale=2.0"]
+    train([*SMALL_RUN, *told, "seed=3", "evaluation.seed=5", "max_steps=2", "logger=csv", "out=run"])
+    ((network, noise),) = drawn
+    assert (type(network), network.scale) == (Guided, 2.0)
+    assert noise == torch.rand(3, generator=generator(torch.device("cpu"), 5)).tolist()
 
 
 def test_a_run_keeps_a_sheet_of_its_data_and_a_film_of_its_samples(workspace):
