@@ -422,7 +422,7 @@ FAULTS = [
     ),
     *of(
         "build.py",
-        "evaluation/test_evaluation.py",
+        "evaluation/test_protocol.py",
         ("evaluations >= config.schedule.T", "evaluations > config.schedule.T"),
     ),
     *of(

@@ -342,12 +342,6 @@ def test_every_evaluation_of_the_network_is_in_the_precision_asked_for(evaluatio
     assert narrow == [True] * (trial + 2 * steps + (20 if evaluations == "null" else 9))  # a chunk and the chain
 
 
-def test_as_many_evaluations_as_there_are_terms_are_the_bound_itself(workspace):
-    settings = ["evaluation.metrics=[bits_per_dim]", "evaluation.bits_per_dim.images=20", "schedule.T=8"]
-    whole, asked = (evaluated(*settings, *more).metrics for more in ([], ["evaluation.bits_per_dim.evaluations=8"]))
-    assert whole == asked
-
-
 def test_statistics_of_the_reference_are_computed_once(workspace):
     statistics = workspace / "runs" / "statistics"
     fid = "evaluation.metrics=[fid]"

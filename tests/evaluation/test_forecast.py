@@ -28,7 +28,7 @@ def test_the_time_left_is_that_of_the_chunks_that_are_not_done(tmp_path, monkeyp
 
 def test_the_time_of_an_evaluation_is_that_of_one_image_in_the_second_trial(monkeypatch):
     """32 images take 9 seconds, and 64 where they are the first."""
-    clock = iter([0, 64, 73])
+    clock = iter([0.0, 64.0, 73.0])
     monkeypatch.setattr(forecast, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     p, _ = made()
     chunks = Chunks(100, 0, Rank(0, 1, torch.device("cpu")))

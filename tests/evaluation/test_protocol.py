@@ -48,6 +48,12 @@ def test_another_model_or_machine_or_choice_of_metrics_has_not(plain, override):
     assert fingerprint(override) == plain
 
 
+def test_as_many_evaluations_as_there_are_terms_are_the_bound_itself():
+    long = "schedule.T=100"
+    all_of_them, fewer = (fingerprint(long, f"evaluation.bits_per_dim.evaluations={n}") for n in (100, 99))
+    assert all_of_them == fingerprint(long) != fewer
+
+
 def test_data_weights_and_features_are_part_of_it(plain, monkeypatch):
     p, evaluation = made()
     assert evaluation.protocol(p)["weights"] == "exponential moving average"

@@ -65,18 +65,17 @@ def owes_its_validation(file):
     torch.save({**torch.load(file, weights_only=True), "pending": True, "monitor": None}, file)
 
 
-def test_the_best_is_kept_of_the_step_whose_validation_was_made_up_for(workspace, monkeypatch):
-    train([*SMALL_RUN, "every.validation=3", "max_steps=3", "logger=csv", "out=run"])
-    (workspace / "run/checkpoints/best.ckpt").unlink()
-    owes_its_validation(workspace / "run/checkpoints/last.ckpt")
+def test_the_best_is_kept_of_the_step_whose_validation_was_made_up_for(run_folder, monkeypatch):
+    (run_folder / "checkpoints/best.ckpt").unlink()
+    owes_its_validation(run_folder / "checkpoints/last.ckpt")
     steps = []
     monkeypatch.setattr("ddpm.training.module.log_by_t", lambda *arguments: steps.append(arguments[-1]))
     see = Monitor.see
     monkeypatch.setattr(Monitor, "see", lambda monitor, step, value: see(monitor, step, float(step)))  # ever worse
-    train(["resume=run", "max_steps=7"])
-    best = checkpoint.load(workspace / "run/checkpoints/best.ckpt")
-    assert best.monitor["best_step"] == best.step == 3
-    assert steps == [3, 6]  # of the terms of the bound by t, which are logged beside it
+    train(["resume=run", "max_steps=13"])
+    best = checkpoint.load(run_folder / "checkpoints/best.ckpt")
+    assert best.monitor["best_step"] == best.step == 6
+    assert steps == [6, 12]  # of the terms of the bound by t, which are logged beside it
 
 
 def test_a_validation_that_is_made_up_for_and_ends_the_run_has_the_last_pictures(workspace):
