@@ -106,10 +106,24 @@ def test_a_search_finds_the_best_in_its_direction_among_cells_with_and_without_a
 def test_an_exit_code_says_how_a_cell_ended(cells, workspace, code, status, reason):
     cells(lambda lr: (code, None))
     cell = job.named(workspace, 0, ["optimizer.lr=0.5"], ["optimizer.lr"])
-    job._execute(cell, WORKS["train"], OmegaConf.create({}), {}, alone=True, shares_gpus=False)
+    job._execute(cell, WORKS["train"], OmegaConf.create({}), {}, (), alone=True, shares_gpus=False)
     assert cell.status == status
     assert reason in cell.reason
     assert cell.folder.name == "000_optimizer.lr-0.5"
+
+
+@pytest.mark.parametrize(
+    ("launcher", "code", "status"),
+    [
+        ("submitit_slurm", -1, "waiting"),
+        ("submitit_slurm", 144, "waiting"),
+        ("submitit_local", 144, "waiting"),
+        ("submitit_local", -1, "interrupted"),  # nothing would start it again
+        ("submitit_local", 1, "interrupted"),
+    ],
+)
+def test_a_cell_waits_where_its_job_starts_again(launcher, code, status):
+    assert job._interrupted(SystemExit(code), job.REQUEUED[launcher])[0] == status
 
 
 def test_a_search_has_the_worst_number_of_what_has_none(workspace):
