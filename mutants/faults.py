@@ -488,13 +488,14 @@ FAULTS = [
         "sweep/sweep.py",
         "sweep/test_evaluations.py",
         ("or not cell.folder.is_dir()", ""),
-        ("if before and before != ", "if False and before != "),
+        ("if before != now if before else moved:", "if moved:"),
+        ("if before != now if before else moved:", "if before and before != now:"),
         ('startswith((LAUNCHER, "hydra.launcher."))', "startswith(LAUNCHER)"),
     ),
     *of(
         "report/table.py",
         "report/test_table.py",
-        ('run.seed or f"unknown {number}", []', "str(number), []"),
+        ('return run.seed or f"unknown {number}"', "return str(number)"),
     ),
     *of(
         "evaluation/references.py",

@@ -38,7 +38,7 @@ def test_what_cannot_be_measured_is_refused(overrides, message):
 
 
 def test_a_training_holds_its_samples_against_one_split(workspace):
-    """Of both, against the one that is quoted first: the name of a validation's metric says nothing of it."""
+    """Where both are asked for, a training takes the split that is quoted first: its metric's name has none."""
     words = ["every.metrics=400", "validation={num_samples: 20, metrics: [fid]}", "evaluation.fid_split=both"]
     config = compose([*SMALL, *words])
     evaluation = build.sample_metrics_in_training(config, build.dataset(config))

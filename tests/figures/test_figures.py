@@ -94,7 +94,7 @@ def test_every_figure_of_images_is_made(name, tmp_path, capsys):
 
 @pytest.mark.parametrize("split", ["train", "test", "both"])
 def test_figures_are_of_the_images_on_which_the_bound_is_measured(split):
-    """Of both splits, it is that of the test images which is quoted first."""
+    """Where both splits are measured, the bound of the test images is quoted first, and these are shown."""
     context = figure_set(["samples"], *DIGITS, f"evaluation.split={split}").context
     shown = context.images.split("train" if split == "train" else "test").__getitems__([0, 1, 2])
     assert torch.equal(context.show(context.real(3)), shown)

@@ -139,6 +139,16 @@ def test_a_checkpoint_that_has_moved_is_the_same(begun, workspace):
         again(*own, "evaluation.seed=7")
 
 
+def test_a_plan_that_does_not_say_of_which_weights_it_is_goes_on_with_its_own_path_alone(begun, workspace):
+    folder, again = begun
+    records.write_plan(folder, "evaluate", records.plan(folder)["overrides"], ["evaluation.seed"])
+    (workspace / "b.ckpt").write_bytes((workspace / "a.ckpt").read_bytes())
+    words = ["evaluation.seed=0,1", "evaluation.metrics=[fid]", f"resume={folder}"]
+    with pytest.raises(RequestError, match=r"b\.ckpt has other weights"):
+        again("ckpt=b.ckpt", *words)
+    assert again("ckpt=a.ckpt", *words) == []
+
+
 def test_a_checkpoint_of_other_weights_is_another_sweep(begun):
     folder, again = begun
     with pytest.raises(RequestError, match=r"a\.ckpt has other weights than .* began to measure"):

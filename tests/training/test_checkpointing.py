@@ -111,7 +111,7 @@ def test_a_metric_of_samples_is_followed_at_the_steps_at_which_it_is_measured(wo
 
 @pytest.fixture
 def handlers():
-    """Those of the signals that a training hears are the same afterwards."""
+    """This puts back the handlers of the signals that a training hears."""
     before = {signum: signal.getsignal(signum) for signum in SIGNALS}
     yield
     for signum, handler in before.items():

@@ -62,7 +62,7 @@ class Line:
         by_seed: dict[str, list[float]] = {}
         for number, run in enumerate(self.finished):
             if column.part in (parts := run.metrics.get(column.metric, {})):
-                by_seed.setdefault(run.seed or f"unknown {number}", []).append(parts[column.part])
+                by_seed.setdefault(_seed(number, run), []).append(parts[column.part])
         return [statistics.fmean(values) for values in by_seed.values()]
 
     def mean(self, column: Column) -> float | None:
@@ -112,8 +112,7 @@ class Line:
     @property
     def seeds(self) -> str:
         done, all_ = (
-            len({run.seed or f"unknown {number}" for number, run in enumerate(runs)})
-            for runs in (self.finished, self.runs)
+            len({_seed(number, run) for number, run in enumerate(runs)}) for runs in (self.finished, self.runs)
         )
         return str(done) if done == all_ else f"{done} of {all_}"
 
@@ -127,6 +126,11 @@ class Line:
                 by_text.setdefault(why, []).append(run.seed or "?")
         several = len(self.runs) > 1
         return "; ".join(f"seed {', '.join(seeds)} {why}" if several else why for why, seeds in by_text.items())
+
+
+def _seed(number: int, run: Run) -> str:
+    """The run's seed; one that is unknown is like no other."""
+    return run.seed or f"unknown {number}"
 
 
 @dataclass

@@ -229,7 +229,10 @@ def _check_again(request: Request, plan: Sequence[tuple[list[str], str]], folder
             "adds to it; a new sweep leaves resume= away"
         )
     before = records.subject(folder)
-    if before and before != request.work.subject(request.overrides):
+    now = request.work.subject(request.overrides)
+    paths = {text for cell in known for text in cell.overrides if text.startswith("ckpt=")}
+    moved = bool(paths) and not paths & {*request.overrides}  # which earlier versions, without a digest, cannot judge
+    if before != now if before else moved:
         raise RequestError(
             f"{path_of('ckpt', request.overrides)} has other weights than {folder} began to measure: a sweep's "
             "evaluations are of one checkpoint; leave resume= away for a new sweep"

@@ -81,6 +81,7 @@ class EvaluationCells:
             RequestError: there is no checkpoint, or the sweep asks for pictures.
         """
         _saved.cache_clear()  # in a session of Python an earlier request may have had the same path
+        _digest.cache_clear()
         ckpt = path_of("ckpt", overrides)
         if Path(ckpt).exists():
             ckpt = str(Path(ckpt).resolve())
@@ -95,7 +96,7 @@ class EvaluationCells:
 
     def subject(self, overrides: Sequence[str]) -> str:
         """What all cells are about, by which a sweep that goes on knows it again: the checkpoint's weights."""
-        return _saved(path_of("ckpt", with_chosen(overrides)))[1]
+        return _digest(path_of("ckpt", with_chosen(overrides)))
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
         """The configuration of a cell.
@@ -104,7 +105,7 @@ class EvaluationCells:
             RequestError: an override is wrong, or the combination cannot work (RefusedError).
         """
         overrides = with_chosen(overrides)
-        return compose_evaluation(_saved(path_of("ckpt", overrides))[0], overrides)
+        return compose_evaluation(_saved(path_of("ckpt", overrides)), overrides)
 
     def words(self, cell: records.Cell) -> list[str]:
         """The command line of a cell's process, as `python -m` takes it."""
@@ -112,13 +113,26 @@ class EvaluationCells:
 
 
 @functools.lru_cache(maxsize=1)  # all cells have the same
-def _saved(ckpt: str) -> tuple[dict[str, Any], str]:
-    """The configuration in a checkpoint, and the digest of its weights."""
+def _saved(ckpt: str) -> dict[str, Any]:
+    """The configuration in a checkpoint."""
+    config: dict[str, Any] = _load(ckpt).config
+    return config
+
+
+@functools.lru_cache(maxsize=1)
+def _digest(ckpt: str) -> str:
+    """The digest of a checkpoint's weights, which the sweep needs and its cells do not."""
+    digest: str = _checkpoints().digest_of(_load(ckpt).weights)
+    return digest
+
+
+def _load(ckpt: str) -> Any:
     with request_errors():
-        checkpoint = importlib.import_module("ddpm.checkpoints.checkpoint")  # a sweep of runs does not wait for torch
-        saved = checkpoint.load(ckpt)
-    digest: str = checkpoint.digest_of(saved.weights)
-    return saved.config, digest
+        return _checkpoints().load(ckpt)
+
+
+def _checkpoints() -> Any:
+    return importlib.import_module("ddpm.checkpoints.checkpoint")  # a sweep of runs does not wait for torch
 
 
 Work = TrainingCells | EvaluationCells
