@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 
 
 class RunFailedError(Exception):
@@ -43,17 +44,12 @@ def end_with_launcher() -> None:
 
     Left alone, the rank would work on or wait for half an hour, and the run stand in the way of resuming the sweep.
     """
-    parent, launcher = multiprocessing.parent_process(), os.getppid()
+    parent = multiprocessing.parent_process()
     started = any(name in os.environ for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     if parent is None and (is_rank_zero() or not started):
         return
 
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-        else:
-            while os.getppid() == launcher:
-                time.sleep(1)
+    def end() -> None:
         if is_rank_zero():
             os.kill(os.getpid(), signal.SIGTERM)
             return
@@ -61,4 +57,19 @@ def end_with_launcher() -> None:
             print("the process that started this rank is gone: ending, too", file=sys.stderr, flush=True)
         os._exit(1)
 
-    threading.Thread(target=watch, daemon=True, name="end with launcher").start()
+    when_parent_is_gone(end)
+
+
+def when_parent_is_gone(act: Callable[[], None]) -> None:
+    """Call `act`, in a thread of its own, once the process that started this one has ended."""
+    parent, number = multiprocessing.parent_process(), os.getppid()
+
+    def watch() -> None:
+        if parent is not None:
+            parent.join()
+        else:
+            while os.getppid() == number:
+                time.sleep(1)
+        act()
+
+    threading.Thread(target=watch, daemon=True, name="when parent is gone").start()

@@ -3,9 +3,10 @@
 import contextlib
 import os
 import signal
-import threading
 import time
 from pathlib import Path
+
+from ddpm.processes import when_parent_is_gone
 
 FOLDER = ".submitit"  # in the sweep's: of the launcher, with a folder for each job, named by its process
 ENDS = {signal.SIGTERM: "the sweep was stopped"}
@@ -31,14 +32,7 @@ def end(sweep: Path) -> None:
 
 def end_with_controller() -> None:
     """Let this process, in which a cell's run is watched, end with the submitit process that controls its job."""
-    controller = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == controller:
-            time.sleep(1)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True, name="end with controller").start()
+    when_parent_is_gone(lambda: os.kill(os.getpid(), signal.SIGTERM))
 
 
 def _runs(pid: int) -> bool:
