@@ -43,7 +43,8 @@ def write_diffusers(folder: Path, p: ReverseProcess, config: DictConfig, jsons: 
 def write_safetensors(folder: Path, p: ReverseProcess, config: DictConfig, step: int) -> None:
     """Write the weights and, beside them in the same file, their configuration."""
     about = {"format": "pt", "global_step": str(step), "config": json.dumps(_portable(config))}
-    save_file(p.network.state_dict(), folder / checkpoint.EXPORTED, about)
+    weights = {name: value.contiguous() for name, value in p.network.state_dict().items()}  # on a GPU, channels last
+    save_file(weights, folder / checkpoint.EXPORTED, about)
 
 
 def diffusers_configs(p: ReverseProcess, config: DictConfig, shape: tuple[int, ...]) -> dict[str, dict[str, Any]]:
