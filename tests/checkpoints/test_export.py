@@ -137,9 +137,10 @@ def test_a_schedule_of_one_s_own_is_a_list_whatever_its_name():
     torch.testing.assert_close(theirs.alphas_cumprod, p.q.alpha_bar[1:].float(), rtol=1e-4, atol=1e-7)
 
 
-def test_safetensors_are_a_checkpoint(workspace):
+@pytest.mark.parametrize("layout", ["false", "true"], ids="channels_last={}".format)
+def test_safetensors_are_a_checkpoint(workspace, layout):
     saved("run.ckpt", *SMALL)
-    export(["ckpt=run.ckpt", "to=out", "format=safetensors"])
+    export(["ckpt=run.ckpt", "to=out", "format=safetensors", f"trainer.channels_last={layout}"])
     ours, back = ddpm.load("run.ckpt"), ddpm.load("out")
     for key, value in ours.network.state_dict().items():
         assert torch.equal(value, back.network.state_dict()[key])

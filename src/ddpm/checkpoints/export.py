@@ -2,6 +2,7 @@
 
 import inspect
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,15 +37,18 @@ def write_diffusers(folder: Path, p: ReverseProcess, config: DictConfig, jsons: 
         (folder / file).parent.mkdir(exist_ok=True)
         (folder / file).write_text(json.dumps(content, indent=2) + "\n")
     theirs = to_theirs(_with_a_class_for_none(p.network.state_dict(), config), len(config.network.channel_mult))
-    tensors = {key: value.contiguous() for key, value in theirs.items()}
-    save_file(tensors, folder / "unet" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
+    _save(theirs, folder / "unet" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
 
 
 def write_safetensors(folder: Path, p: ReverseProcess, config: DictConfig, step: int) -> None:
     """Write the weights and, beside them in the same file, their configuration."""
     about = {"format": "pt", "global_step": str(step), "config": json.dumps(_portable(config))}
-    weights = {name: value.contiguous() for name, value in p.network.state_dict().items()}  # on a GPU, channels last
-    save_file(weights, folder / checkpoint.EXPORTED, about)
+    _save(p.network.state_dict(), folder / checkpoint.EXPORTED, about)
+
+
+def _save(weights: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
+    """Save weights in the order of their dimensions, which is not that of the memory where channels lie last."""
+    save_file({name: value.contiguous() for name, value in weights.items()}, file, metadata)
 
 
 def diffusers_configs(p: ReverseProcess, config: DictConfig, shape: tuple[int, ...]) -> dict[str, dict[str, Any]]:
