@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -33,20 +34,42 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
     sync_folder(path.parent)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_whole(path: Path, content: str | bytes, *, shared: bool = False) -> None:
     """Write a file whole; text as UTF-8, its line ends as they are.
+
+    Args:
+        shared: other processes may write the same file at the same time.
 
     Raises:
         OSError: it cannot be written.
     """
-    with whole_file(path) as file:
+    with whole_file(path, shared=shared) as file:
         file.write(content.encode() if isinstance(content, str) else content)
+
+
+def name_again(file: Path, name: Path) -> None:
+    """Give a file another name beside it, at once; what had that name loses it.
+
+    Where the file system has no hard links, the other name is a copy's.
+
+    Raises:
+        OSError: it cannot be done; what had that name has it still.
+    """
+    temporary = name.with_name(f".{name.name}.part")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(file, temporary)
+    except OSError:
+        with file.open("rb") as source, whole_file(name) as copy:
+            shutil.copyfileobj(source, copy)
+        return
+    temporary.replace(name)
+    temporary.unlink(missing_ok=True)  # where both are the same file already, nothing was moved
+    sync_folder(name.parent)
 
 
 def sync_folder(folder: Path) -> None:
     """Put the names of a folder's files on the disk, so that a power cut does not undo a move."""
-    if os.name != "posix":  # Windows opens no folders
-        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -15,7 +15,7 @@ from torch import Tensor
 from ddpm.checkpoints import converters, hub, safe_reading
 from ddpm.config import trust
 from ddpm.config.which import BEST
-from ddpm.files import sync_folder, whole_file
+from ddpm.files import name_again, whole_file
 from ddpm.messages import printable, warn
 
 EMA_PREFIX = "p_ema.network."
@@ -168,23 +168,7 @@ def write(content: dict[str, Any], file: Path) -> None:
         out.flush()
         os.fsync(out.fileno())  # here, too: where the disk is full, the previous one must stay
         if file.exists():
-            previous = file.with_name(PREVIOUS)
-            previous.unlink(missing_ok=True)
-            os.link(file, previous)  # a move would leave a moment without a last.ckpt
-
-
-def link(file: Path, name: Path) -> None:
-    """Give a file another name beside it, at once; what had that name loses it.
-
-    Raises:
-        OSError: it cannot be.
-    """
-    temporary = name.with_name(f".{name.name}.part")
-    temporary.unlink(missing_ok=True)
-    os.link(file, temporary)
-    temporary.replace(name)
-    temporary.unlink(missing_ok=True)  # where both are the same file already, nothing was moved
-    sync_folder(name.parent)
+            name_again(file, file.with_name(PREVIOUS))  # a move would leave a moment without a last.ckpt
 
 
 def misfit(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> str | None:

@@ -52,8 +52,10 @@ def _key(make: bool) -> bytes | None:
                 os.link(fresh, file)  # of several processes at once, one makes the key
             except FileExistsError:
                 pass
+            except OSError:  # a file system without such links
+                fresh.replace(file)
             finally:
-                fresh.unlink()
+                fresh.unlink(missing_ok=True)
         key = file.read_bytes()
     except (OSError, RuntimeError):  # no home, or one that cannot be written
         return None

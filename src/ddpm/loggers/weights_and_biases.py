@@ -15,7 +15,7 @@ from PIL.Image import Image
 
 from ddpm.checkpoints.checkpoint import LAST
 from ddpm.config.errors import first_line
-from ddpm.files import write_whole
+from ddpm.files import name_again, write_whole
 from ddpm.loggers.by_t import edges_of_t
 from ddpm.loggers.logger import LoggedRun, RunLogger
 from ddpm.messages import warn
@@ -136,8 +136,7 @@ class WandB(RunLogger, WandbLogger):
         import wandb
 
         kept = Path(self.experiment.dir).parent / checkpoint.name  # as it is now, for `wandb sync` later
-        kept.unlink(missing_ok=True)
-        os.link(checkpoint, kept)
+        name_again(checkpoint, kept)
         artifact = wandb.Artifact(f"model-{self.experiment.id}", "model")
         artifact.add_file(str(kept), policy="immutable", skip_cache=True)
         self.experiment.log_artifact(artifact)

@@ -5,8 +5,8 @@ from typing import Any
 
 import lightning as L
 
-from ddpm.checkpoints.checkpoint import link
 from ddpm.config.which import BEST
+from ddpm.files import name_again
 from ddpm.messages import say
 from ddpm.training.checkpointing import Checkpointing
 from ddpm.training.module import DiffusionModule
@@ -56,7 +56,7 @@ class Best(AfterValidation):
 
     def _name(self, trainer: L.Trainer, file: Path) -> None:
         if trainer.is_global_zero:
-            link(file, file.with_name(BEST))
+            name_again(file, file.with_name(BEST))
 
     def on_save_checkpoint(self, trainer: L.Trainer, module: L.LightningModule, content: dict[str, Any]) -> None:
         content["monitor"] = self.monitor.state
