@@ -81,7 +81,7 @@ class Results:
             "protocol": self.protocol,
             **self.about,
         }
-        write_whole(folder / "results.json", json.dumps(content, indent=2, default=str))
+        write_whole(folder / "results.json", json.dumps(content, indent=2, default=str), shared=True)
 
     def log(self, loggers: Sequence[Logger], step: int) -> None:
         """The same numbers, the bound's terms and the pictures, to a run's loggers."""

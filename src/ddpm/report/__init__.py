@@ -30,9 +30,9 @@ def write(found: Sequence[Run], folders: Sequence[Path], out: Path) -> None:
     title = f"{kind}{folders[0].resolve().name}" if len(folders) == 1 else f"{len(folders)} folders of runs"
     # The page first, since it notes in the runs which pictures cannot be read.
     html = page.render(made, found, printable(title), out)
-    write_whole(out / "report.html", html)
-    write_whole(out / "report.md", texts.markdown(made, out))
-    write_whole(out / "report.csv", texts.every_run(made, found, out))
+    write_whole(out / "report.html", html, shared=True)
+    write_whole(out / "report.md", texts.markdown(made, out), shared=True)
+    write_whole(out / "report.csv", texts.every_run(made, found, out), shared=True)
     console = Console(width=None if sys.stdout.isatty() else WIDTH)
     console.print(texts.terminal(made))
     for note in made.notes:

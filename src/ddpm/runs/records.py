@@ -43,7 +43,7 @@ class Cell:
     def write(self) -> None:
         """Write the record; whoever reads the file sees the old one or the new one, never a part."""
         content = {key: value for key, value in asdict(self).items() if key != "folder"}
-        write_whole(_file(self.folder), json.dumps(content, indent=2))
+        write_whole(_file(self.folder), json.dumps(content, indent=2), shared=True)
 
 
 def of(folder: Path) -> Cell | None:
@@ -53,7 +53,7 @@ def of(folder: Path) -> Cell | None:
         ValueError: the record is damaged.
     """
     file = _file(folder)
-    if not file.is_file():
+    if _number(folder) is None or not file.is_file():
         return None
     try:
         cell = Cell(folder, **json.loads(file.read_text()))
