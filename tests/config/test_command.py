@@ -1,9 +1,11 @@
 """The command line around a command: completion by the shell, help, folders of a user's own."""
 
+import errno
 import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -84,9 +86,47 @@ def test_the_process_that_alone_knows_why_a_run_failed_says_so(rank, cause, said
     def failing():
         raise RunFailedError("it failed") from cause
 
+    assert _end(failing, rank, monkeypatch) == 1
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+    ("rank", "cause", "said"),
+    [
+        ("0", None, "error: no\n"),
+        ("1", None, ""),  # the command line is the same in all
+        ("1", OSError("a.png"), "error in another process than the first: no\n"),
+        ("1", MemoryError(), "error in another process than the first: no\n"),
+    ],
+)
+def test_the_process_that_alone_lacks_what_was_asked_for_says_so(rank, cause, said, monkeypatch, capsys):
+    def refusing():
+        raise RequestError("no") from cause
+
+    assert _end(refusing, rank, monkeypatch) == 2
+    assert capsys.readouterr().err == said
+
+
+def test_a_full_disk_is_one_line_wherever_it_is_met(monkeypatch, capsys):
+    def writing():
+        raise OSError(errno.ENOSPC, "No space left on device", "report.html")
+
+    monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
+    assert _end(writing, "0", monkeypatch) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'report.html'\n"
+
+
+def test_another_error_of_a_file_that_nobody_foresaw_keeps_its_traceback(monkeypatch):
+    def reading():
+        Path("/nowhere").read_text()
+
+    with pytest.raises(FileNotFoundError):
+        _end(reading, "0", monkeypatch)
+
+
+def _end(main, rank, monkeypatch):
     monkeypatch.setattr(command.signal, "signal", lambda *_: None)
     monkeypatch.setenv("RANK", rank)
     with pytest.raises(SystemExit) as end:
-        command.guarded(failing)
-    assert end.value.code == 1
-    assert capsys.readouterr().err == said
+        command.guarded(main)
+    return end.value.code

@@ -1,9 +1,12 @@
 """Errors become one line, and what is no error of the request does not."""
 
+import errno
+from pathlib import Path
+
 import pytest
 from omegaconf.errors import ConfigAttributeError
 
-from ddpm.config.errors import RequestError, request_errors
+from ddpm.config.errors import MachineError, RequestError, request_errors
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143)])
@@ -46,8 +49,6 @@ def test_an_error_of_the_code_keeps_its_traceback(error):
 @pytest.mark.parametrize(
     "message",
     [
-        "CUDA out of memory. Tried to allocate 2.00 GiB",
-        "[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes",
         "No CUDA GPUs are available",
         "Found no NVIDIA driver on your system",
         "CUDA error: invalid device ordinal",
@@ -58,6 +59,30 @@ def test_what_the_machine_lacks_is_said_in_one_line(message):
     with pytest.raises(RequestError) as caught, request_errors():
         raise RuntimeError(message)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"),
+        MemoryError("Unable to allocate 8 EiB"),
+        OSError(errno.ENOSPC, "No space left on device", "a.npy"),
+    ],
+)
+def test_too_little_memory_or_disk_is_no_fault_of_the_request(error):
+    """A sweep counts such a cell as failed, and tries it again: what is refused is settled."""
+    with pytest.raises(MachineError) as caught, request_errors():
+        raise error
+    assert caught.value.code == 1
+    assert str(caught.value) == str(error)
+
+
+def test_a_missing_file_is_a_fault_of_the_request():
+    with pytest.raises(RequestError) as caught, request_errors():
+        Path("/nowhere").read_text()
+    assert caught.value.code == 2
+    assert not isinstance(caught.value, MachineError)
 
 
 def test_a_ring_of_causes_ends():

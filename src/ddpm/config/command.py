@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config import groups
 from ddpm.config.compose import compose
-from ddpm.config.errors import RequestError
+from ddpm.config.errors import RequestError, is_of_the_disk, root_message
 from ddpm.config.grammar import parse, quote_paths
 from ddpm.config.recipes import proposes
 from ddpm.messages import visible
@@ -38,14 +38,11 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     except RequestError as error:
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
-        if is_rank_zero():
-            print(visible(f"error: {error}"), file=sys.stderr)
-        code = 2
+        # What the command line is wrong with, rank 0 says; a file or memory may be missing on another machine alone.
+        _say_error(error, of_one=isinstance(error.__cause__, OSError | MemoryError | RuntimeError))
+        code = error.code
     except RunFailedError as error:
-        if is_rank_zero():
-            print(visible(f"error: {error}"), file=sys.stderr)
-        elif isinstance(error.__cause__, OSError | ValueError):  # of this process alone, which ends the others
-            print(visible(f"error in another process than the first: {error}"), file=sys.stderr)
+        _say_error(error, of_one=isinstance(error.__cause__, OSError | ValueError))
         code = 1
     except StoppedError as stop:
         if is_rank_zero():
@@ -59,11 +56,24 @@ def guarded(main: Callable[[], int]) -> NoReturn:
         if not _reader_has_gone():  # it was another pipe
             raise
         code = 128 + signal.SIGPIPE
+    except OSError as error:
+        if not is_of_the_disk(error) or "HYDRA_FULL_ERROR" in os.environ:
+            raise
+        _say_error(root_message(error), of_one=True)
+        code = 1
     try:
         sys.stdout.flush()
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python would complain at its end
     sys.exit(code)
+
+
+def _say_error(error: Exception | str, *, of_one: bool) -> None:
+    """Print one line on rank 0, and on others where the error may be of one process alone, which ends them all."""
+    if is_rank_zero():
+        print(visible(f"error: {error}"), file=sys.stderr)
+    elif of_one:
+        print(visible(f"error in another process than the first: {error}"), file=sys.stderr)
 
 
 def _reader_has_gone() -> bool:

@@ -1,6 +1,7 @@
 """What a wrong request raises, and how other errors become one line."""
 
 import contextlib
+import errno
 from collections.abc import Iterator
 
 from hydra.errors import HydraException
@@ -8,10 +9,9 @@ from omegaconf.errors import OmegaConfBaseException
 
 # What PyTorch's RuntimeErrors say where the machine lacks something. The word "device" alone is also in "Expected all
 # tensors to be on the same device", which is a mistake in the code.
+OF_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 OF_THE_MACHINE = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
+    *OF_MEMORY,
     "CUDA GPUs are available",
     "NVIDIA driver",
     "CUDA driver",
@@ -22,9 +22,20 @@ OF_THE_MACHINE = (
     "not linked with support for",
 )
 
+# Errors that say nothing against the file itself: the disk is full or broken, or the machine has no more to give.
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ESTALE)
+
 
 class RequestError(Exception):
     """What was asked for cannot be done: one readable line, exit code 2."""
+
+    code = 2
+
+
+class MachineError(RequestError):
+    """The machine has too little memory or disk for the request, which may work elsewhere: one line, exit code 1."""
+
+    code = 1
 
 
 class RefusedError(RequestError):
@@ -33,14 +44,18 @@ class RefusedError(RequestError):
 
 @contextlib.contextmanager
 def request_errors() -> Iterator[None]:
-    """Turn what a request can be wrong with (values, files, missing packages, memory) into a RequestError of one line.
+    """Turn what a request can be wrong with (values, files, missing packages) into a RequestError of one line.
 
-    A mistake in the code itself (a TypeError, an AttributeError, an import of our own that fails) keeps its traceback.
+    Too little memory or disk becomes a MachineError. A mistake in the code itself (a TypeError, an AttributeError, an
+    import of our own that fails) keeps its traceback.
     """
     try:
         yield
-    except (ValueError, OSError, MemoryError, OmegaConfBaseException) as error:
-        raise RequestError(root_message(error)) from error
+    except MemoryError as error:
+        raise MachineError(root_message(error)) from error
+    except (ValueError, OSError, OmegaConfBaseException) as error:
+        kind = MachineError if is_of_the_disk(error) else RequestError
+        raise kind(root_message(error)) from error
     except ImportError as error:
         if (error.name or "").partition(".")[0] == "ddpm":
             raise
@@ -48,7 +63,13 @@ def request_errors() -> Iterator[None]:
     except RuntimeError as error:
         if not any(word in str(error) for word in OF_THE_MACHINE):
             raise
-        raise RequestError(root_message(error)) from error
+        kind = MachineError if any(word in str(error) for word in OF_MEMORY) else RequestError
+        raise kind(root_message(error)) from error
+
+
+def is_of_the_disk(error: BaseException) -> bool:
+    """Whether an error says that a disk is full or broken, or that the machine can open no more files."""
+    return isinstance(error, OSError) and error.errno in OF_THE_DISK
 
 
 def root_message(error: BaseException) -> str:
