@@ -182,6 +182,17 @@ def test_a_callback_that_cannot_be_made_is_refused_before_anything_is_written(se
     assert not (workspace / "runs").exists()
 
 
+@pytest.mark.parametrize(("setting", "value"), [("weights", [1.0, 2.0]), ("settings", 3)])
+def test_a_class_may_take_settings_of_any_name(setting, value, own):
+    code = PREDICTION + (
+        "class Mine(Prediction):\n    symbol = 'y'\n"
+        "    def __init__(self, **settings: int): self.settings = settings\n"
+        "    def target(self, q, x_0, noise, t): return noise\n    def x_0(self, q, output, x_t, t): return output\n"
+    )
+    config = compose([f"prediction={own('prediction', code, f'{setting}: {value}')}"])
+    assert build.reverse_process(config, build.dataset(config)).prediction.settings == {setting: value}
+
+
 def test_annotations_for_type_checkers_alone_are_not_asked_for(own):
     code = (
         "from __future__ import annotations\nfrom typing import TYPE_CHECKING\n"

@@ -16,6 +16,7 @@ from ddpm.config.targets import check_targets
 
 logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # it prints what it raises
 T = TypeVar("T")
+MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # *arguments, **arguments
 PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
 
 
@@ -35,14 +36,14 @@ def instantiate(node: DictConfig, contract: Callable[..., T], **arguments: Any) 
     maker = _found(str(node["_target_"]))
     taken = _parameters(maker)
     name = node["_target_"].rpartition(".")[2]
-    if strange := [str(key) for key in node if key not in ("_target_", *taken)]:
+    if not _takes_any(taken) and (strange := [str(key) for key in node if key not in ("_target_", *taken)]):
         raise ValueError(
             f"{name} has no setting {', '.join(strange)}, which the command line, a recipe or an experiment gives it: "
             f"it takes {', '.join(key for key in taken if key in node) or 'none'}"
         )
-    for key in (str(key) for key in node if key in taken):
-        if not _is_of(taken[key].annotation, node[key]):
-            raise ValueError(f"{name}: {key}={node[key]} is not {_words(taken[key].annotation)}")
+    for key, parameter in taken.items():
+        if key in node and parameter.kind not in MANY and not _is_of(parameter.annotation, node[key]):
+            raise ValueError(f"{name}: {key}={node[key]} is not {_words(parameter.annotation)}")
     if lacking := [key for key in arguments if key not in taken and not _takes_any(taken)]:
         raise ValueError(f"{node['_target_']} must take {', '.join(arguments)}, and takes no {', '.join(lacking)}")
     _check_class(maker, contract)

@@ -29,6 +29,7 @@ def test_any_path_passes_through(key, path):
         ("sampler.times=/home/jürgen/times.json", "/home/jürgen/times.json"),
         ("data.root=/data (mine)/x", "/data (mine)/x"),
         ("name=größe", "größe"),
+        ("sampler.times=lr=3/times.json", "lr=3/times.json"),
         ("+name=日本", "日本"),
     ],
 )
@@ -61,6 +62,10 @@ def test_settings_of_a_command_are_apart_from_the_configuration_s():
     values, rest = split_keys(["to=a", "seed=1", "format=b", "network=unet"], ["to", "format", "force"])
     assert values == {"to": "a", "format": "b"}
     assert rest == ["seed=1", "network=unet"]
+
+
+def test_a_setting_of_a_command_that_is_null_is_not_said():
+    assert split_keys(["out=null", "which=best"], ["out", "which"]) == ({"which": "best"}, [])
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What picture codecs need, beside the bound of the same images, in a report."""
 
+import math
+
 import pytest
 from written_runs import measured, write_run
 
@@ -22,6 +24,15 @@ def test_one_sentence_for_each_set_of_images(tmp_path):
     assert len(notes) == 2
     assert "PNG 4.5000; the same 297 test images of digits 1500+297 1x8x8" in notes[0]
     assert "PNG 3.2500; the same 20 test images" in notes[1]
+
+
+def test_a_codec_without_a_finite_rate_has_no_curve(tmp_path):
+    found = coded()
+    found["lossy"]["jpeg"]["rate_bits_per_dim"] = [None, math.inf]
+    run = write_run(tmp_path / "run", metrics=measured(bits_per_dim=4.0), codecs=found)
+    report.write(collect.within([run]), [run], tmp_path)
+    (codecs,) = [each.codecs for each in collect.within([run])]
+    assert codecs.curves == {}
 
 
 @pytest.mark.long

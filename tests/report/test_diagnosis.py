@@ -96,6 +96,15 @@ def test_each_fault_is_found_and_no_other(workspace, name):
     assert said(folder)[0] == [name]
 
 
+def test_notes_beside_what_a_diverged_run_leaves_are_not_read(workspace):
+    folder = written(workspace / "run", **FAULTS["diverged"])
+    for name in ("diverged_step_0000123", "diverged_step_notes"):
+        (folder / f"{name}.safetensors").touch()
+    found, text = said(folder)
+    assert found == ["diverged"]
+    assert "step 123" in text
+
+
 def test_every_rule_has_its_fault():
     assert {name.replace(" ", "_").replace("-", "").removeprefix("the_") for name in FAULTS} == {
         rule.__name__ for rule in diagnosis.RULES

@@ -41,6 +41,12 @@ def test_what_is_not_the_published_protocol_is_said_and_not_judged():
     assert "StyleGAN2" in entry["verdict"]
 
 
+def test_of_what_was_published_nothing_need_be_known():
+    for choices in ({"recipe": "mine"}, {"recipe": "mine", "experiment": "other"}):
+        for nothing in (None, {}):
+            assert published.expected({"choices": choices, "expected": nothing}) == {}
+
+
 @pytest.mark.long
 def test_every_expectation_is_complete():
     for kind in ("recipe", "experiment"):

@@ -1,6 +1,7 @@
 """Launchers that run cells at the same time, and a sweeper that searches: real sweeps by Hydra's plugins."""
 
 import csv
+import math
 import os
 
 import pytest
@@ -70,6 +71,12 @@ def test_cells_on_the_same_cores_share_them(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     engines.of(["hydra/launcher=joblib"])[0].prepare(2)
     assert os.environ["OMP_NUM_THREADS"] == "5"
+
+
+@pytest.mark.parametrize("said", ["maximize", "'maximize'", '"maximize"'])
+def test_a_direction_in_quotes_is_the_same(said):
+    own, _ = engines.of(["seed=1,2", "hydra/sweeper=optuna", f"hydra.sweeper.direction={said}"])
+    assert own.worst == -math.inf
 
 
 def test_a_plugin_that_is_not_installed_is_named_with_the_command(monkeypatch):

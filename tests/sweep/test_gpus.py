@@ -68,9 +68,18 @@ def test_a_run_sees_its_own_only(three, tmp_path, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,GPU-ab/1, 7"
 
 
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [("", []), ("-1", []), ("NoDevFiles", []), ("2,-1,3", ["2"]), ("GPU-ab,MIG-cd", ["GPU-ab", "MIG-cd"])],
+)
+def test_the_gpus_are_those_named_before_the_first_that_is_none(said, found, monkeypatch):
+    """As the CUDA programming guide says of CUDA_VISIBLE_DEVICES."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
+    assert gpus.visible() == found
+
+
 def test_without_gpus_there_are_none(monkeypatch, tmp_path):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert gpus.visible() == []
     with gpus.borrowed(0, tmp_path / "gpus") as own:
         assert own == []
     assert not (tmp_path / "gpus").exists()

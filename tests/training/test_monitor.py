@@ -1,8 +1,10 @@
 """The best validation, patience, and learning by heart, each held against what is plain to see in a list of values."""
 
 import dataclasses
+import json
 import math
 
+import numpy as np
 import pytest
 
 from ddpm.config.compose import compose
@@ -30,6 +32,13 @@ def test_or_the_highest_where_higher_is_better():
     follows, best = seen([5.0, 4.0, 6.0, 6.0], higher=True)
     assert best == [10, 30]
     assert (follows.best, follows.waited) == (6.0, 1)
+
+
+def test_another_kind_of_number_than_a_float_is_one():
+    """A user's own metric may give whole numbers, or NumPy's."""
+    follows, best = seen([5, np.float32(4.0)])
+    assert best == [10, 20]
+    assert json.loads(json.dumps(follows.state))["best"] == 4.0
 
 
 def test_what_is_not_finite_is_no_improvement():

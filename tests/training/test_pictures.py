@@ -117,6 +117,19 @@ def test_each_of_many_pictures_can_be_seen_in_a_film(workspace):
     assert film.milliseconds == 80  # each can still be seen
 
 
+def test_a_film_is_of_the_run_s_pictures_alone(workspace):
+    config = compose(["debug=smoke"])
+    images = build.dataset(config)
+    module, data = build.module(config, images), build.data_module(config, images)
+    pictures = Pictures(workspace, build.sampler(config), data, lambda *_: {}, every=1, seed=0, sheet=None)
+    (workspace / "samples").mkdir()
+    for name in ("step_0000001.png", "step_0000002.png", "step_best.png"):
+        Image.new("RGB", (9, 9)).save(workspace / "samples" / name)
+    pictures.on_train_end(SimpleNamespace(is_global_zero=True, should_stop=False, global_step=2, loggers=[]), module)
+    with Image.open(workspace / "training.gif") as film:
+        assert film.n_frames == 2
+
+
 class OnDevice(torch.Tensor):
     """A tensor that, like one in a GPU's memory, becomes an array only by way of `cpu`."""
 

@@ -178,17 +178,19 @@ def _averages(ema: DictConfig) -> Iterator[str]:
 def _names(config: DictConfig) -> Iterator[str]:
     for key in ("name", *(["data.name"] if "name" in config.data else [])):
         name = OmegaConf.select(config, key)
-        if not isinstance(name, str) or not name.isprintable() or not name.strip() or ".." in name.split("/"):
+        if not isinstance(name, str) or not name.isprintable() or not name.strip() or {"..", "."} & {*name.split("/")}:
             yield f"{key}={name!r} must be a text that can name a folder"
         elif name.startswith("/"):
             yield f"{key}={name!r} must not begin with /"
-        elif key == "name" and name.split("/")[0] in RESERVED:
+        elif key == "name" and name.split("/")[0].casefold() in RESERVED:  # some file systems know no capitals
             yield f"{key}={name!r} is a folder that runs/ has already: choose another name"
 
 
 def _measurements(config: DictConfig) -> Iterator[str]:
     if not isinstance(metrics := config.evaluation.get("metrics"), ListConfig):
         yield f"evaluation.metrics={shown(metrics)} must be a list, as evaluation.metrics=[fid,bits_per_dim]"
+    if not isinstance(few := config.validation.get("metrics"), ListConfig):
+        yield f"validation.metrics={shown(few)} must be a list, as validation.metrics=[fid]"
     if (metrics_every := config.every.metrics) and metrics_every % config.every.validation:
         yield (
             f"every.metrics={metrics_every} must be a multiple of every.validation={config.every.validation}: "

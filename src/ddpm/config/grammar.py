@@ -13,8 +13,8 @@ from hydra.errors import HydraException
 from ddpm.config.errors import RequestError, first_line
 
 PATH_KEYS = (
-    "ckpt", "init", "resume", "out", "to", "push", "data.path", "data.condition_path", "features.weights",
-    "guidance.weak",
+    "ckpt", "init", "resume", "out", "to", "push", "data.path", "data.root", "data.condition_path", "features.weights",
+    "guidance.weak", "figure.inpaint.mask",
 )  # fmt: skip
 
 
@@ -36,8 +36,8 @@ ELSEWHERE = {
     "ckpt_path": ("ckpt", "init", "resume"),
 }
 
-# Values with letters of other languages, or parentheses, which Hydra's grammar reads in quotes only.
-FOREIGN = re.compile(r"""([^=\s]+=)([^\[\]{}'",$]*(?:[^\x00-\x7f]|[()])[^\[\]{}'",$]*)""")
+# Values with letters of other languages, parentheses, or =, which Hydra's grammar reads in quotes only.
+FOREIGN = re.compile(r"""([^=\s]+=)([^\[\]{}'",$]*(?:[^\x00-\x7f]|[()=])[^\[\]{}'",$]*)""")
 
 
 def quote_paths(argv: Sequence[str]) -> list[str]:
@@ -98,9 +98,10 @@ def path_of(key: str, overrides: Sequence[str]) -> str:
 
 
 def split_keys(overrides: Sequence[str], keys: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The values of settings that are no part of a configuration, and the other overrides."""
+    """The values of settings that are no part of a configuration, if not null, and the other overrides."""
     parsed = list(zip(overrides, parse(overrides), strict=True))
-    values = {each.key_or_group: str(each.value()) for _, each in parsed if each.key_or_group in keys}
+    said = {each.key_or_group: each.value() for _, each in parsed if each.key_or_group in keys}
+    values = {key: str(value) for key, value in said.items() if value is not None}
     return values, [override for override, each in parsed if each.key_or_group not in keys]
 
 

@@ -42,7 +42,8 @@ def read(run: Run, content: dict[str, Any]) -> Codecs | None:
             made.lossless[printable(str(each["title"]))] = value
     for each in found["lossy"].values():
         table = {axis: [reading.finite(value) for value in each[axis]] for axis in ("rate_bits_per_dim", "rmse")}
-        made.curves[printable(str(each["title"]))] = reading.curve(table, "rate_bits_per_dim", "rmse")
+        if (curve := reading.curve(table, "rate_bits_per_dim", "rmse"))[0]:
+            made.curves[printable(str(each["title"]))] = curve
     return made
 
 

@@ -61,7 +61,7 @@ def enough(run: Run) -> bool:
 
 def diverged(run: Run) -> Finding | None:
     """A gradient was not finite, which ended the run."""
-    files = sorted(run.folder.glob("diverged_step_*.safetensors"))
+    files = sorted(run.folder.glob(f"diverged_step_{'[0-9]' * 7}.safetensors"))
     if not files:
         return None
     step = int(files[-1].stem.rpartition("_")[2])

@@ -41,10 +41,8 @@ def compare(config: DictConfig, metrics: Mapping[str, Mapping[str, Any]], step: 
 
 def expected(config: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the experiment on this recipe (or, without one, the recipe) was published with: `source`, and by metric."""
-    choices = config["choices"]
-    values: Mapping[str, Any] | None = config["expected"].get(
-        choices.get("recipe") if choices.get("experiment") else "recipe"
-    )
+    choices, published = config["choices"], config["expected"] or {}
+    values: Mapping[str, Any] | None = published.get(choices.get("recipe") if choices.get("experiment") else "recipe")
     return values or {}
 
 

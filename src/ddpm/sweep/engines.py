@@ -84,7 +84,7 @@ class Engines:
             set_verbosity(logging.WARNING)
 
     def _setting(self, key: str, default: str) -> str:
-        values = [text.partition("=")[2] for text in self.settings if text.lstrip("+").startswith(f"{key}=")]
+        values = [str(override.value()) for override in parse(self.settings) if override.key_or_group == key]
         return values[-1] if values else default
 
 

@@ -1,6 +1,7 @@
 """The GPUs of one machine, shared out among cells that run at the same time."""
 
 import contextlib
+import itertools
 import os
 import subprocess
 import time
@@ -16,12 +17,17 @@ POLL = 0.5  # seconds
 def visible() -> list[str]:
     """The GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES; empty without GPUs."""
     if (named := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name.strip() for name in named.split(",") if name.strip()]
+        names = [name.strip() for name in named.split(",")]
+        return list(itertools.takewhile(_names_a_gpu, names))  # CUDA sees those before the first that is none
     try:
         listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=True).stdout
     except (OSError, subprocess.SubprocessError):
         return []
     return [str(k) for k, line in enumerate(line for line in listed.splitlines() if line.startswith("GPU "))]
+
+
+def _names_a_gpu(name: str) -> bool:
+    return name.isdecimal() or name.startswith(("GPU-", "MIG-"))
 
 
 def needed(config: DictConfig) -> int:

@@ -55,7 +55,7 @@ class Monitor:
         """Take in the value of a step, unless it was taken in before. Whether it is the best so far."""
         if step <= self.step:
             return False
-        self.step = step
+        self.step, value = step, float(value)  # of a metric of somebody's own it may be another number
         if self._improves(value, self.reference, self.min_delta):
             self.reference, self.waited = value, 0
         elif step > self.settled:

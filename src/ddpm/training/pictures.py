@@ -24,6 +24,7 @@ from ddpm.training.module import DiffusionModule, is_whole_step
 
 FILM_SECONDS = 5.0  # of a film, unless its frames would pass too quickly
 FRAMES = 100  # of a film, at most: it is made in memory
+OF_A_STEP = f"step_{'[0-9]' * 7}.png"  # the names of pictures
 
 Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None], Dataset, Told], Mapping[str, Image]]
 
@@ -61,7 +62,7 @@ class Pictures(Callback):
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         if trainer.is_global_zero:
-            for file in self.folder.glob(f"*/step_{'[0-9]' * 7}.png"):  # of before, beyond what is gone on from
+            for file in self.folder.glob(f"*/{OF_A_STEP}"):  # of before, beyond what is gone on from
                 if _step_of(file) > trainer.global_step:
                     file.unlink()
         if self.sheet and trainer.is_global_zero and not (file := self.folder / "data.png").exists():
@@ -75,7 +76,7 @@ class Pictures(Callback):
 
     def on_train_end(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.draw_last(trainer, module, trainer.global_step)
-        files = sorted((self.folder / "samples").glob("step_*.png"))
+        files = sorted((self.folder / "samples").glob(OF_A_STEP))
         if trainer.is_global_zero and len(files) > 1:
             (film,) = drawing.write(self.folder, "training", film_of(files))
             log_film(trainer.loggers, "training", film, trainer.global_step)
