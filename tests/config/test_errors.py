@@ -65,7 +65,7 @@ def test_what_the_machine_lacks_is_said_in_one_line(message):
     "error",
     [
         RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB"),
-        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried 1 bytes"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] DefaultCPUAllocator: can't allocate memory: you tried 1"),
         MemoryError("Unable to allocate 8 EiB"),
         OSError(errno.ENOSPC, "No space left on device", "a.npy"),
     ],

@@ -123,8 +123,8 @@ def test_a_film_is_of_the_run_s_pictures_alone(workspace):
     module, data = build.module(config, images), build.data_module(config, images)
     pictures = Pictures(workspace, build.sampler(config), data, lambda *_: {}, every=1, seed=0, sheet=None)
     (workspace / "samples").mkdir()
-    for name in ("step_0000001.png", "step_0000002.png", "step_best.png"):
-        Image.new("RGB", (9, 9)).save(workspace / "samples" / name)
+    for name, colour in (("step_0000001.png", "red"), ("step_0000002.png", "blue"), ("step_best.png", "white")):
+        Image.new("RGB", (9, 9), colour).save(workspace / "samples" / name)
     pictures.on_train_end(SimpleNamespace(is_global_zero=True, should_stop=False, global_step=2, loggers=[]), module)
     with Image.open(workspace / "training.gif") as film:
         assert film.n_frames == 2
