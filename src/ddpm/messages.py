@@ -1,5 +1,6 @@
 """What a run says on the terminal; only rank 0 speaks."""
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,16 @@ def warn(*lines: str) -> None:
         print(visible("warning: " + "\n".join(lines)), file=sys.stderr, flush=True)
 
 
-def typed(command: str) -> str:
-    """What a user types for a command: `python train.py` in a clone, `ddpm train` where the package is installed."""
+def typed(command: str, *words: str) -> str:
+    """Write what a user types in a shell for a command with these words.
+
+    It is `python train.py` in a clone of this repository or where its script was called by a path, else `ddpm train`.
+    """
     script = Path(__file__).parents[2] / f"{command}.py"
-    return f"python {script.name}" if script.is_file() else f"ddpm {command}"
+    for here in (Path(sys.argv[0]).parent / script.name, Path(script.name)):
+        if here.is_file() and script.is_file() and here.samefile(script):
+            return shlex.join(["python", str(here), *words])
+    return shlex.join(["ddpm", command, *words])
 
 
 def visible(text: str) -> str:

@@ -5,6 +5,7 @@ import io
 import json
 import math
 import re
+import shlex
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ from ddpm.commands.evaluate import evaluate
 from ddpm.commands.train import train
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
+from ddpm.config.grammar import quote_paths
 from ddpm.config.recipes import proposes
 from ddpm.config.saved import plain
 from ddpm.data.conditioning import ConditionedBatch
@@ -113,7 +115,7 @@ def test_one_command_makes_an_ordinary_run(trained, monkeypatch):
         assert min(sheet.size) > 8 * 12
 
     # The words that it has noted make the same configuration, and nothing is proposed for them.
-    words = (run / "proposal.txt").read_text().splitlines()[-1].split()
+    words = quote_paths(shlex.split((run / "proposal.txt").read_text().splitlines()[-1]))
     words = words[words.index("name=own_mine") :]
     assert not proposes(words)
     again, ours = plain(compose(words)), plain(config)

@@ -89,10 +89,10 @@ def test_a_wrong_request_writes_nothing(run_folder, workspace, words, message):
 
 def test_each_command_goes_on_with_its_own_sweeps(workspace):
     records.write_plan(workspace, "evaluate", ["ckpt='run'", "sampler.steps=2,3"], ["sampler.steps"])
-    with pytest.raises(RequestError, match=r"another command: python evaluate.py -m resume="):
+    with pytest.raises(RequestError, match=r"another command: ddpm evaluate -m resume="):
         train.main(["-m", f"resume={workspace}"])
     records.write_plan(workspace, "train", ["seed=1,2"], ["seed"])
-    with pytest.raises(RequestError, match=r"another command: python train.py -m resume="):
+    with pytest.raises(RequestError, match=r"another command: ddpm train -m resume="):
         evaluate.main(["-m", f"resume={workspace}"])
 
 

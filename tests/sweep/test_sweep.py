@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import Fork
+from commands import ROOT, Fork
 from torture import assert_same_run, content, reached, until
 
 from ddpm.runs import records
@@ -96,7 +96,7 @@ def test_stopped_it_goes_on_where_it_was(tmp_path):
         "seed=1": "finished", "seed=2": "failed", "seed=3": "interrupted",
     }  # fmt: skip
     assert "SIGKILL" in before["seed=2"].reason
-    assert f"goes on with: python train.py -m resume={folder}" in printed
+    assert f"goes on with: python {ROOT / 'train.py'} -m resume={folder}" in printed
     assert content(before["seed=3"].folder)["global_step"] >= 10  # it saved
     finished = (before["seed=1"].folder / "config.yaml").stat().st_mtime_ns
 

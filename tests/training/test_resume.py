@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
-from commands import Fork, Ranks
+from commands import ROOT, Fork, Ranks
 from PIL import Image
 from safetensors.torch import load_file
 from torture import assert_same, assert_same_run, content, metrics, reached, until
@@ -199,7 +199,7 @@ def test_a_signal_saves_and_says_how_to_go_on(workplace, whole, signum, code):
     until(reached(folder, 4), process)
     process.send(signum)
     *_, last = process.wait(code).strip().splitlines()
-    assert last.endswith(f"python train.py resume={folder}")
+    assert last.endswith(f"goes on with: python {ROOT / 'train.py'} resume={folder}")
     assert content(folder)["global_step"] >= 4
     Fork("train.py", f"resume={folder.name}", cwd=workplace).wait()
     assert_same_run(folder, whole)

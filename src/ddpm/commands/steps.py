@@ -9,7 +9,6 @@ FILE is what `sampler.times=FILE` takes; `ckpt` and KEY=VALUE are those of evalu
 
 import json
 import re
-import shlex
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -114,7 +113,7 @@ def steps(overrides: list[str]) -> Path:
         "distance of x_0 from that of the fine chain, on noise that was not learned from: "
         + ", ".join(f"{name} {value:.4f}" for name, value in there.items()),
         f"times: {', '.join(map(str, times))}",
-        f"use them: {typed('evaluate')} {shlex.join(words.values())}",
+        f"use them: {typed('evaluate', *words.values())}",
     )
     return file
 

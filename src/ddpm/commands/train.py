@@ -96,7 +96,7 @@ def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[
             last = str(folder / "checkpoints" / checkpoint.LAST)
             about = {"ckpt": last, "step": trainer.global_step, "config": plain(config)}
             folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
-            with launch.sharing(f"it is trained, and measured with: {typed('evaluate')} ckpt={folder}"):
+            with launch.sharing(f"it is trained, and measured with: {typed('evaluate', f'ckpt={folder}')}"):
                 results = evaluation.run(module.p_ema, launch.rank_of(trainer), about, folder)
             if trainer.is_global_zero:
                 results.published = published.compare(config, results.metrics, trainer.global_step)

@@ -1,5 +1,6 @@
 """TensorBoard: event files in the run folder."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,4 +31,4 @@ class TensorBoard(RunLogger, TensorBoardLogger):
         )
 
     def how_to_look(self) -> list[str]:
-        return [f"look at the run:           tensorboard --logdir {Path(self.log_dir)}"]
+        return [f"look at the run:           tensorboard --logdir {shlex.quote(str(Path(self.log_dir)))}"]

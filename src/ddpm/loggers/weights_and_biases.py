@@ -3,6 +3,7 @@
 import functools
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -101,7 +102,7 @@ class WandB(RunLogger, WandbLogger):
     def how_to_look(self) -> list[str]:
         run = self.experiment
         if run.offline:
-            folder = Path(run.dir).parent
+            folder = shlex.quote(str(Path(run.dir).parent))
             return [
                 f"look at the run (offline): wandb leet {folder}",
                 f"send it to W&B:            wandb sync {folder}",

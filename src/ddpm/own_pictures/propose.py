@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from ddpm import build, launch
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
+from ddpm.config.grammar import as_typed
 from ddpm.config.recipes import said_by
 from ddpm.data.dataset import readable
 from ddpm.data.folder import Folder
@@ -161,7 +162,7 @@ class Proposal:
 
     def write(self, folder: Path) -> None:
         """Write the report into a folder."""
-        again = " ".join([typed("train"), *settled(self.asked, self.words)])
+        again = typed("train", *as_typed(settled(self.asked, self.words)))
         lines = [*self.seen(), *self.report(), "the same run, in which nothing is proposed:", again, ""]
         write_whole(folder / REPORT, "\n".join(map(printable, lines)))
 

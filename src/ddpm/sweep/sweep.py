@@ -118,7 +118,7 @@ def _stoppable(folder: Path, request: Request, queue: slurm.Queue | None, leave:
             slurm.cancel(queue)
         elif request.engines.detached:
             local.end(folder)
-        print(f"it goes on with: {typed(request.work.command)} -m resume={folder}", file=sys.stderr)
+        print(f"it goes on with: {typed(request.work.command, '-m', f'resume={folder}')}", file=sys.stderr)
         raise
     finally:
         if queue:
@@ -159,7 +159,8 @@ def _read(overrides: Sequence[str], work: Work) -> Request:
     except (ValueError, RecursionError):
         kind = work.command  # damaged: the command that is repeated stands for it
     if kind != work.command:
-        raise RequestError(f"{folder} is a sweep of another command: {typed(printable(kind))} -m resume={folder}")
+        there = typed(printable(kind), "-m", f"resume={folder}")
+        raise RequestError(f"{folder} is a sweep of another command: {there}")
     if not of_runs:
         try:
             said, own_plan = records.plan(folder)["overrides"], records.is_own_plan(folder)

@@ -167,8 +167,8 @@ class Signals(Callback):
             self.checkpointing.save(trainer, pending=True)
             raise StoppedError(
                 self.received or signal.SIGTERM,
-                f"stopped and saved at step {trainer.global_step}; it goes on with: "
-                f"{typed('train')} resume={trainer.default_root_dir}",
+                f"stopped and saved at step {trainer.global_step}; "
+                f"it goes on with: {typed('train', f'resume={trainer.default_root_dir}')}",
             )
 
     def _note(self, signum: int, frame: FrameType | None) -> None:

@@ -21,7 +21,7 @@ from ddpm.figures.display import display_of
 from ddpm.launch import placement, quieten, sharing
 from ddpm.loggers import loggers
 from ddpm.messages import typed
-from ddpm.processes import RunFailedError, end_with_launcher
+from ddpm.processes import RunFailedError, end_with_launcher, is_rank_zero
 from ddpm.randomness import seed_dropout
 from ddpm.training import callbacks, checkpointing
 from ddpm.training.best import Best
@@ -119,7 +119,9 @@ def fit(trainer: L.Trainer, module: DiffusionModule, data: DataModule, start: Pa
         RunFailedError: numbers that are not finite, a file that cannot be written or read, or a process that is gone.
     """
     seed_dropout(torch.device("cpu"), module.seed)  # and what a user's dataset or callbacks draw
-    go_on = f"what was saved is intact, and goes on with: {typed('train')} resume={trainer.default_root_dir}"
+    go_on = "what was saved is intact"
+    if is_rank_zero():  # the others do not know what the folder is called
+        go_on += f", and goes on with: {typed('train', f'resume={trainer.default_root_dir}')}"
     try:
         with sharing(go_on):
             trainer.fit(module, data, ckpt_path=start, weights_only=True)
