@@ -5,6 +5,7 @@ import sys
 
 import pytest
 from commands import ROOT
+from filelock import FileLock
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
@@ -14,8 +15,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 from random_checkpoint import saved
 
-from ddpm.commands import evaluate
-from ddpm.config import command
+from ddpm.commands import evaluate, train
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
@@ -195,8 +195,29 @@ def test_questions_are_answered_without_torch(script, arguments, workspace):
 
 @pytest.mark.parametrize("words", [["schedule=linear"], ["experiment=table2_eps_simple", "schedule.T=900"]])
 def test_the_configuration_that_is_printed_is_the_runs(words, capsys):
-    assert command.training([*words, "--cfg", "job"], None, None) == 0
+    assert train.main([*words, "--cfg", "job"]) == 0
     assert OmegaConf.create(capsys.readouterr().out) == compose(words)
+
+
+def test_the_configuration_that_is_printed_is_that_of_the_run_that_goes_on(run_folder, capsys):
+    """Also while a process is at work in the run's folder: nothing is written there."""
+    files = {path: path.stat().st_mtime_ns for path in run_folder.rglob("*")}
+    capsys.readouterr()
+    with FileLock(run_folder / ".lock"):
+        assert train.main(["resume=run", "max_steps=9", "every.log=2", "--cfg", "job"]) == 0
+    printed, saved = OmegaConf.create(capsys.readouterr().out), OmegaConf.load(run_folder / "config.yaml")
+    assert (printed.max_steps, printed.every.log, printed.out) == (9, 2, str(run_folder))
+    assert printed.network == saved.network != compose([]).network
+    assert {path: path.stat().st_mtime_ns for path in run_folder.rglob("*") if path.name != ".lock"} == {
+        path: time for path, time in files.items() if path.name != ".lock"
+    }
+
+
+def test_the_configuration_that_is_printed_begins_with_anothers_model(workspace, capsys):
+    saved("a.ckpt", "schedule.T=900")
+    assert train.main(["init=a.ckpt", "seed=7", "--cfg", "job"]) == 0
+    printed = OmegaConf.create(capsys.readouterr().out)
+    assert (printed.schedule.T, printed.seed, printed.init) == (900, 7, "a.ckpt")
 
 
 def test_the_configuration_that_is_printed_is_the_checkpoints(workspace, capsys):

@@ -20,6 +20,7 @@ from ddpm.training.monitor import monitor_of
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
+    from omegaconf import DictConfig
 
     from ddpm.data.dataset import Dataset
 
@@ -113,4 +114,8 @@ def _config_of(ckpt: str) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    return command.training(argv, train, partial(sweep.run, work=WORKS["train"]))
+    return command.training(argv, train, partial(sweep.run, work=WORKS["train"]), _composed)
+
+
+def _composed(overrides: list[str]) -> "DictConfig":
+    return resume.compose_resumable(with_chosen(overrides), _config_of, only_looks=True)[0]

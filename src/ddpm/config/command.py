@@ -15,7 +15,6 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config import groups
-from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError, is_of_the_disk, root_message
 from ddpm.config.grammar import parse, quote_paths
 from ddpm.config.recipes import proposes
@@ -105,11 +104,20 @@ def with_own_conf(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def training(argv: Sequence[str], task: Callable[[list[str]], Any], sweep: Callable[[Sequence[str]], int]) -> int:
-    """The command line of a training: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`."""
+def training(
+    argv: Sequence[str],
+    task: Callable[[list[str]], Any],
+    sweep: Callable[[Sequence[str]], int],
+    composed: Callable[[list[str]], DictConfig],
+) -> int:
+    """The command line of a training: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`.
+
+    Args:
+        composed: makes the configuration of a run of these overrides.
+    """
     argv = quote_paths(argv)
     if (overrides := _printed(argv)) is not None:
-        print(OmegaConf.to_yaml(compose(overrides)), end="")
+        print(OmegaConf.to_yaml(composed(overrides)), end="")
         return 0
     if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
         return hydra_main(lambda _: None, argv)

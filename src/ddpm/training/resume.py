@@ -19,12 +19,13 @@ from ddpm.training.monitor import Monitor
 
 
 def compose_resumable(
-    overrides: Sequence[str], config_of: Callable[[str], dict[str, Any]]
+    overrides: Sequence[str], config_of: Callable[[str], dict[str, Any]], *, only_looks: bool = False
 ) -> tuple[DictConfig, Path | None]:
     """The configuration, and what to go on from: a run folder or a checkpoint file in one, or None for a new run.
 
     Args:
         config_of: reads the configuration of a checkpoint, for the model of a new run that has `init=`.
+        only_looks: the configuration alone is wanted: the run's folder is not locked, and nothing is said.
 
     Raises:
         RequestError: also where the configuration would change what the run means.
@@ -40,6 +41,8 @@ def compose_resumable(
         raise RequestError(f"{folder} goes on in its own folder: leave out={config.out} away")
     changed = check(base, config, folder)
     config.out, config.resume = str(folder), None
+    if only_looks:
+        return config, start
     with request_errors():
         folders.lock(folder)
     if changed:
