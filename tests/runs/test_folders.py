@@ -70,3 +70,16 @@ def test_a_folder_in_which_a_process_is_at_work(tmp_path):
     with FileLock(tmp_path / ".lock"):
         assert folders.is_locked(tmp_path)
     assert not folders.is_locked(tmp_path)
+
+
+def test_links_deep_in_a_folder_that_is_named_for_files_are_its_own(tmp_path):
+    """A report may go into a project's folder, which has links to anywhere; where its own files go, there is none."""
+    project = tmp_path / "project"
+    (project / "data").mkdir(parents=True)
+    (project / "data" / "pictures").symlink_to(tmp_path)
+    assert folders.writable(project, deep=False) == project
+    with pytest.raises(PermissionError, match="leads out"):
+        folders.writable(project)
+    (project / "report.html").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(PermissionError, match="leads out"):
+        folders.writable(project, deep=False)

@@ -30,7 +30,7 @@ def main(arguments: list[str]) -> int:
     with request_errors():
         if out is None and len(where) == 1 and records.folders(where[0]):
             out = where[0].resolve()
-        out = folders.writable(out) if out else folders.create(folders.ROOT / "reports")
+        out = folders.writable(out, deep=False) if out else folders.create(folders.ROOT / "reports")
     report.write(found, where, out)
     print(f"report: {out / 'report.html'}")
     return 0

@@ -174,11 +174,14 @@ def figures_folder(run: Path | None, name: str, out: str | None) -> Path:
     folder = (Path(out) if out else run / "figures" if run else ROOT / "figures" / name).absolute()
     if run and not out and is_rank_zero():
         check_inside(run)
-    return writable(folder) if is_rank_zero() else folder
+    return writable(folder, deep=not out) if is_rank_zero() else folder
 
 
-def check_inside(folder: Path) -> None:
+def check_inside(folder: Path, *, deep: bool = True) -> None:
     """Check that what is written into a folder stays in it: no link leads out, and there are files and folders only.
+
+    Args:
+        deep: files are written into the folders inside it, too, and not into itself alone.
 
     Raises:
         PermissionError: something in it is a link that leads out, or a pipe or a device.
@@ -190,6 +193,8 @@ def check_inside(folder: Path) -> None:
         ):  # a run of W&B's, in which it has links to its cache; new ones are its own
             inner.clear()
             continue
+        if not deep:
+            inner.clear()
         for name in (*inner, *files):
             path = Path(parent, name)
             if path.is_symlink():
@@ -201,8 +206,10 @@ def check_inside(folder: Path) -> None:
                 raise PermissionError(f"{path} is neither a file nor a folder: take it away")
 
 
-def writable(folder: Path, key: str = "out") -> Path:
+def writable(folder: Path, key: str = "out", *, deep: bool = True) -> Path:
     """The folder, which the user may have named with the setting `key`, there and open to new files.
+
+    `deep`: into the folders inside it, too.
 
     Raises:
         OSError: it cannot be made or written.
@@ -211,5 +218,5 @@ def writable(folder: Path, key: str = "out") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(f"{folder} cannot be written")
-    check_inside(folder)
+    check_inside(folder, deep=deep)
     return folder
