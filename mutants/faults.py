@@ -1352,7 +1352,7 @@ FAULTS = [
         ('flag("symmetric_padding", True)', 'flag("symmetric_padding", False)'),
         ('flag("frequency_shift", 0)', 'flag("frequency_shift", 1)'),
         ("schedule.T={len(table)}", "schedule.T=1000"),
-        ('int(content.get("step", 0))', "0"),
+        ('step_of(content.get("step", 0))', "0"),
         ('content["ema_model"])', 'content.get("net_model", content["ema_model"]))'),
     ),
     *of(

@@ -1,6 +1,7 @@
 """Checkpoints of other codebases: the same function after reading as before saving, every key used; else one line."""
 
 import json
+import math
 import sys
 import types
 
@@ -260,6 +261,14 @@ def test_a_training_checkpoint_of_ddim_s_gives_the_average(tmp_path):
     torch.save([*states, theirs.state_dict()], tmp_path / "ckpt.pth")
     assert_same_function(ddpm.load(tmp_path / "ckpt.pth"), theirs, *batch())
     assert checkpoint.load(tmp_path / "ckpt.pth").step == 1234
+
+
+@pytest.mark.parametrize("step", [None, "many", math.inf, math.nan, [3]])
+def test_a_step_that_is_no_number_is_refused(step, tmp_path):
+    theirs = ours().state_dict()
+    torch.save([theirs, {}, 5, step, theirs], tmp_path / "ckpt.pth")
+    with pytest.raises(ValueError, match="the step of its weights is no number: "):
+        checkpoint.load(tmp_path / "ckpt.pth")
 
 
 @pytest.mark.parametrize(

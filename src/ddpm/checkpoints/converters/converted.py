@@ -124,3 +124,15 @@ def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
         if not value.is_floating_point():
             raise ValueError(f"{printable(key)} is a tensor of {value.dtype}, and weights are floating-point numbers")
     return {key: value.float() for key, value in state.items()}
+
+
+def step_of(stated: Any) -> int:
+    """The training step that a file states for its weights.
+
+    Raises:
+        ValueError: it is no number.
+    """
+    try:
+        return int(stated)
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"the step of its weights is no number: {printable(stated)}") from None

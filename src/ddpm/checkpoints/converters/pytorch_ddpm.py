@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ddpm.checkpoints.converters.converted import Converted, architecture, count, flag, tensors
+from ddpm.checkpoints.converters.converted import Converted, architecture, count, flag, step_of, tensors
 
 NAME = "w86763777/pytorch-ddpm (a dict with ema_model)"
 TABLE = "time_embedding.timembedding.0.weight"
@@ -50,7 +50,7 @@ def read(content: Any) -> Converted:
     stated, assumed = architecture(weights)
     dialect = [flag("norm_eps", 1e-5), flag("symmetric_padding", True), flag("frequency_shift", 0)]
     stated += ["network.groups=32", "schedule=linear", f"schedule.T={len(table)}", "prediction=eps", *dialect]
-    return Converted(NAME.partition(" (")[0], weights, stated, assumed, int(content.get("step", 0)))
+    return Converted(NAME.partition(" (")[0], weights, stated, assumed, step_of(content.get("step", 0)))
 
 
 def _modules(state: dict[str, Tensor]) -> list[tuple[str, str]]:

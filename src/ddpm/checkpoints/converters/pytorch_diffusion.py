@@ -6,7 +6,7 @@ the ddim repository is a list whose last item is the average.
 
 from typing import Any
 
-from ddpm.checkpoints.converters.converted import OF_THE_PAPER, Converted, architecture, learned, tensors
+from ddpm.checkpoints.converters.converted import OF_THE_PAPER, Converted, architecture, learned, step_of, tensors
 
 NAME = "pesser/pytorch_diffusion or ermongroup/ddim (a state_dict with conv_in, temb.dense, down, mid, up)"
 STEP = 3  # where the list has it
@@ -23,5 +23,5 @@ def read(content: Any) -> Converted:
     weights = tensors(state)
     stated, assumed = architecture(weights)
     assumed = [*OF_THE_PAPER, *assumed, *(["variance=learned"] if learned(weights) else [])]
-    step = int(content[STEP]) if trained and len(content) > STEP + 1 else 0
+    step = step_of(content[STEP]) if trained and len(content) > STEP + 1 else 0
     return Converted(NAME.partition(" (")[0], weights, [*stated, "network.groups=32"], assumed, step)
