@@ -86,6 +86,18 @@ def test_a_label_out_of_range_is_refused(labels, named):
         Label(3).check(Some())
 
 
+def test_a_class_of_the_test_split_alone_is_told_of(capsys):
+    class Some(Digits):
+        def split(self, name):
+            labels = {"train": [0, 1, 1], "test": [1, 2, 3]}[name]
+            return InMemory(torch.zeros(3, 1, 8, 8), torch.tensor(labels))
+
+    Label(4).check(Some())
+    assert "the test split has examples of classes that the train split has not (2, 3)" in capsys.readouterr().err
+    Label(10).check(Digits())
+    assert capsys.readouterr().err == ""
+
+
 def test_settings_out_of_range():
     with pytest.raises(ValueError, match=r"condition.classes=0"):
         Label(0)

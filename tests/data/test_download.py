@@ -76,7 +76,19 @@ def test_the_wrong_file_put_there_by_hand(tmp_path):
         Remote("http://127.0.0.1:9/file.gz", SHA256).fetch(tmp_path)
 
 
+def test_a_folder_of_its_name_is_said_to_be_one(tmp_path):
+    (tmp_path / "file.gz").mkdir()
+    with pytest.raises(DataError, match=r"cannot read .*file\.gz: Is a directory"):
+        Remote("http://127.0.0.1:9/file.gz", SHA256).fetch(tmp_path)
+
+
+def test_another_file_in_the_place_of_the_folder_is_said_to_be_one(tmp_path):
+    (tmp_path / "other.gz").write_bytes(CONTENT)
+    with pytest.raises(DataError, match=r"other\.gz is a file: give data\.path= the folder of file\.gz"):
+        Remote("http://127.0.0.1:9/file.gz", SHA256).fetch(tmp_path / "other.gz")
+
+
 def test_a_folder_that_cannot_be_made(tmp_path):
     (tmp_path / "taken").write_text("")
     with pytest.raises(DataError, match="cannot download"):
-        Remote((tmp_path / "x").as_uri() + urllib.parse.quote("?"), SHA256).fetch(tmp_path / "taken")
+        Remote((tmp_path / "x").as_uri() + urllib.parse.quote("?"), SHA256).fetch(tmp_path / "taken" / "inside")

@@ -15,6 +15,7 @@ from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Resident, Sp
 from ddpm.data.order import permutation
 from ddpm.data.pixels import unit
 from ddpm.diffusion.condition import Condition
+from ddpm.messages import warn
 
 
 class ConditionedBatch(NamedTuple):
@@ -125,6 +126,7 @@ class Label(Conditioning):
         return Condition(torch.arange(count) * self.classes // count)
 
     def check(self, images: Dataset) -> None:
+        found = {}
         for split in SPLITS:
             labels = images.split(split).labels
             if labels is None:
@@ -134,6 +136,13 @@ class Label(Conditioning):
                     f"condition.classes={self.classes}: the {split} split of {images.name} has a label "
                     f"{largest if int(labels.min()) >= 0 else int(labels.min())}, and labels are 0..{self.classes - 1}"
                 )
+            found[split] = set(labels.tolist())
+        if unseen := sorted(found["test"] - found["train"]):
+            some = ", ".join(map(str, unseen[:10])) + ", ..." * (len(unseen) > 10)
+            warn(
+                f"{images.name}: the test split has examples of classes that the train split has not ({some}): what is "
+                f"measured of these, the network has not learned"
+            )
 
 
 SOURCES = ("downsample", "gray", "paired")

@@ -33,9 +33,16 @@ class Remote:
         """
         name = self.url.rsplit("/", 1)[-1]
         path = folder if folder.name == name else folder / name
+        if folder.is_file() and path != folder:
+            raise DataError(f"{folder} is a file: give data.path= the folder of {name}, or that file itself")
         if not path.exists():
             self._download(path)
-        elif (found := _sha256(path)) != self.sha256:
+            return path
+        try:
+            found = _sha256(path)
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+        if found != self.sha256:
             raise DataError(
                 f"{path} is not the file that it should be (sha256 {found}, expected {self.sha256}): delete it, and it "
                 f"will be downloaded again"
