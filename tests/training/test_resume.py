@@ -21,7 +21,8 @@ from ddpm.runs import folders
 
 SETTINGS = [
     "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.horizontal_flip=true",
-    "loader.batch_size=16", "network.channels=8", "network.groups=4", "network.dropout=0.1", "schedule.T=20",
+    "loader.batch_size=16", "network.channels=8", "network.channel_mult=[1]", "network.groups=4",
+    "network.dropout=0.1", "schedule.T=20",
     "timesteps=loss_second_moment", "+timesteps.history=2", "sampler.steps=5", "max_steps=18", "logger=csv",
     "every={log: 1, validation: 5, samples: 10, checkpoint: 3}", "condition=label", "condition.drop=0.3",
     "ema=posthoc", "evaluation.chunk=40",
