@@ -4,7 +4,7 @@ import functools
 import pickle
 from dataclasses import replace
 
-from hydra._internal import config_loader_impl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
 from hydra.core.config_store import ConfigStore
@@ -20,6 +20,7 @@ def remember():
     """
     read, choose = ConfigRepository.load_config, config_loader_impl.create_defaults_list
     compose = ConfigLoaderImpl._compose_config_from_defaults_list
+    known_choices = defaults_list._create_interpolation_map
     files, chosen, composed = {}, {}, {}
 
     @functools.wraps(read)
@@ -42,6 +43,11 @@ def remember():
             chosen[key] = choose(repo, config_name, of_groups, **options)
         return replace(chosen[key], config_overrides=[*chosen[key].config_overrides, *settings])
 
+    @functools.wraps(known_choices)
+    def known_where_asked_for(overrides, defaults, self_added):
+        asked_for = any(not each.is_self() and each.is_interpolation() for each in defaults)
+        return known_choices(overrides, defaults, self_added) if asked_for else None
+
     @functools.wraps(compose)
     def compose_once(loader, defaults, repo):
         if not any(defaults is each.defaults for each in chosen.values()):
@@ -52,5 +58,7 @@ def remember():
 
     # Each composition copies whatever was ever stored in order to look for files anew; those who read there copy, too.
     ConfigStore.__deepcopy__ = lambda store, memo: store
+    # What was chosen so far is for options that are named by interpolation: most of the time of a list of options.
+    defaults_list._create_interpolation_map = known_where_asked_for
     ConfigRepository.load_config, config_loader_impl.create_defaults_list = read_once, choose_once
     ConfigLoaderImpl._compose_config_from_defaults_list = compose_once
