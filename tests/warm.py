@@ -5,18 +5,20 @@ import gc
 import os
 from pathlib import Path
 
-import composition
-import pytest  # noqa: F401
-import sklearn.utils.parallel  # noqa: F401
-import wandb.sdk.launch  # noqa: F401
+gc.disable()  # while all is imported, which makes no garbage
 
-import ddpm.build
-import ddpm.commands.evaluate
-import ddpm.commands.train
-import ddpm.training.checkpointing
-import ddpm.training.resume  # noqa: F401
-from ddpm.config.compose import compose
-from ddpm.data.digits import load_digits_split
+import composition  # noqa: E402
+import pytest  # noqa: E402, F401
+import sklearn.utils.parallel  # noqa: E402, F401
+import wandb.sdk.launch  # noqa: E402, F401
+
+import ddpm.build  # noqa: E402
+import ddpm.commands.evaluate  # noqa: E402
+import ddpm.commands.train  # noqa: E402
+import ddpm.training.checkpointing  # noqa: E402
+import ddpm.training.resume  # noqa: E402, F401
+from ddpm.config.compose import compose  # noqa: E402
+from ddpm.data.digits import load_digits_split  # noqa: E402
 
 # The server was told where this file is; its forks need not know.
 own, _, others = os.environ.pop("PYTHONPATH").partition(os.pathsep)
@@ -28,5 +30,6 @@ composition.remember()
 compose(["debug=smoke"])
 compose([], "evaluate")
 load_digits_split()
+gc.enable()
 gc.freeze()  # else a fork walks through all of this, and copies it, whenever it collects garbage
 atexit.register(gc.unfreeze)
