@@ -125,6 +125,7 @@ def test_a_run_that_ends_early_is_the_same_however_it_came_there(workplace):
         *SETTINGS,
         "stop.min_delta=100",
         "ema.decay=0",
+        "network.channel_mult=[1,1]",  # what halves and doubles the resolution goes on, too
         "every={log: 1, validation: 2, samples: 10, checkpoint: 3}",
     ]
     printed = Fork.train(*early, "stop.patience=3", "out=patient", cwd=workplace).wait()
@@ -279,6 +280,7 @@ def test_an_evaluation_that_was_cut_off_is_made_up_for(workplace):
     after = [*SETTINGS, "max_steps=5", "evaluate_after=true", "evaluation.num_samples=2000", "evaluation.chunk=10"]
     process = Fork("train.py", *after, "out=evaluated", cwd=workplace)
     folder = workplace / "evaluated"
+    until(reached(folder, 5), process)
     until(lambda: (folder / "checkpoints" / "last.ckpt").exists() and content(folder)["global_step"] == 5, process)
     until(lambda: any(folder.glob(f"{folders.UNFINISHED}/*/samples/*.npy")), process)
     process.send(signal.SIGKILL)
