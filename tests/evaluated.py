@@ -28,7 +28,8 @@ SMALL = [
 
 def made(*overrides):
     """A model with random weights and its evaluation."""
-    config = compose([*SMALL, *overrides])
+    one_level = [] if "recipe=swiss_roll" in overrides else ["network.channel_mult=[1]"]
+    config = compose([*SMALL, *one_level, *overrides])
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False)
     randomise(p.network, config.seed)  # fresh networks end in a layer of nearly 0, and are nearly the same

@@ -17,6 +17,7 @@ from ddpm.config.errors import RequestError
 SMOKE = [
     "debug=smoke",
     "network.channels=8",
+    "network.channel_mult=[1]",
     "network.groups=4",
     "optimizer.anneal=false",
     "optimizer.muon_lr=0.02",
