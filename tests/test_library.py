@@ -132,7 +132,14 @@ def test_labels_and_guidance_that_cannot_be(p, told):
         ddpm.sample(ddpm.ReverseProcess(p.network, p.q, p.prediction, p.variance), 3)
 
 
-SMALL = ("debug=smoke", "loader.batch_size=64", "network.channels=8", "network.groups=4", "logger=csv")
+SMALL = (
+    "debug=smoke",
+    "loader.batch_size=64",
+    "network.channels=8",
+    "network.channel_mult=[1]",
+    "network.groups=4",
+    "logger=csv",
+)
 SMALL_POINTS = ("debug=smoke", "network.channels=8", "logger=csv")
 
 

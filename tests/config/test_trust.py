@@ -24,7 +24,7 @@ from ddpm.config.saved import plain
 from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
 
-SMOKE = ["debug=smoke", "network.channels=8", "network.groups=4"]
+SMOKE = ["debug=smoke", "network.channels=8", "network.channel_mult=[1]", "network.groups=4"]
 
 
 class Asked(Exception):

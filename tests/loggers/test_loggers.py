@@ -30,8 +30,8 @@ from ddpm.loggers.logger import LoggedRun
 from ddpm.loggers.tensorboard import TensorBoard
 from ddpm.runs import records
 
-SMOKE = ["debug=smoke", "network.channels=8", "network.groups=4", "evaluation.bits_per_dim.images=100", "every.log=1",
-         "logger=[wandb,tensorboard]"]  # fmt: skip
+SMOKE = ["debug=smoke", "network.channels=8", "network.channel_mult=[1]", "network.groups=4",
+         "evaluation.bits_per_dim.images=100", "every.log=1", "logger=[wandb,tensorboard]"]  # fmt: skip
 
 
 def wandb_records(folder):

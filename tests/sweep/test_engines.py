@@ -12,7 +12,7 @@ from ddpm.config.errors import RequestError
 from ddpm.runs import records
 from ddpm.sweep import engines
 
-TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4"]
+TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.channel_mult=[1]", "network.groups=4"]
 
 
 @pytest.mark.slow

@@ -14,7 +14,14 @@ from torture import assert_same_run, content, reached, until
 
 from ddpm.runs import records
 
-TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false"]
+TINY = [
+    "debug=smoke",
+    "logger=csv",
+    "network.channels=8",
+    "network.channel_mult=[1]",
+    "network.groups=4",
+    "evaluate_after=false",
+]
 LONG = [*TINY, "max_steps=30", "every={log: 1, validation: 15, samples: 20, checkpoint: 5}"]
 
 

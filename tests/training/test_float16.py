@@ -21,7 +21,15 @@ from ddpm.config.errors import RequestError
 
 STEPS = 6
 SETTINGS = [
-    *("debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false", "every.log=1"),
+    *(
+        "debug=smoke",
+        "logger=csv",
+        "network.channels=8",
+        "network.channel_mult=[1]",
+        "network.groups=4",
+        "evaluate_after=false",
+        "every.log=1",
+    ),
     *("optimizer.grad_clip=0.9", "optimizer.warmup=1", "optimizer.anneal=false", "optimizer.muon_lr=null"),
     *(f"max_steps={STEPS}", "trainer.precision=32-true"),
 ]

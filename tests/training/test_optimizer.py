@@ -15,7 +15,14 @@ from ddpm.config.errors import RequestError
 from ddpm.networks.unet import UNet
 from ddpm.training.optimizer import AdamWithMuon, OptimizerSettings, hidden_matrices, orthogonalized
 
-SMOKE = ["debug=smoke", "logger=csv", "network.channels=8", "network.groups=4", "evaluate_after=false"]
+SMOKE = [
+    "debug=smoke",
+    "logger=csv",
+    "network.channels=8",
+    "network.channel_mult=[1]",
+    "network.groups=4",
+    "evaluate_after=false",
+]
 
 
 def by_decomposition(matrix):
