@@ -283,6 +283,13 @@ FAULTS = [
         ),
         ("not run.finished or min(bound) <= 0", "min(bound) <= 0"),
         ("decay**length < INITIAL", "decay**length < 10 * INITIAL"),
+        ("    if spike and _stuck(run):", "    if spike:"),
+        ("warmup != 0 or spike is None or not _stuck(run)", "warmup != 0 or spike is None"),
+        ("PER_DOUBLING * math.log2(steps[-1] / steps[half])", "PER_DOUBLING"),
+        ("(no_warmup, learning_rate_too_high, learning_rate_too_low)", "()"),
+        ("if step > settled]", "]"),
+        ("statistics.median(shares[1:])", "statistics.median(shares)"),
+        ("step, name = max(kept)", "step, name = min(kept)"),
     ),
     *of(
         "training/divergence.py",

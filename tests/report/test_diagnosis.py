@@ -3,6 +3,7 @@
 import csv
 import math
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from commands import ROOT
 
 from ddpm.__main__ import main
 from ddpm.report import collect, diagnosis
+from ddpm.report.run import Run
 
 sys.path.append(str(ROOT / "benchmarks"))
 import planted_faults as planted
@@ -114,15 +116,22 @@ def test_every_rule_has_its_fault():
 @pytest.mark.parametrize(
     ("name", "facts"),
     [
-        ("learning rate too high", ["from 0.894 to 1.3 at step 30", "optimizer.lr=0.003"]),
+        ("diverged", ["the gradient of step 12,345 was not finite", "diverged_step_0012345.safetensors"]),
+        ("learning rate too high", ["from 0.894 to 1.3 at step 30", "Try a tenth of optimizer.lr=0.003"]),
+        ("learning rate too low", ["from 0.996 to 0.618 only", "Try ten times optimizer.lr=0.003"]),
         ("too few steps", ["7.500 bits/dim at step 500, 6.000 at step 1,000", "max_steps=2000"]),
         ("memorising", ["from step 300 to 1,000", "rose from 6.000 to 9.500", "fell from 5.417 to 4.246"]),
-        ("average too long", ["to 90% made of the initial weights after 1,000 steps", "39,119 steps"]),
+        ("average too long", ["to 90% made of the initial weights after 1,000 steps", "39,119 steps", "decay=0.97"]),
+        ("the average got worse", ["was 5.000 bits/dim at step 100 and is 7.000"]),
         ("waits for data", ["90% of the time"]),
     ],
 )
 def test_facts_are_those_of_the_curves(workspace, name, facts):
-    _, text = said(written(workspace / "run", **FAULTS[name]))
+    folder = written(workspace / "run", **FAULTS[name])
+    if name == "diverged":
+        for step in ("0000123", "0012345", "0012345 (copy)"):
+            (folder / f"diverged_step_{step}.safetensors").touch()
+    _, text = said(folder)
     assert [fact for fact in facts if fact not in text] == []
 
 
@@ -139,11 +148,14 @@ def test_both_learning_rates_are_named_where_there_are_two(workspace, name):
     assert "optimizer.lr=0.003 and optimizer.muon_lr=0.02" in text
 
 
-def test_single_spikes_and_the_scatter_of_batches_are_harmless(workspace):
+@pytest.mark.parametrize("warmup", [0, 100])
+@pytest.mark.parametrize("scatter", [0.02, 0.05])  # less than `SCATTERED` of the loss, and more
+def test_single_spikes_and_the_scatter_of_batches_are_harmless(workspace, warmup, scatter):
     def spiky(step):
-        return 5.0 if step == 500 else 0.09 + 0.9 * math.exp(-step / 40) + 0.05 * (step % 30 == 0)
+        return 5.0 if step == 500 else 0.09 + 0.9 * math.exp(-step / 40) + scatter * (step % 30 == 0)
 
-    assert said(written(workspace / "run", **{"train/loss": spiky}))[0] == []
+    folder = written(workspace / "run", **{"train/loss": spiky}, optimizer={"lr": 3e-3, "warmup": warmup})
+    assert said(folder)[0] == []
 
 
 def test_losses_that_scatter_as_those_of_the_bound_say_nothing_one_by_one(workspace):
@@ -155,6 +167,77 @@ def test_losses_that_scatter_as_those_of_the_bound_say_nothing_one_by_one(worksp
         [run] = collect.within([folder])
         assert max(run.history[diagnosis.LOSS][1]) > diagnosis.SPIKE * run.history[diagnosis.LOSS][1][0]
         assert said(folder)[0] == []
+
+
+def test_a_loss_that_scatters_from_the_middle_on_is_not_judged(workspace):
+    def later_scattered(step):
+        return (1.3 if 20 < step < 60 else 0.9) if step < 600 else 0.3 + 0.6 * (step % 20 == 0)
+
+    assert said(written(workspace / "run", **{"train/loss": later_scattered}))[0] == []
+
+
+@pytest.mark.parametrize(("warmup", "found"), [(300, ["learning rate too low"]), (400, [])])
+def test_a_learning_rate_that_rose_for_a_third_of_the_run_is_not_called_low(workspace, warmup, found):
+    optimizer = {"lr": 3e-3, "warmup": warmup}
+    assert said(written(workspace / "run", **FAULTS["learning rate too low"], optimizer=optimizer))[0] == found
+
+
+@pytest.mark.parametrize("name", ["learning rate too high", "learning rate too low", "no warm-up"])
+def test_a_run_whose_learning_rate_is_wrong_is_not_told_to_be_longer(workspace, name):
+    assert said(written(workspace / "run", **FAULTS[name], **FAULTS["too few steps"]))[0] == [name]
+
+
+def finished(**curves):
+    """A run of which only the settings, a loss that falls in time and these curves are known."""
+    loss = {diagnosis.LOSS: (STEPS.tolist(), (0.1 + 0.9 * np.exp(-STEPS / 40)).tolist())}
+    return Run(Path("run"), "finished", config=SETTINGS, history=loss | curves)
+
+
+@pytest.mark.parametrize(
+    ("steps", "bound", "found"),
+    [
+        ([100, 500, 1000], [6.0, 1.083, 1.0], True),  # by 8.3 % of what it is now
+        ([100, 500, 1000], [6.0, 1.077, 1.0], False),
+        ([250, 1000], [1.15, 1.0], False),  # 15 % in two doublings of the steps
+        ([250, 1000], [1.17, 1.0], True),
+        ([600, 1000], [6.0, 1.0], False),  # of half the steps nothing is known
+    ],
+)
+def test_the_bound_of_a_run_that_was_long_enough_falls_by_less_than_8_percent_per_doubling(steps, bound, found):
+    run = finished(**{BOUND: ([float(step) for step in steps], bound)})
+    assert bool(diagnosis.too_few_steps(run)) == found
+
+
+def test_a_bound_is_compared_with_those_of_an_average_that_has_forgotten_the_initial_weights(workspace):
+    """With ema.decay=0.99 the initial weights are below 2 % of the average from step 390 on."""
+    untrained = dict.fromkeys((BOUND, SEEN), lambda step: 5.0 if step < 390 else 7.0)
+    assert said(written(workspace / "run", **untrained))[0] == []
+
+
+@pytest.mark.parametrize(
+    ("shares", "found"),
+    [
+        ([0.9, 0.05, 0.25], False),  # the first holds the start of the workers
+        ([0.0, 0.05, 0.05, 0.05, 0.9], False),  # one pause, of a disk, say
+        ([0.0, 0.3, 0.3, 0.1, 0.1, 0.3], True),
+    ],
+)
+def test_waiting_for_data_is_judged_by_the_median_after_the_start(shares, found):
+    run = finished(**{"train/data_wait": ([10.0 * k for k in range(len(shares))], shares)})
+    assert bool(diagnosis.waits_for_data(run)) == found
+
+
+@pytest.mark.parametrize("steps", [20, 45, 130, 700, 2999, 3000, 12_345, 800_000, 3_000_000])
+def test_the_decay_that_is_advised_forgets_the_initial_weights_in_time(steps):
+    """The memory of an average is 1 / (1 - decay) steps: about a thirtieth of the run here."""
+    loss = {diagnosis.LOSS: ([float(steps)], [1.0])}
+    run = Run(Path("run"), "finished", config={"ema": {"decay": 0.999999999}}, history=loss)
+    found = diagnosis.average_too_long(run)
+    decay = float(found.advice.rpartition("ema.decay=")[2])
+    assert 0 < decay < 1
+    assert decay**steps < 0.02
+    assert steps < 60 or steps / 50 <= 1 / (1 - decay) <= steps / 20
+    assert f"{1 - decay:.1g}" == f"{1 - decay:.6g}"  # a round number
 
 
 def test_a_slow_loss_with_a_flat_gradient_is_not_for_a_low_learning_rate(workspace):
@@ -183,6 +266,12 @@ def test_too_little_to_judge_by_is_said(workspace, capsys):
     written(workspace / "run", steps=STEPS[:19])
     main(["diagnose", "run"])
     assert "19 losses are logged, and 20 are needed" in capsys.readouterr().out
+
+
+def test_twenty_losses_are_enough_to_judge_by(workspace, capsys):
+    written(workspace / "run", steps=STEPS[:20], max_steps=200, **{"train/data_wait": lambda step: 0.9})
+    main(["diagnose", "run"])
+    assert "waits for data" in capsys.readouterr().out
 
 
 def test_what_cannot_be_read_is_said_and_no_crash(workspace, capsys):

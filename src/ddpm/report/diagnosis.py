@@ -61,13 +61,14 @@ def enough(run: Run) -> bool:
 
 def diverged(run: Run) -> Finding | None:
     """A gradient was not finite, which ended the run."""
-    files = sorted(run.folder.glob(f"diverged_step_{'[0-9]' * 7}.safetensors"))
-    if not files:
+    numbered = [(path.stem.rpartition("_")[2], path.name) for path in run.folder.glob("diverged_step_*.safetensors")]
+    kept = [(int(number), name) for number, name in numbered if number.isdecimal()]
+    if not kept:
         return None
-    step = int(files[-1].stem.rpartition("_")[2])
+    step, name = max(kept)
     return Finding(
         "diverged",
-        f"the gradient of step {step:,} was not finite, and its batch is kept in {files[-1].name}",
+        f"the gradient of step {step:,} was not finite, and its batch is kept in {name}",
         f"Start anew with a smaller {_rates(run)}, a longer optimizer.warmup, or trainer.precision=32-true",
     )
 
@@ -278,4 +279,4 @@ def tenths(curve: Curve) -> list[float]:
 
 def _fitting(steps: float) -> float:
     """A decay whose average has a memory of a thirtieth of the run."""
-    return float(f"{max(0.5, 1 - 30 / steps):.2g}") if steps < 3000 else float(f"{1 - 30 / steps:.4g}")
+    return round(1 - min(0.5, float(f"{30 / steps:.1g}")), 9)
