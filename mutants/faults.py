@@ -1000,6 +1000,7 @@ FAULTS = [
         ('under(part, ("fid_reference",))', 'under(part, ("fid_references",))'),
         ('if under(part, ("bound", "condition")):', 'if under(part, ("bounds",)):'),
         ("return not of_method(part) and", "return"),
+        ("if run.finished and run.protocol]", "if run.protocol]"),
     ),
     # --- networks ----------------------------------------------------------------------------------------------------
     *of(
@@ -1446,6 +1447,8 @@ FAULTS = [
         ('choices.get("recipe") if choices.get("experiment") else "recipe"', '"recipe"'),
         ("own[:3]", "own[:2]"),
         ("own=metric, metrics=sections", "own=metric, metrics=[]"),
+        ("sorted(published.keys() | own.keys())", "sorted(own.keys())"),
+        ('and not config.get("foreign"):', ":"),
         ("metric in registry.bound()", "True"),
     ),
     *of(
@@ -1473,6 +1476,7 @@ FAULTS = [
         ('NOISE if NOISE in said and "seed" not in said else', ""),
         ("(end - begin) * batch / per_second", "(end - begin) / per_second"),
         ("zip([0.0, *steps], steps, rate", "zip(steps, steps[1:], rate[1:]"),
+        ("if per_second > 0)", ")"),
         ('and monitor.step < self.config["max_steps"]', ""),
     ),
     *of(
@@ -1509,6 +1513,8 @@ FAULTS = [
         ("if not any(_same(runs, key, other) for other in keys):", "if True:"),
         ("if run.knows(key)}) > 1", "}) > 1"),
         ('key == name or key.startswith(f"{name}.")', "key.startswith(name)"),
+        ("len({run.folder.parent for run in runs}) == 1", "True"),
+        ("and not role(key) & Role.HARDWARE", ""),
     ),
     *of(
         "report/trends.py",
@@ -1518,6 +1524,7 @@ FAULTS = [
         ("points = sorted(", "points = list("),
         ("return value if math.isfinite(value) else None", "return value"),
         ("if name != key}", "}"),
+        ("if line.mean(column) is not None:", "if True:"),
     ),
     *of(
         "report/curves.py",

@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from written_runs import measured, write_run
+from written_runs import measured, write_cell, write_run
 
 from ddpm import report
 from ddpm.report import collect, table
@@ -20,6 +20,8 @@ def test_one_sentence_for_each_set_of_images(tmp_path):
     for name, found in (("a", coded()), ("b", coded()), ("c", coded(3.25, n=20)), ("d", None)):
         rates = {"optimizer.lr": ord(name)}
         write_run(tmp_path / name, metrics=measured(bits_per_dim=4.0), codecs=found, settings=rates)
+    diverged = {"metrics": measured(bits_per_dim=4.0), "codecs": coded(n=5)}
+    write_cell(tmp_path / "s", 0, "optimizer.lr=1", status="diverged", **diverged)
     notes = [note for note in table.of(collect.within([tmp_path])).notes if note.startswith("Beside bits/dim")]
     assert len(notes) == 2
     assert "PNG 4.5000; the same 297 test images of digits 1500+297 1x8x8" in notes[0]
@@ -33,6 +35,13 @@ def test_a_codec_without_a_finite_rate_has_no_curve(tmp_path):
     report.write(collect.within([run]), [run], tmp_path)
     (codecs,) = [each.codecs for each in collect.within([run])]
     assert codecs.curves == {}
+
+
+def test_the_numbers_of_a_codec_are_those_of_the_file(tmp_path):
+    """Nothing beyond an empty file is needed for images of one colour: 0 bits, which is a number."""
+    (run,) = collect.within([write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0), codecs=coded(0.0))])
+    assert run.codecs.lossless == {"PNG": 0.0}
+    assert run.codecs.curves == {"JPEG": ([0.25, 1.5], [20.0, 5.0])}  # of rates 0.25 and 1.5
 
 
 @pytest.mark.long

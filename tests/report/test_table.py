@@ -11,7 +11,7 @@ from written_runs import measured, write_cell, write_run
 from ddpm.config.compose import compose
 from ddpm.report import collect, table
 from ddpm.report.run import Run
-from ddpm.report.settings import under
+from ddpm.report.settings import differences, under
 
 
 def made(*folders):
@@ -161,6 +161,21 @@ def test_runs_of_several_places_differ_by_configuration_groups_first(tmp_path):
     assert made(tmp_path).settings == ["objective", "schedule.T", "optimizer.lr"]
 
 
+def test_runs_of_two_sweeps_differ_by_configuration(tmp_path):
+    for lr in (1, 2):
+        write_cell(tmp_path / "s", lr, f"optimizer.lr={lr}", settings={"optimizer.lr": lr})
+    write_cell(tmp_path / "t", 0, "optimizer.lr=1", choices={"objective": "vlb"}, settings={"optimizer.lr": 1})
+    assert made(tmp_path).settings == ["objective", "optimizer.lr"]
+
+
+def test_settings_that_differ_are_those_that_make_another_model(tmp_path):
+    for seed, name in enumerate("ab"):
+        hardware = {"trainer.devices": seed + 1, "loader.num_workers": seed}
+        bookkeeping = {"keep": seed, "every": {"log": 10 + seed}}
+        write_run(tmp_path / name, seed=seed, settings={"optimizer.lr": seed, **hardware, **bookkeeping})
+    assert differences(collect.within([tmp_path])) == ["optimizer.lr"]
+
+
 def test_an_experiment_stands_for_what_it_sets(tmp_path):
     eps = {"experiment": "table2_eps_simple"}
     mu = {"experiment": "table2_mu_vlb_fixed", "objective": "vlb"}
@@ -267,6 +282,15 @@ def test_what_was_measured_differently_is_not_ranked(tmp_path, protocol, note, r
     assert all(title in void for title in {"IS", "FID", "bits/dim"} - ranked)
 
 
+def test_what_a_run_that_failed_measured_otherwise_does_not_matter(tmp_path):
+    write_cell(
+        tmp_path, 0, "objective=hybrid", status="diverged", metrics=measured(fid=1.0), protocol={"num_samples": 40}
+    )
+    found = two(tmp_path, {}, {}, fid=2.0)
+    assert best(found, "FID") == ["a"]
+    assert not any("num_samples" in note for note in found.notes)
+
+
 def test_a_bound_at_every_t_is_one_measure_for_every_T(tmp_path):
     full = [{"timesteps": T, "bound": {"images": {"test": 297}, "evaluations": T}} for T in (1000, 4000)]
     assert best(two(tmp_path, *full, bits_per_dim=4.0), "bits/dim") == ["a"]
@@ -340,6 +364,18 @@ def test_minutes_are_a_sweeps_wall_clock_or_else_those_of_training(tmp_path):
     found = made(tmp_path)
     assert found.minutes_title == "training minutes"
     assert [found.minutes(line) for line in found.lines] == [pytest.approx(1 / 6)]
+
+
+@pytest.mark.parametrize(
+    ("steps", "rates", "seconds"),
+    [([10.0, 20.0], [64.0, 128.0], 15.0), ([10.0, 20.0], [0.0, 128.0], 5.0), ([10.0], [0.0], None), ([], [], None)],
+)
+def test_the_time_of_training_is_that_of_the_steps_whose_throughput_is_known(steps, rates, seconds):
+    """Ten steps of 64 images take 10 s at 64 images per second."""
+    history = {"train/images_per_second": (steps, rates)}
+    assert (
+        Run(Path("run"), "finished", config={"loader": {"batch_size": 64}}, history=history).training_seconds == seconds
+    )
 
 
 def test_runs_of_one_seed_count_once(tmp_path):

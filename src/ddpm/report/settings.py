@@ -17,7 +17,7 @@ def varying(runs: Sequence[Run]) -> list[str]:
         candidates = [key for key in asked if tells_configurations_apart(key)]
         keys = [key for key in candidates if _varies(runs, key)]
         return keys or candidates[:1] or ["recipe"]
-    groups = [key for key in dict.fromkeys(group for run in runs for group in run.choices) if key not in PRESETS]
+    groups = list(dict.fromkeys(group for run in runs for group in run.choices))
     leaves = list(dict.fromkeys([*(key for run in runs for key in run.settings), *asked]))
     presets = [key for key in PRESETS if _varies(runs, key)]
     keys = list(presets)
@@ -52,10 +52,9 @@ def _varies(runs: Sequence[Run], key: str) -> bool:
 
 
 def _explained(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
-    """Whether the values of `others`, which do vary, decide that of `key`."""
-    others = [other for other in others if _varies(runs, other)]
+    """Whether the values of `others` decide that of `key`, which varies."""
     values = {(tuple(run.setting(other) for other in others), run.setting(key)) for run in runs if run.knows(key)}
-    return bool(others) and len({decisive for decisive, _ in values}) == len(values)
+    return len({decisive for decisive, _ in values}) == len(values)
 
 
 def _own(key: str, groups: Collection[str]) -> list[str]:
