@@ -381,7 +381,7 @@ def _evaluation(config: DictConfig, images: Dataset, settings: EvaluationSetting
     except OutOfReachError as error:
         if not metrics.keys().isdisjoint(settings.metrics):
             raise
-        say(f"samples are drawn and not measured: {error}; then evaluation.metrics=[fid,{images.kind.bound}]")
+        say(f"samples are drawn, and not measured: {error}; with these, evaluation.metrics=[fid,{images.kind.bound}]")
         extractor = Missing(str(config.features.get("name") or config.choices.get("features")))
     return Evaluation(images, sampler(config), extractor, metrics, settings, told, led)
 

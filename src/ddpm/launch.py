@@ -90,7 +90,7 @@ def rank_of(runner: L.Trainer) -> Rank:
 
 @contextlib.contextmanager
 def sharing(how_to_go_on: str) -> Iterator[None]:
-    """Make one line of an error or a signal by which work that processes may share ends and can go on.
+    """Turn an error or a signal that ends the work of one or several processes into a line that says how it goes on.
 
     Raises:
         RunFailedError: another process has ended, so that what all of them compute together cannot be; or a file cannot

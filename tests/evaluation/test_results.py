@@ -163,3 +163,15 @@ def test_the_table_has_as_many_digits_as_each_metric_deserves(capsys):
     assert "3.1415" not in printed
     assert "0.00272 ± 0.00100" in printed
     assert "0.577" in printed
+
+
+def test_brackets_in_what_is_said_beside_the_table_stay(capsys):
+    """The terminal's library takes them for its markup, and would leave them out."""
+    published = {"metric": "fid", "published": 3.2, "source": "a paper [1]", "verdict": "other settings [bold]"}
+    made = results.Results({"fid": {"value": 3.0, "n": 9}}, {}, {"fingerprint": "abc", "data": "mine [cyan]"}, {})
+    made.published = [published]
+    made.print()
+    printed = capsys.readouterr().out
+    assert "a paper [1]" in printed
+    assert "other settings [bold]" in " ".join(printed.split())
+    assert [note for note in made.notes() if " ".join(note.split()) not in " ".join(printed.split())] == []

@@ -83,7 +83,7 @@ def model_index(name: str, data: str, results: dict[str, Any]) -> list[dict[str,
     Args:
         name: of the model.
         data: the dataset's name.
-        results: as from `measured`.
+        results: as from `results_of`.
     """
     of_splits: dict[str, list[dict[str, Any]]] = {}
     for metric, parts in results["metrics"].items():

@@ -142,7 +142,7 @@ def _finest(config: DictConfig, q: ForwardProcess, n: int, fine: int) -> Sampler
         raise RequestError(f"fine={fine} must be more than steps={n}, and so must T, which is {q.T}")
     if finest.stochastic and any(t <= s for t, s in pairwise(finest.steps(q))):
         raise RequestError(
-            "times are learned from chains of the same noise, which is not there with churn: leave that out"
+            "times are learned from chains of the same noise, and sampler.S_churn adds noise: use sampler.S_churn=0"
         )
     return finest
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf
 from ddpm.config.grammar import shown
 from ddpm.config.groups import options_of
 
-# What must be a whole number of at least so much; a missing key is another recipe's business.
+# What must be a whole number of at least so much. A key that a configuration does not have is not judged.
 AT_LEAST = {
     "seed": 0,
     "max_steps": 1,
@@ -63,7 +63,7 @@ OPTIONAL = (
     "stop.patience",
 )
 
-# Where the settings of an option of a group are of which a configuration may hold several.
+# Where in a configuration an option's settings are, for groups of which several options can be chosen.
 PACKAGES = {
     "metric": "evaluation.NAME",
     "figure": "figure.NAME",

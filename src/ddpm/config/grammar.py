@@ -72,7 +72,7 @@ def shown(value: Any) -> str:
 
 
 def as_typed(overrides: Sequence[str]) -> list[str]:
-    """What `quote_paths` made of these, for another command line, which quotes paths again."""
+    """Take back the quotes of `quote_paths`, for a command line that puts them itself."""
 
     def typed(text: str, override: Any) -> str:
         if override.key_or_group not in PATH_KEYS or not isinstance(override.value(), str):

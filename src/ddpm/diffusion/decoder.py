@@ -30,7 +30,7 @@ class DiscretizedDecoder(Decoder):
 
     def __init__(self, cdf: str = "tanh") -> None:
         if cdf not in _CDFS:
-            raise ValueError(f"cdf={cdf!r} is not one of {', '.join(_CDFS)}")
+            raise ValueError(f"evaluation.bits_per_dim.decoder={cdf} is not one of {', '.join(_CDFS)}")
         self.cdf = _CDFS[cdf]
 
     def log_prob(self, step: Gaussian, x_0: Batch) -> Batch:

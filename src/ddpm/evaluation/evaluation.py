@@ -77,8 +77,8 @@ class Evaluation:
     def run(self, p: ReverseProcess, rank: Rank, about: dict[str, Any], folder: Path | None = None) -> Results:
         """Measure a reverse process, and the real images beside it.
 
-        Finished chunks are kept under `folder`, where an evaluation of the same weights by the same protocol finds
-        them, until the results are published.
+        Finished chunks are kept under `folder` until the results are written: an evaluation of the same weights by the
+        same protocol goes on from them.
 
         Args:
             p: in evaluation mode; its network is laid out for measuring, in place.

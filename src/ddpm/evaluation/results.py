@@ -115,9 +115,9 @@ class Results:
         console = Console()
         console.print(table)
         for note in self.notes():
-            console.print(note, style="dim", highlight=False)
+            console.print(note, style="dim", highlight=False, markup=False)
         for entry in self.published:
-            console.print(_verdict(entry), highlight=False)
+            console.print(_verdict(entry), highlight=False, markup=False)
 
     def notes(self) -> list[str]:
         """What the numbers rest on."""

@@ -232,7 +232,7 @@ def _check_again(request: Request, plan: Sequence[tuple[list[str], str]], folder
     before = records.subject(folder)
     now = request.work.subject(request.overrides)
     paths = {text for cell in known for text in cell.overrides if text.startswith("ckpt=")}
-    moved = bool(paths) and not paths & {*request.overrides}  # which earlier versions, without a digest, cannot judge
+    moved = bool(paths) and not paths & {*request.overrides}  # plans of earlier versions have no digest
     if before != now if before else moved:
         raise RequestError(
             f"{path_of('ckpt', request.overrides)} has other weights than {folder} began to measure: a sweep's "

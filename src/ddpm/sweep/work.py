@@ -48,7 +48,7 @@ class TrainingCells:
         return settled
 
     def subject(self, overrides: Sequence[str]) -> str:
-        """What all cells are about, by which a sweep that goes on knows it again: nothing."""
+        """Name what must be the same when the sweep goes on, beside its words: of trainings, nothing."""
         return ""
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
@@ -95,7 +95,7 @@ class EvaluationCells:
         return [f"ckpt={quote(ckpt)}", *others]
 
     def subject(self, overrides: Sequence[str]) -> str:
-        """What all cells are about, by which a sweep that goes on knows it again: the checkpoint's weights."""
+        """Name what must be the same when the sweep goes on, beside its words: the weights, by their digest."""
         return _digest(path_of("ckpt", with_chosen(overrides)))
 
     def compose(self, overrides: Sequence[str]) -> DictConfig:
