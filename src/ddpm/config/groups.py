@@ -127,7 +127,13 @@ def options_of(group: str) -> list[str]:
 
 def group_names() -> list[str]:
     """The groups, sorted."""
-    return _groups_in(CONF)
+    return list(_groups_of_conf())
+
+
+@functools.cache
+def _groups_of_conf() -> tuple[str, ...]:
+    """Look into conf/ once, since each composition asks for its groups several times."""
+    return tuple(_groups_in(CONF))
 
 
 @contextlib.contextmanager
