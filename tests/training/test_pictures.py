@@ -73,7 +73,7 @@ def test_a_run_s_pictures_are_guided_as_its_samples_and_begin_with_the_evaluatio
 
 
 def test_a_run_keeps_a_sheet_of_its_data_and_a_film_of_its_samples(workspace):
-    run = train(["debug=smoke", "every.samples=2", "logger=csv", "out=run"])
+    run = train([*SMALL_RUN, "every.samples=2", "logger=csv", "out=run"])
     digits = build.dataset(compose([])).split("train")
     shown = [k * (len(digits) // 64) for k in range(64)]
     with Image.open(run / "data.png") as sheet:
