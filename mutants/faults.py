@@ -1052,6 +1052,7 @@ FAULTS = [
         ("127.5 * self.squared_error.mean(0).sqrt()", "127.5 * self.squared_error.sqrt().mean(0)"),
         ("num_dims * math.log(2)", "num_dims"),
         ("torch.where(t > 1, kl", "torch.where(t > 0, kl"),
+        ("generator, clip=clip, draws_of_x_1=draws_of_x_1))", "generator, draws_of_x_1=draws_of_x_1))"),
     ),
     *of(
         "diffusion/sampler.py",
@@ -1093,6 +1094,8 @@ FAULTS = [
         ("if not 0 < value < 1:", "if not 0 <= value < 1:"),
         ("if snr_scale != 1:", "if False:"),
         ("signal = snr_scale *", "signal = snr_scale**2 *"),
+        ("signal = snr_scale * alpha_bar / alpha_bar[0]", "signal = snr_scale * alpha_bar"),
+        (".reciprocal().clamp(max=max_beta)", ".reciprocal().clamp(max=0.999)"),
         ("_endpoints(T, beta_T, beta_T, rescale)[1]", "_endpoints(T, beta_T, beta_T, False)[1]"),
     ),
     *of(
@@ -1148,6 +1151,8 @@ FAULTS = [
         ("            if not weight.any():\n                return good\n", ""),
         ("condition.dropped())", "condition)"),
         ("        return self.weak\n", "        return network\n"),
+        ("weak.network if isinstance(weak, ReverseProcess) else weak", "weak"),
+        ("        good = good.to(x_t.dtype)", "        pass"),
     ),
     *of(
         "diffusion/posterior.py",
@@ -1715,6 +1720,11 @@ FAULTS = [
         "diffusion/test_budget.py",
         ("1 / (slices * p[index])", "1 / slices / p[index].mean()"),
         ("excess = noise.square() - 1", "excess = noise.square()"),
+        ("design.scatter / counts.sqrt()", "design.scatter / counts"),
+        ("t[inside].double().log().mean()", "t[inside].double().mean().log()"),
+        (".double() * t\n", ".double()\n"),
+        ("first = min(max(1, first), visits - 1)", "first = max(1, first)"),
+        ("span).clamp(0, 1))", "span))"),
         ("prior_term(p.q, x_0) + shares.sum(1)", "shares.sum(1)"),
     ),
     *of(

@@ -9,7 +9,7 @@ from oracle import gaussian_data, levels, optimal
 from torch import nn
 
 from ddpm.diffusion import budget
-from ddpm.diffusion.budget import Design, estimate, estimate_bound, explore, split_budget
+from ddpm.diffusion.budget import Design, Outline, Visits, estimate, estimate_bound, explore, split_budget
 from ddpm.diffusion.likelihood import evaluate_bound, prior_term
 from ddpm.diffusion.prediction import X0, Epsilon
 from ddpm.diffusion.process import ForwardProcess
@@ -94,6 +94,63 @@ def test_the_parts_are_estimated_apart(model):
     within(found.rate_nats.mean(1) + exact.prior, exact.rate_nats)
 
 
+def pilot_of(nats, T=60, visits=3, squared_error=torch.zeros_like):
+    """A pilot of 400 examples whose terms and squared errors are functions of t, with noise that tells nothing."""
+    t, _ = Design.blind(T).draw(400, visits, rng())
+    covariates = torch.randn(*t.shape, 3, generator=rng(1), dtype=torch.float64)
+    return Visits(t, nats(t.double()), covariates, squared_error(t.double()))
+
+
+def test_terms_that_fall_as_1_over_t_are_known_from_a_pilot():
+    design = Design.of(pilot_of(lambda t: 5 / t), 60)
+    torch.testing.assert_close(design.level, 5 / torch.arange(1, 61).double())
+    assert design.slopes.abs().max() < 1e-10
+
+
+def test_the_standard_error_of_a_term_is_its_deviation_over_the_root_of_its_visits():
+    """t L_{t-1} has the deviation 2; with T = 3 every t has a bin of its own."""
+    pilot = pilot_of(lambda t: (9 + 2 * torch.randn(t.shape, generator=rng(2)).double()) / t, T=3)
+    counts = torch.tensor([float((pilot.t == t).sum()) for t in (1, 2, 3)])
+    assert counts.min() > 200
+    expected = 2 / (torch.arange(1, 4) * counts.sqrt()).double()
+    torch.testing.assert_close(Outline.of(pilot, Design.of(pilot, 3)).terms_stderr, expected, rtol=0.15, atol=0)
+
+
+def test_a_squared_error_that_is_linear_in_log_t_is_known_between_the_visits_and_constant_beyond_them():
+    """Means of a linear function are its values at the means."""
+    pilot = pilot_of(lambda t: 5 / t, squared_error=lambda t: 1 + 20 * t.log())
+    found = Outline.of(pilot, Design.of(pilot, 60)).squared_error
+    line = 1 + 20 * torch.arange(1, 61).double().log()
+    assert line[40] < found[-1] < line[-1] - 0.1  # the mean over the last bin
+    torch.testing.assert_close(found, line.clamp(max=float(found[-1])))
+
+
+def test_no_t_is_passed_over_whose_terms_did_not_scatter_in_the_pilot():
+    exact = Design.of(pilot_of(lambda t: (5 + (t > 20) * torch.randn(t.shape, generator=rng(2)).double()) / t), 60)
+    assert exact.scatter.argmin() < 20
+    assert exact.scatter.min() > 0.9e-3 * exact.scatter.mean()
+
+
+def test_few_visits_tell_a_mean_and_a_deviation_but_no_regression():
+    few = Visits(*(part[:10] for part in pilot_of(lambda t: (t % 3 + 1) / t, visits=2)))
+    design, later = Design.of(few, 60), (few.t * few.nats)[few.t > 1]
+    assert len(later) == 10
+    assert not design.slopes.any()
+    torch.testing.assert_close(design.level[1:], later.mean() / torch.arange(2, 61))
+    torch.testing.assert_close(design.scatter[1:], later.std() / torch.arange(2, 61))
+
+
+@pytest.mark.parametrize("visits", [2, 5])
+def test_the_other_t_are_visited_however_much_the_first_term_scatters(visits):
+    zero, scatter = torch.zeros(60).double(), torch.ones(60).double()
+    scatter[0] = 1e9
+    t, weight = Design(zero, zero[:, None].expand(60, 3), scatter).draw(7, visits, rng())
+    assert t.shape == (7, visits)
+    assert ((t == 1).sum(1) == visits - 1).all()
+    torch.testing.assert_close(weight[:, :-1].sum(1), torch.ones(7).double())
+    torch.testing.assert_close(weight[:, -1], torch.full((7,), 59.0).double())  # 59 t are equally probable
+
+
 @pytest.mark.long
 def test_the_halves_tell_the_error(model):
     """The error that one draw claims is the deviation of many draws."""
@@ -155,6 +212,12 @@ def test_too_few_evaluations_are_refused():
     p = optimal(ForwardProcess(linear(10)), Epsilon(), FixedSmall())
     with pytest.raises(ValueError, match="use at least 2"):
         estimate_bound(p, torch.zeros(1, 2), rng(), 1)
+
+
+def test_the_covariates_of_mirrored_images_under_mirrored_noise_are_the_same():
+    """Black and white are alike: the decoder's outermost bins are open at both ends."""
+    x_0, noise = torch.randn(2, 5, 12, generator=rng())
+    torch.testing.assert_close(budget._covariates(-x_0, -noise), budget._covariates(x_0, noise))
 
 
 def test_the_covariates_have_no_mean():

@@ -9,7 +9,7 @@ from torch import nn
 
 from ddpm.diffusion.condition import DROPPED, Condition
 from ddpm.diffusion.decoder import ContinuousDecoder
-from ddpm.diffusion.guidance import AutoGuidance, ClassifierFree, Unguided
+from ddpm.diffusion.guidance import AutoGuidance, ClassifierFree, Guided, Unguided
 from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
 from ddpm.diffusion.process import ForwardProcess
@@ -101,6 +101,11 @@ def test_weight_0_is_the_unguided_model_to_the_bit_and_at_its_cost():
         assert all(map(torch.equal, found, parts(estimates(p, told, x, t))))
     assert counted.network.calls == 2
     assert ClassifierFree(2.0).evaluations == 2
+
+
+def test_only_guidance_without_the_condition_needs_a_network_that_knows_none():
+    needing = [kind.__name__ for kind in (Unguided, ClassifierFree, AutoGuidance) if kind.needs_dropped]
+    assert needing == ["ClassifierFree"]
 
 
 def test_weight_minus_1_is_the_unconditional_model():
@@ -215,9 +220,42 @@ def test_an_interval_that_is_none_is_refused(interval):
         AutoGuidance(nn.Identity(), 1.0, interval)
 
 
+def test_an_interval_of_one_t_is_that_t():
+    p = optimal(q, Epsilon(), FixedSmall(), 0.3, 0.25)
+    weak = OptimalNetwork(q, Epsilon(), FixedSmall(), 0.1, 0.5)
+    x, t = points(3), torch.tensor([8, 9, 10])
+    found, plain = AutoGuidance(weak, 0.5, [9, 9])(p)(x, t).output, p(x, t).output
+    assert (found != plain).all(1).tolist() == [False, True, False]
+
+
+class Narrow(nn.Module):
+    """A layer as autocast runs it, with a learned variance's channels."""
+
+    def __init__(self, dtype, seed):
+        super().__init__()
+        self.dtype, self.seed = dtype, seed
+
+    def forward(self, x, t):
+        return torch.randn(len(x), 2 * x.shape[1], generator=rng(self.seed)).to(self.dtype)
+
+
+@pytest.mark.parametrize("good", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("weak", [torch.bfloat16, torch.float32])
+def test_outputs_are_combined_in_the_precision_of_x_t(good, weak):
+    """In bfloat16 the difference of two outputs would have a hundredth of an error, times the weight."""
+    x, t = points(50).float(), torch.full((50,), 9)
+    networks = Narrow(good, 1), Narrow(weak, 2)
+    found = Guided(*networks, 3.0)(x, t)
+    better, poorer = (network(x, t).double() for network in networks)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found[:, :2].double(), (4 * better - 3 * poorer)[:, :2], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[:, 2:].double(), better[:, 2:], rtol=0, atol=0)
+
+
 def test_an_unconditional_network_can_be_led_by_a_weaker_one():
     p = optimal(q, Epsilon(), FixedSmall(), 0.3, 0.25)
     weak = OptimalNetwork(q, Epsilon(), FixedSmall(), 0.1, 0.5)
     x, t = points(4), torch.tensor([1, 9, 30, T])
     good, poor = p(x, t).output, ReverseProcess(weak, q, Epsilon(), FixedSmall())(x, t).output
-    torch.testing.assert_close(AutoGuidance(weak, 0.5)(p)(x, t).output, 1.5 * good - 0.5 * poor)
+    for each in (weak, ReverseProcess(weak, q, Epsilon(), FixedSmall())):  # the network, or a process over it
+        torch.testing.assert_close(AutoGuidance(each, 0.5)(p)(x, t).output, 1.5 * good - 0.5 * poor)

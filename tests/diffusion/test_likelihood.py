@@ -175,6 +175,31 @@ def test_L_0_is_the_mean_over_the_draws_of_x_1_and_the_other_terms_stay():
     torch.testing.assert_close(bound.squared_error[:, 0], torch.stack(squares).mean(0))
 
 
+@pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
+@pytest.mark.parametrize("variance", [Learned(), LearnedRange()], ids=by_name)
+def test_the_gradient_of_L_0_is_that_of_the_decoder_alone(prediction, variance):
+    """At t = 1, q(x_0 | x_1, x_0) is a point, from which every Gaussian is infinitely far."""
+    q = ForwardProcess(linear(50))
+    x_0, t = levels(gaussian_data(2, 3)), torch.ones(2, dtype=torch.int64)
+    noise, error, raw = torch.randn(3, 2, 3, generator=rng(), dtype=torch.float64)
+    x_t = q.diffuse(x_0, t, noise)
+    answer = torch.cat([prediction.target(q, x_0, noise, t) + 0.003 * error, raw], 1).requires_grad_()
+    p = ReverseProcess(Constant(answer), q, prediction, variance)
+    step = p(x_t, t)
+    (found,) = torch.autograd.grad(bound_term(p, step, x_0, x_t, t).sum(), answer, retain_graph=True)
+    (expected,) = torch.autograd.grad(-p.decoder.log_prob(step.step, x_0).sum(), answer)
+    assert expected.all()
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(("clip", "estimate"), [(True, 1.0), (False, 3.0)])
+def test_the_whole_bound_is_clipped_or_not_as_asked(clip, estimate):
+    x_0 = levels(gaussian_data(4, 2))
+    p = ReverseProcess(Constant(torch.full_like(x_0, 3.0)), ForwardProcess(linear(6)), X0(), FixedSmall())
+    found = evaluate_bound(p, x_0, rng(), clip=clip).squared_error
+    torch.testing.assert_close(found, (estimate - x_0).square().mean(1, keepdim=True).expand(4, 6))
+
+
 def test_rate_and_distortion_are_table_4():
     bound = Bound(
         prior=torch.tensor([0.5, 1.5]),

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.prediction import X0, Epsilon
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
@@ -78,6 +79,14 @@ def test_everything_after_the_network_is_float32_under_autocast():
     assert {estimate.output.dtype, estimate.x_0.dtype, estimate.step.mean.dtype, estimate.step.log_var.dtype} == {
         torch.float32
     }
+
+
+def test_what_is_known_of_a_process_is_known_of_it_over_another_network():
+    p = ReverseProcess(nn.Identity(), q, X0(), FixedSmall())
+    assert (p.event_shape, p.always_conditioned) == (None, False)
+    p.event_shape, p.always_conditioned = (3, 8, 8), True
+    for other in (p.over(nn.Identity()), p.given(Condition(torch.tensor([1])))):
+        assert (other.event_shape, other.always_conditioned) == ((3, 8, 8), True)
 
 
 def test_a_network_without_channels_for_the_variance_is_noticed():

@@ -61,6 +61,20 @@ def test_a_scaled_cosine_is_that_of_simple_diffusion(side):
     np.testing.assert_allclose(alpha_bar.log() - torch.log1p(-alpha_bar), log_snr, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize(("offset", "snr_scale"), [(0.008, 0.25), (0.3, 0.25), (0.3, 4.0)])
+def test_snr_scale_multiplies_the_ratio_of_signal_to_noise_at_every_t(offset, snr_scale):
+    t = torch.arange(1, 50)  # at T = 50 beta is cut
+    plain, scaled = (ForwardProcess(S.cosine(50, offset, snr_scale=scale)).snr(t) for scale in (1.0, snr_scale))
+    torch.testing.assert_close(scaled, snr_scale * plain)
+
+
+@pytest.mark.parametrize("schedule", [S.jsd, S.cosine])
+def test_max_beta_cuts_what_is_larger_and_nothing_else(schedule):
+    free, cut = schedule(20), schedule(20, max_beta=0.25)
+    assert (free > 0.25).any()
+    assert torch.equal(cut, torch.where(free > 0.25, 0.25, free))
+
+
 def test_rescaled_linear_anchors():
     betas = S.linear(4000, rescale=True)
     assert betas[0].item() == pytest.approx(2.5e-5)
@@ -104,6 +118,8 @@ def test_refuses_a_rescaling_that_leaves_the_interval():
     with pytest.raises(ValueError, match="use T > 20"):
         S.linear(20, rescale=True)
     assert S.linear(21, rescale=True).max() < 1
+    with pytest.raises(ValueError, match=r"beta 1\.5 at T=200, .*use T > 300"):
+        S.linear(200, beta_1=0.3, beta_T=0.1, rescale=True)
 
 
 def test_refuses_bad_shapes_of_cosine_and_jsd():
@@ -113,5 +129,7 @@ def test_refuses_bad_shapes_of_cosine_and_jsd():
         S.cosine(10, max_beta=0.0)
     with pytest.raises(ValueError, match="offset=-1"):
         S.cosine(10, offset=-1.0)
+    with pytest.raises(ValueError, match="offset=0"):
+        S.cosine(10, offset=0.0)
     with pytest.raises(ValueError, match="snr_scale=0"):
         S.cosine(10, snr_scale=0.0)

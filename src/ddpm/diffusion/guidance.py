@@ -118,7 +118,8 @@ class Guided(nn.Module):
             if not weight.any():
                 return good
         channels = x_t.shape[1]
-        poor: Tensor = self.poor(x_t, t, *told)[:, :channels].to(x_t.dtype)
-        output, raw = good[:, :channels].to(x_t.dtype), good[:, channels:].to(x_t.dtype)
+        poor: Tensor = self.poor(x_t, t, *told)[:, :channels]
+        good = good.to(x_t.dtype)  # under autocast the outputs are narrower
+        output, raw = good[:, :channels], good[:, channels:]
         led = output + weight.reshape(-1, *[1] * (x_t.ndim - 1)) * (output - poor)
         return torch.cat([led, raw], 1)

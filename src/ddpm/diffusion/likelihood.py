@@ -24,8 +24,7 @@ def bound_term(p: ReverseProcess, estimate: Estimate, x_0: Batch, x_t: Batch, t:
 
     `estimate` is the estimate of p at (x_t, t); t may differ between the examples.
     """
-    # The branch that is not taken must be finite, or its gradient would be 0 * inf: hence the clamp.
-    kl = p.q.posterior(x_0, x_t, t.clamp(min=2)).kl(estimate.step)
+    kl = p.q.posterior(x_0, x_t, t).kl(estimate.step)  # infinite at t = 1, where its gradient is finite
     decoder = -p.decoder.log_prob(estimate.step, x_0)
     return torch.where(t > 1, kl.flatten(1).sum(1), decoder.flatten(1).sum(1))
 
