@@ -10,7 +10,7 @@ from torch import nn
 
 from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError
-from ddpm.diffusion.objective import Simple
+from ddpm.diffusion.objective import MinSNR, Simple, Unweighted
 from ddpm.diffusion.prediction import X0, Epsilon, Velocity
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
@@ -145,6 +145,19 @@ def test_noise_levels_are_log_normal(schedule):
     assert share.sum() == pytest.approx(1)
     torch.testing.assert_close(share.double(), mass, rtol=0, atol=5 * math.sqrt(0.25 / n))
     assert float((share.double() - mass).square().sum()) < 3 / n  # its mean is less than 1 / n
+
+
+def test_the_noise_levels_are_those_of_the_paper_if_nothing_is_said():
+    """Table 1 of Karras et al. 2022: log(sigma) has the mean -1.2 and the deviation 1.2."""
+    t, _ = LogNormal(linear(T)).sample(1000, torch.Generator().manual_seed(0))
+    expected, _ = LogNormal(linear(T), P_mean=-1.2, P_std=1.2).sample(1000, torch.Generator().manual_seed(0))
+    assert torch.equal(t, expected)
+
+
+@pytest.mark.parametrize("weighting", [Unweighted(), MinSNR(), Balanced()], ids=lambda w: type(w).__name__)
+def test_a_weighting_is_uniform_if_it_says_so(weighting, case):
+    weight = weighting(process(case[0], Epsilon()), torch.arange(1, T + 1))
+    assert weighting.uniform == bool((weight == weight[0]).all())
 
 
 def test_draws_depend_on_the_generator_only_and_nothing_is_kept():

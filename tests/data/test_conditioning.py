@@ -5,9 +5,11 @@ from PIL import Image
 from ddpm.data.conditioning import FromImage, Label, OfSamples, Unconditional, classes_of
 from ddpm.data.dataset import DataError, InMemory
 from ddpm.data.digits import Digits, load_digits_split
+from ddpm.data.encoded import Files, Source
 from ddpm.data.folder import Folder
 from ddpm.data.given import Array, Given, Part
 from ddpm.data.module import DataModule
+from ddpm.data.pairs import partners
 from ddpm.data.swiss_roll import SwissRoll
 
 
@@ -39,6 +41,31 @@ def test_samples_are_told_the_data_s_own_labels_again_and_again():
     assert not torch.equal(OfSamples(Label(3), images, "train", seed=6)(range(36)).labels, found)
     nowhere = Given("handed over", (2,), "nothing")  # whose examples cannot be asked for
     assert OfSamples(Unconditional(), nowhere, "train", seed=5)(range(36)) is None
+
+
+def test_samples_are_told_what_is_of_the_split_that_was_asked_for():
+    images = Array(*(Part(torch.zeros(n, 2), torch.full((n,), n % 3)) for n in (10, 5)))  # classes 1 and 2
+    for split, label in (("train", 1), ("test", 2)):
+        assert OfSamples(Label(3), images, split, seed=5)(range(12)).labels.tolist() == [label] * 12
+
+
+def test_a_share_of_labels_is_dropped_if_nothing_is_said_and_no_image():
+    """The default of Ho & Salimans 2022 for classifier-free guidance; super-resolution needs its image."""
+    assert (Label(10).drop, FromImage().drop) == (0.1, 0.0)
+
+
+def test_an_example_that_was_read_is_not_read_again():
+    class Counting(InMemory):
+        reads = 0
+
+        def __getitems__(self, indices):
+            self.reads += 1
+            return super().__getitems__(indices)
+
+    examples = Counting(torch.zeros(4, 3, 8, 8, dtype=torch.uint8))
+    batch = FromImage("gray").batch(examples, [2, 3])
+    assert batch.condition.image.shape == (2, 1, 8, 8)
+    assert examples.reads == 1
 
 
 def test_pictures_of_training_show_every_class():
@@ -76,13 +103,14 @@ def test_classes_are_counted(tmp_path):
             Label(3).check(images)
 
 
+@pytest.mark.parametrize("faulty", ["train", "test"])
 @pytest.mark.parametrize(("labels", "named"), [([0, 3], "label 3"), ([-1, 2], "label -1")])
-def test_a_label_out_of_range_is_refused(labels, named):
+def test_a_label_out_of_range_is_refused(labels, named, faulty):
     class Some(Digits):
         def split(self, name):
-            return InMemory(torch.zeros(2, 1, 8, 8), torch.tensor(labels))
+            return InMemory(torch.zeros(2, 1, 8, 8), torch.tensor(labels if name == faulty else [0, 2]))
 
-    with pytest.raises(DataError, match=rf"{named}, and labels are 0\.\.2"):
+    with pytest.raises(DataError, match=rf"the {faulty} split of .* {named}, and labels are 0\.\.2"):
         Label(3).check(Some())
 
 
@@ -139,6 +167,18 @@ def test_images_that_cannot_be_told():
         FromImage().wanted([0])
 
 
+@pytest.mark.parametrize("paired", [("train",), ("test",), ()])
+def test_both_splits_need_pairs(paired):
+    class Some(Digits):
+        def split(self, name):
+            examples = InMemory(torch.zeros(2, 1, 8, 8))
+            examples.partners = InMemory(torch.zeros(2, 1, 8, 8)) if name in paired else None
+            return examples
+
+    with pytest.raises(DataError, match=r"condition\.source=paired tells"):
+        FromImage("paired").check(Some())
+
+
 @pytest.fixture
 def pairs(tmp_path):
     """Twenty pictures, one in a folder of its own, and their negatives under the same names with other endings."""
@@ -173,18 +213,39 @@ def test_a_pair_is_told_the_picture_of_the_same_name(pairs, array_gib):
         FromImage("paired").check(alone)
 
 
+def test_partners_are_in_the_order_of_the_pictures(pairs):
+    names = ["12.png", "deeper/00.png", "03.png"]
+    found = partners(Files(pairs / "photos", names), pairs / "sketches", ["03.bmp", "12.bmp", "deeper/00.bmp"])
+    assert list(found.names) == ["12.bmp", "deeper/00.bmp", "03.bmp"]
+
+
+def test_what_is_no_folder_of_files_has_no_pairs(pairs):
+    class Records(Source):
+        def __len__(self):
+            return 1
+
+        def name(self, index):
+            return "a record"
+
+        def read(self, index):
+            return b""
+
+    with pytest.raises(DataError, match=r"data\.path must be a folder or an archive"):
+        partners(Records(), pairs / "sketches", ["03.bmp"])
+
+
 def test_pairs_that_do_not_match_are_refused(pairs):
-    def partners(**how):
+    def paired(**how):
         return Folder(4, str(pairs / "photos"), root=str(pairs / "root"), **how).partners
 
     Image.new("RGB", (4, 4)).save(pairs / "sketches/07.png")
     with pytest.raises(DataError, match=r"07\.png has several partners \(07\.bmp, 07\.png\)"):
-        partners(condition_path=str(pairs / "sketches"))
+        paired(condition_path=str(pairs / "sketches"))
     for name in ("07.png", "07.bmp"):
         (pairs / "sketches" / name).unlink()
     with pytest.raises(DataError, match=r"07\.png has no partner"):
-        partners(condition_path=str(pairs / "sketches"))
+        paired(condition_path=str(pairs / "sketches"))
     with pytest.raises(DataError, match="there is nothing at"):
-        partners(condition_path=str(pairs / "nowhere"))
+        paired(condition_path=str(pairs / "nowhere"))
     with pytest.raises(DataError, match="would part pairs"):
-        partners(condition_path=str(pairs / "sketches"), on_error="skip")
+        paired(condition_path=str(pairs / "sketches"), on_error="skip")

@@ -136,5 +136,19 @@ def test_a_grid_has_distinct_points_and_both_ends(first, length, share, power):
     assert all(a < b for a, b in pairwise(points))
 
 
+def test_a_grid_s_points_are_the_nearest_to_the_curve():
+    points = grid(1, 1000, 12, lambda u: u**2)
+    assert all(abs(point - (1 + 999 * (i / 11) ** 2)) <= 0.5 for i, point in enumerate(points))
+
+
+@pytest.mark.parametrize(
+    ("curve", "points"),
+    [(lambda u: min(1.0, 9 * u), [1, 8, 9, 10]), (lambda u: float(u == 1), [1, 2, 3, 10])],
+    ids=["steep at first", "steep at last"],
+)
+def test_where_a_curve_asks_for_a_number_again_its_neighbours_are_taken(curve, points):
+    assert grid(1, 10, 4, curve) == points
+
+
 def test_a_grid_of_one_point_is_the_last():
     assert grid(1, 1000, 1, lambda u: u) == [1000]

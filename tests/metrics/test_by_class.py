@@ -64,6 +64,13 @@ def test_every_class_counts_the_last_too():
     assert found["fid_by_class"]["classes"] == found["kid_by_class"]["classes"] == 4
 
 
+def test_the_classes_that_have_no_images_are_not_counted():
+    labels = torch.tensor([1, 5]).repeat(25)
+    found, metric = measured(features(50, 0), labels, reference(features(50, 1), labels))
+    assert found["fid_by_class"]["classes"] == found["kid_by_class"]["classes"] == 2
+    assert "over 2 classes" in metric.notes(found, {})[0]
+
+
 def test_where_no_class_has_enough_there_is_no_number_and_a_note():
     few = torch.arange(40) % 4
     found, metric = measured(features(40, 0), few, reference(features(40, 1), few))

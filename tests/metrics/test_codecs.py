@@ -55,17 +55,19 @@ def test_noise_cannot_be_compressed_and_nothing_costs_nothing():
             assert least <= each["value"] <= most, each["title"]
 
 
+@pytest.mark.parametrize(("height", "width"), [(7, 9), (9, 7)])
 @pytest.mark.parametrize("n", [1, 2, 5, 16, 23])
-def test_tiles_hold_every_pixel_once_and_nothing_else(n, monkeypatch):
-    monkeypatch.setattr(codecs, "LONGEST", 25)  # at most two across and three down
-    images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, 7, 9).contiguous()
+def test_tiles_hold_every_pixel_once_and_nothing_else(n, height, width, monkeypatch):
+    monkeypatch.setattr(codecs, "LONGEST", 25)  # at most two of 9 pixels and three of 7
+    images = torch.arange(n, dtype=torch.uint8)[:, None, None, None].expand(n, 3, height, width).contiguous()
     pictures = codecs._tiled(images)
     assert all(max(picture.shape) <= 25 for picture in pictures)
+    assert len(pictures) <= n // 6 + 3  # whole ones, and rows of two or three
     held = np.concatenate([picture.reshape(-1) for picture in pictures])
     assert np.array_equal(np.bincount(held), np.full(n, 7 * 9 * 3))
     for picture in pictures:  # each image is in one piece
-        high, wide = picture.shape[0] // 7, picture.shape[1] // 9
-        blocks = picture.reshape(high, 7, wide, 9, 3).transpose(0, 2, 1, 3, 4).reshape(high * wide, -1)
+        high, wide = picture.shape[0] // height, picture.shape[1] // width
+        blocks = picture.reshape(high, height, wide, width, 3).transpose(0, 2, 1, 3, 4).reshape(high * wide, -1)
         assert (blocks == blocks[:, :1]).all()
 
 
@@ -97,9 +99,27 @@ def test_rate_and_distortion_of_jpeg():
     assert found["jpeg"]["quality"][at] == 50
     assert found["jpeg"]["rate_bits_per_dim"][at] == pytest.approx(8 * (len(content) - overhead) / grid.size)
     assert found["jpeg"]["rmse"][at] == pytest.approx(np.sqrt((error**2).mean()))
+    at, overhead = codecs.QUALITIES.index(98), len(file_of(np.zeros((1, 1, 3), np.uint8), "webp", quality=98, method=6))
+    assert overhead > len(file_of(np.zeros((1, 1, 3), np.uint8), "webp", method=6))  # at its own quality
+    content = file_of(grid, "webp", quality=98, method=6)
+    assert found["webp"]["rate_bits_per_dim"][at] == pytest.approx(8 * (len(content) - overhead) / grid.size)
     for curve in found.values():
         assert curve["rmse"][0] > curve["rmse"][-1]
         assert curve["rate_bits_per_dim"] == sorted(curve["rate_bits_per_dim"])
+
+
+@pytest.mark.parametrize(("each", "together", "value"), [(3.0, 4.0, 3.0), (4.0, 2.0, 2.0)])
+def test_the_value_of_a_codec_is_the_better_of_the_two_ways(each, together, value):
+    """The bytes that a file holds whatever it shows do not count."""
+    png = {"each": each, "each_with_overhead": 1.0, "together": together, "overhead_bytes": 67.0}
+    parts = [png[part] for part in codecs.PARTS] + [torch.nan] * len(codecs.PARTS) * (len(codecs.LOSSLESS) - 1)
+    row = torch.tensor([[*parts, *[1.0] * 2 * len(codecs.QUALITIES) * len(codecs.LOSSY)]])
+    assert {name: about["value"] for name, about in codecs.summary(row)["lossless"].items()} == {"png": value}
+
+
+def test_a_codec_is_installed_if_it_can_be_written_and_read():
+    assert codecs.LOSSLESS["png"].installed
+    assert not codecs.Codec("PDF", "PDF", "none", ()).installed  # Pillow writes it only
 
 
 def test_what_codecs_take():

@@ -162,6 +162,32 @@ def test_the_search_finds_the_nearest_times_and_asks_no_more_often_than_it_says(
     assert len(asked) - 2 <= tries(5)
 
 
+def test_the_search_moves_each_time_by_shares_of_the_ways_to_its_neighbours():
+    """To the nearest whole number; where nothing helps, each share is tried once."""
+    asked = []
+    search([160, 86, 22], lambda times: asked.append(times) or 1.0)
+    moved = [sum(times) - 268 for times in asked[1:]]  # one of them at a time
+    wanted = [share * way for share in (1 / 2, 1 / 4, 1 / 8, 1 / 16) for way in (160 - 86, 22 - 86, 86 - 22, 0 - 22)]
+    assert len(moved) == len(wanted)
+    assert all(abs(found - wish) <= 0.5 for found, wish in zip(moved, wanted, strict=True))
+
+
+def test_the_search_asks_as_often_as_it_says_if_every_move_helps():
+    asked = []
+    search([2**80, 2**79, 2**40], lambda times: asked.append(times) or -float(len(asked)))
+    assert len(asked) == tries(3)
+
+
+def test_chains_of_a_stochastic_sampler_share_their_noise():
+    p, draw = optimal(Q, X0(), FixedSmall()), torch.Generator().manual_seed(0)
+    sampler = Ancestral(None, times=[1000, 700, 300, 20])
+    chains = Chains(p, x_T(), draw, sampler)
+    assert chains.distance(sampler) == 0
+    *_, other = sampler(p, x_T(), draw)
+    assert not torch.equal(other.x_t, chains.ends)
+    assert Chains(p, x_T(), draw, UniPC(4)).noise is None
+
+
 def test_a_distance_is_the_mean_of_root_mean_squares(monkeypatch):
     chains = Chains(optimal(Q, X0(), FixedSmall()), x_T(), torch.Generator().manual_seed(0), UniPC(4))
     chains.ends = torch.zeros(2, 4)
