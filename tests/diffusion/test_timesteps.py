@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
 
 from ddpm.diffusion.timesteps import LossSecondMoment, Uniform, grid
 
@@ -80,6 +81,25 @@ def test_keeps_the_last_losses_of_every_t(batches):
     else:
         root = np.array([np.sqrt(np.mean(np.square(losses))) for losses in literal.values()]) + 1e-30
         np.testing.assert_allclose(timesteps.probabilities(), 0.999 * root / root.sum() + 0.001 / 4, rtol=1e-6)
+
+
+class Places(TorchFunctionMode):
+    """Notes the places of a tensor that are written by index."""
+
+    def __torch_function__(self, function, types, arguments=(), keywords=None):
+        if function is torch.Tensor.__setitem__ and isinstance(arguments[1], tuple):
+            self.written = list(zip(*(index.tolist() for index in arguments[1]), strict=True))
+        return function(*arguments, **(keywords or {}))
+
+
+def test_no_place_is_written_twice_at_once():
+    """A GPU writes in any order, and the last losses are to stay; row 0 is emptied afterwards."""
+    timesteps, t = LossSecondMoment(4, history=3), torch.tensor([1] * 7 + [2] * 3 + [3] * 4)
+    with Places() as places:
+        timesteps.update(t, torch.arange(14.0))
+    kept = [place for place in places.written if place[0]]
+    assert len(kept) == len(set(kept)) == 3 * 3
+    assert [sorted(row.tolist()) for row in timesteps.losses] == [[0] * 3, [4, 5, 6], [7, 8, 9], [11, 12, 13], [0] * 3]
 
 
 def test_passes_over_losses_that_are_not_finite():
