@@ -383,3 +383,12 @@ def test_data_that_are_none(data, message, workspace):
     with pytest.raises(RequestError, match="data=folder beside dataset="):
         ddpm.train("data=folder", dataset=torch.zeros(40, 1, 8, 8, dtype=torch.uint8))
     assert not list(workspace.iterdir())
+
+
+@pytest.mark.parametrize("written", [None, "not a checkpoint"])
+def test_what_is_wrong_with_a_checkpoint_is_one_kind_of_error(written, workspace):
+    """Whether it is missing or damaged: as from `train` and `evaluate`."""
+    if written:
+        (workspace / "model.ckpt").write_text(written)
+    with pytest.raises(RequestError, match=r"model\.ckpt"):
+        ddpm.load("model.ckpt")

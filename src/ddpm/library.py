@@ -22,7 +22,7 @@ from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.commands import evaluate as evaluate_command
 from ddpm.commands import train as train_command
-from ddpm.config.errors import RequestError
+from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of, quote, quote_paths
 from ddpm.config.saved import read_config
@@ -184,13 +184,13 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
         overrides: settings as on the command line, for what another codebase's file leaves open: "recipe=lsun_church".
 
     Raises:
-        FileNotFoundError, ImportError, ValueError, ddpm.config.errors.RequestError: what is wrong with the checkpoint
-            or the overrides, in one line.
+        ddpm.config.errors.RequestError: what is wrong with the checkpoint or the overrides, in one line.
     """
-    words = with_chosen(quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides]))
-    saved = checkpoint.load(path_of("ckpt", words))
-    config = compose_evaluation(saved.config, words)
-    return _trained(saved, config, build.dataset(config))
+    with request_errors():
+        words = with_chosen(quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides]))
+        saved = checkpoint.load(path_of("ckpt", words))
+        config = compose_evaluation(saved.config, words)
+        return _trained(saved, config, build.dataset(config))
 
 
 def _trained(saved: checkpoint.Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:

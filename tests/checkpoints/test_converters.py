@@ -204,7 +204,7 @@ def test_what_is_not_ours_is_refused_by_name(folder, file, changes, message):
 )
 def test_numbers_that_make_no_network_are_refused(folder, changes, message):
     edit(folder / "config.json", **changes)
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(RequestError, match=message):
         ddpm.load(folder)
 
 
@@ -235,7 +235,7 @@ def test_weights_that_do_not_fit_are_counted(unet, folder):
     weights["extra.weight"] = weights.pop("conv_in.bias")
     weights["conv_out.weight"] = torch.zeros(1, 32, 3, 3)
     save_file(weights, folder / "diffusion_pytorch_model.safetensors")
-    with pytest.raises(ValueError, match=r"1 missing \(conv_in.bias\); 1 unexpected \(extra.weight\)") as refusal:
+    with pytest.raises(RequestError, match=r"1 missing \(conv_in.bias\); 1 unexpected \(extra.weight\)") as refusal:
         ddpm.load(folder)
     assert "1 of another shape (conv_out.weight [1, 32, 3, 3] for [3, 32, 3, 3])" in str(refusal.value)
 

@@ -175,3 +175,20 @@ def test_brackets_in_what_is_said_beside_the_table_stay(capsys):
     assert "a paper [1]" in printed
     assert "other settings [bold]" in " ".join(printed.split())
     assert [note for note in made.notes() if " ".join(note.split()) not in " ".join(printed.split())] == []
+
+
+def test_what_lies_beside_the_numbers_takes_no_link_s_way_and_is_whole(workspace):
+    """A link of a picture's or a table's name is replaced, and the file that it led to stays as it was."""
+    elsewhere = workspace / "elsewhere"
+    elsewhere.write_text("mine")
+    (workspace / "out").mkdir()
+    for name in ("samples.png", "bound.csv", "rate_distortion.csv"):
+        (workspace / "out" / name).symlink_to(elsewhere)
+    curves = {key: [1.0, 2.0] for key in ("t", "term", "term_stderr", "rate_bits_per_dim", "rmse")}
+    made = results.Results({}, {}, {"fingerprint": "abc"}, {}, curves, {"samples": Image.new("L", (2, 2), 7)})
+    made.write(workspace / "out")
+    assert elsewhere.read_text() == "mine"
+    assert (workspace / "out/bound.csv").read_text() == "t,term,term_stderr\n1.0,1.0,1.0\n2.0,2.0,2.0\n"
+    with Image.open(workspace / "out/samples.png") as picture:
+        assert np.array_equal(picture, np.full((2, 2), 7))
+    assert not list((workspace / "out").glob(".*"))

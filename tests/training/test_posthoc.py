@@ -215,13 +215,13 @@ def test_an_exported_average_says_which_it_is(run, workspace):
     theirs = ddpm.load("exported", "ema=0.05").network.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in ours.items())
     for other, message in (("ema=0.1", "not in a run's folder"), ("ema=exponential", "one average .* of ema=0.05")):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(RequestError, match=message):
             ddpm.load("exported", other)
 
 
 def test_a_snapshot_of_another_step_than_its_name_says_is_refused(run):
     shutil.copy(run / "averages/step_0000023.safetensors", run / "averages/step_0000032.safetensors")
     with pytest.raises(
-        ValueError, match=r"step_0000032\.safetensors holds the averages of step 23, not of the step in"
+        RequestError, match=r"step_0000032\.safetensors holds the averages of step 23, not of the step in"
     ):
         ddpm.load(run, "ema=0.05")

@@ -1,6 +1,7 @@
 """What an evaluation leaves behind: results.json, curves, pictures, the table, and what the loggers show."""
 
 import csv
+import io
 import itertools
 import json
 import math
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ddpm.data.kind import IMAGES
 from ddpm.evaluation import codecs
-from ddpm.files import write_whole
+from ddpm.files import whole_file, write_whole
 from ddpm.loggers.by_t import means_by_t
 from ddpm.loggers.loggers import log_by_t, log_picture
 from ddpm.metrics import registry
@@ -62,7 +63,8 @@ class Results:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in self.pictures.items():
-            picture.save(folder / f"{name}.png")
+            with whole_file(folder / f"{name}.png", shared=True) as file:
+                picture.save(file, "PNG")
         if self.curves:
             T = len(self.curves["t"])
             _write_csv(folder / "bound.csv", {key: self.curves[key] for key in ("t", "term", "term_stderr")})
@@ -241,7 +243,8 @@ KEEPERS: dict[str, Callable[[Path, Iterator[Tensor], int], None]] = {"images": _
 
 
 def _write_csv(path: Path, columns: Mapping[str, Sequence[float]]) -> None:
-    with path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(columns)
-        writer.writerows(zip(*columns.values(), strict=True))
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_whole(path, text.getvalue(), shared=True)

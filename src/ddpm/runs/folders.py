@@ -174,7 +174,7 @@ def figures_folder(run: Path | None, name: str, out: str | None) -> Path:
     folder = (Path(out) if out else run / "figures" if run else ROOT / "figures" / name).absolute()
     if run and not out and is_rank_zero():
         check_inside(run)
-    return writable(folder, deep=not out) if is_rank_zero() else folder
+    return writable(folder) if is_rank_zero() else folder
 
 
 def check_inside(folder: Path, *, deep: bool = True) -> None:
