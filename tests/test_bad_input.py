@@ -410,9 +410,8 @@ class Hostile:
 def workplace(tmp_path_factory):
     """A finished run of two steps, and what strangers might send."""
     cwd = tmp_path_factory.mktemp("user")
-    Fork(
-        "train.py", "experiment=table2_eps_simple", "debug=smoke", "logger=csv", "max_steps=2", "out=run", cwd=cwd
-    ).wait()
+    small = ["experiment=table2_eps_simple", "debug=smoke", "network.channel_mult=[1]", "max_steps=2"]
+    Fork("train.py", *small, "logger=csv", "out=run", cwd=cwd).wait()
     saved(cwd / "roll", "recipe=swiss_roll")
     (cwd / "empty").mkdir()
     a = ForwardProcess(linear(20)).alpha_bar.tolist()
