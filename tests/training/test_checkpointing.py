@@ -1,9 +1,11 @@
 """When a checkpoint is written, and what may differ where a run goes on from one. Without a process of its own."""
 
 import csv
+import io
 import math
 import os
 import signal
+import sys
 from pathlib import Path
 
 import lightning as L
@@ -195,6 +197,18 @@ def test_a_second_ctrl_c_is_not_noted_but_raised(capsys):
         signals._note(signal.SIGINT, None)
     signals._process = 0  # a worker that reads data hears the terminal, too
     signals._note(signal.SIGINT, None)
+
+
+def test_a_second_ctrl_c_counts_while_the_first_is_answered(monkeypatch):
+    signals = Signals(Checkpointing(Path("nowhere"), 1, 1))
+
+    class Impatient(io.StringIO):
+        def write(self, text):
+            signals._note(signal.SIGINT, None)
+
+    monkeypatch.setattr(sys, "stderr", Impatient())
+    with pytest.raises(KeyboardInterrupt):
+        signals._note(signal.SIGINT, None)
 
 
 @pytest.mark.parametrize(("accumulate", "batches"), [(1, 5), (4, 20)])

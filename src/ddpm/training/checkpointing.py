@@ -174,12 +174,12 @@ class Signals(Callback):
     def _note(self, signum: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             return  # a worker that reads data: the training process will end it
+        again, self.received = self.received, signum  # before what is printed: the next may come while it is
         if signum == signal.SIGINT:
-            if self.received:
+            if again:
                 raise KeyboardInterrupt
             if is_rank_zero():
                 print("saving; Ctrl-C again stops at once, without", file=sys.stderr, flush=True)
-        self.received = signum
 
 
 def _position(step: int, accumulate: int) -> dict[str, Any]:
