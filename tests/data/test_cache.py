@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -133,3 +134,20 @@ def test_a_full_disk(tmp_path):
     with pytest.raises(DataError, match=r"No space left on device\): make room"):
         cache.once(tmp_path / "x", fill)
     assert not (tmp_path / "x").exists()
+
+
+def test_a_file_that_cannot_be_read_is_not_the_cache_s_fault(tmp_path):
+    def fill(writer):
+        (tmp_path / "source").read_bytes()
+
+    with pytest.raises(DataError, match=r"^cannot read .*/source: No such file or directory$"):
+        cache.arrays(tmp_path / "root", "some", {}, fill)
+    assert not list((tmp_path / "root").rglob("*.partial"))
+
+
+def test_a_disk_that_is_full_while_it_is_built_is_the_cache_s(tmp_path):
+    def fill(writer):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(DataError, match=r"^cannot write .*root.* \(No space left on device\): make room"):
+        cache.arrays(tmp_path / "root", "some", {}, fill)

@@ -29,7 +29,8 @@ INDEX = "index.json"
 def once(folder: Path, build: Callable[[Path], None]) -> None:
     """Let `build` fill a temporary folder that then becomes `folder`, unless that exists.
 
-    Raises DataError if it cannot be written; what `build` raises passes through. Both leave nothing behind.
+    Raises DataError if it cannot be written, or if `build` cannot read a file; what else `build` raises passes through.
+    Nothing is left behind.
     """
     if folder.exists():
         return
@@ -43,7 +44,7 @@ def once(folder: Path, build: Callable[[Path], None]) -> None:
             partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}.partial")
             partial.mkdir()
             try:
-                build(partial)
+                _build(build, partial)
                 _sync(partial)
                 partial.rename(folder)
                 sync_folder(folder.parent)
@@ -54,6 +55,17 @@ def once(folder: Path, build: Callable[[Path], None]) -> None:
         raise DataError(
             f"cannot write {folder} ({error.strerror or error}): make room, or keep it elsewhere with data.root=FOLDER"
         ) from error
+
+
+def _build(build: Callable[[Path], None], partial: Path) -> None:
+    """Let `build` fill a folder, and tell a file that it cannot read from one that cannot be written there."""
+    try:
+        build(partial)
+    except OSError as error:
+        name = error.filename
+        if isinstance(name, str | os.PathLike) and not Path(name).is_relative_to(partial):
+            raise DataError(f"cannot read {name}: {error.strerror}") from error
+        raise
 
 
 def folder_for(root: Path, name: str, key: Mapping[str, object]) -> Path:
