@@ -16,7 +16,7 @@ def test_every_place_of_a_key_counts_and_so_does_their_order():
 
 
 def test_seeds_have_64_bits():
-    """Of 200 seeds, one in 2^199 has the same bit everywhere."""
+    """Each of the 64 bits is 0 in some of 200 seeds and 1 in others; by chance one would not be once in 2^199."""
     seeds = [seed_of(key) for key in range(200)]
     ones, zeros = functools.reduce(int.__or__, seeds), functools.reduce(int.__and__, seeds)
     assert (ones, zeros) == (2**64 - 1, 0)

@@ -242,7 +242,7 @@ class Narrow(nn.Module):
 @pytest.mark.parametrize("good", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("weak", [torch.bfloat16, torch.float32])
 def test_outputs_are_combined_in_the_precision_of_x_t(good, weak):
-    """In bfloat16 the difference of two outputs would have a hundredth of an error, times the weight."""
+    """Two outputs that are subtracted in bfloat16 are wrong by a hundredth, and guidance multiplies that."""
     x, t = points(50).float(), torch.full((50,), 9)
     networks = Narrow(good, 1), Narrow(weak, 2)
     found = Guided(*networks, 3.0)(x, t)

@@ -345,3 +345,12 @@ def test_settled_words_propose_nothing():
     assert settled(["recipe=own", "budget=2h", "seed=2"], ["data.size=8"]) == [
         "data.size=8", "recipe=own", "seed=2", "budget=null"
     ]  # fmt: skip
+
+
+def test_the_command_that_is_noted_can_be_pasted_whatever_the_folder_is_called(tmp_path):
+    """Two spaces stay two, and a long command stays whole."""
+    path = f"/{'pictures of mine/' * 80}two  spaces"
+    noted = SimpleNamespace(asked=[f"data.path='{path}'"], words=["seed=3"], seen=list, report=list)
+    Proposal.write(noted, tmp_path)
+    *_, command = (tmp_path / own_pictures.REPORT).read_text().splitlines()
+    assert shlex.split(command)[-3:] == ["seed=3", f"data.path={path}", "budget=null"]

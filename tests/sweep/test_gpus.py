@@ -73,7 +73,7 @@ def test_a_run_sees_its_own_only(three, tmp_path, monkeypatch):
     [("", []), ("-1", []), ("NoDevFiles", []), ("2,-1,3", ["2"]), ("GPU-ab,MIG-cd", ["GPU-ab", "MIG-cd"])],
 )
 def test_the_gpus_are_those_named_before_the_first_that_is_none(said, found, monkeypatch):
-    """As the CUDA programming guide says of CUDA_VISIBLE_DEVICES."""
+    """CUDA's programming guide says so of CUDA_VISIBLE_DEVICES."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", said)
     assert gpus.visible() == found
 

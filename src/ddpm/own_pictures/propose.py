@@ -22,7 +22,7 @@ from ddpm.figures import drawing
 from ddpm.figures.display import display_of
 from ddpm.files import write_whole
 from ddpm.hardware import device_type
-from ddpm.messages import printable, say, typed
+from ddpm.messages import printable, say, typed, visible
 from ddpm.own_pictures import pictures, settings
 from ddpm.own_pictures.settings import BATCHES, WIDTHS, Choice, Cost, Plan, Rung
 from ddpm.own_pictures.survey import survey
@@ -163,8 +163,8 @@ class Proposal:
     def write(self, folder: Path) -> None:
         """Write the report into a folder."""
         again = typed("train", *as_typed(settled(self.asked, self.words)))
-        lines = [*self.seen(), *self.report(), "the same run, in which nothing is proposed:", again, ""]
-        write_whole(folder / REPORT, "\n".join(map(printable, lines)))
+        lines = [*self.seen(), *self.report(), "the same run, in which nothing is proposed:"]
+        write_whole(folder / REPORT, "\n".join([*map(printable, lines), visible(again), ""]))
 
     # --- trials ------------------------------------------------------------------------------------------------------
 
