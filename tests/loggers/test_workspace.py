@@ -131,7 +131,7 @@ def test_the_agent_of_a_sweep_says_what_train_understands(workspace, monkeypatch
     env, interpreter, program, *overrides = started[0]["command"]
     assert (env, interpreter, program) == ("/usr/bin/env", "python", "train.py")
     composed = []
-    assert command.training(overrides, lambda words: composed.append(compose(words)), lambda _: 1, compose) == 0
+    assert command.command_line(overrides, lambda words: composed.append(compose(words)), None, compose, "train") == 0
     [config] = composed
     assert config.choices.prediction == ("eps", "v")[which]
     assert list(config.network.channel_mult) == [[1, 1], [1, 2]][which]

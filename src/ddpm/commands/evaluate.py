@@ -102,4 +102,4 @@ def _config_of(overrides: Sequence[str]) -> "DictConfig":
 
 
 def main(argv: list[str]) -> int:
-    return command.evaluation(argv, evaluate, partial(sweep.run, work=WORKS["evaluate"]), _config_of)
+    return command.command_line(argv, evaluate, partial(sweep.run, work=WORKS["evaluate"]), _config_of, "evaluate")

@@ -114,7 +114,7 @@ def _config_of(ckpt: str) -> dict[str, Any]:
 
 
 def main(argv: list[str]) -> int:
-    return command.training(argv, train, partial(sweep.run, work=WORKS["train"]), _composed)
+    return command.command_line(argv, train, partial(sweep.run, work=WORKS["train"]), _composed, "train")
 
 
 def _composed(overrides: list[str]) -> "DictConfig":

@@ -104,23 +104,26 @@ def with_own_conf(argv: Sequence[str]) -> list[str]:
     return rest
 
 
-def training(
+def command_line(
     argv: Sequence[str],
     task: Callable[[list[str]], Any],
     sweep: Callable[[Sequence[str]], int],
     composed: Callable[[list[str]], DictConfig],
+    config_name: str,
 ) -> int:
-    """The command line of a training: one run, a sweep (`-m`), or Hydra's own `--help`, `--cfg`, `--info`.
+    """Do what a command line asks for: the task once, a sweep of it (`-m`), or Hydra's own `--help`, `--cfg`, `--info`.
 
     Args:
-        composed: makes the configuration of a run of these overrides.
+        composed: makes the configuration of the task under these overrides, for `--cfg job`.
+        config_name: "train", or "evaluate", whose configuration is that of a checkpoint if `ckpt=` names one.
     """
     argv = quote_paths(argv)
-    if (overrides := _printed(argv)) is not None:
+    known = config_name == "train" or any(word.startswith("ckpt=") for word in argv)
+    if known and (overrides := _printed(argv)) is not None:
         print(OmegaConf.to_yaml(composed(overrides)), end="")
         return 0
     if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
-        return hydra_main(lambda _: None, argv)
+        return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], config_name)
     return _one_or_several(argv, task, sweep)
 
 
@@ -133,26 +136,6 @@ def _printed(argv: Sequence[str]) -> list[str] | None:
     overrides = [argument for argument in argv if argument not in flags]
     asked = flags in (["--cfg", "job"], ["-c", "job"], ["--cfg=job"])
     return overrides if asked and not proposes(overrides) else None
-
-
-def evaluation(
-    argv: Sequence[str],
-    task: Callable[[list[str]], Any],
-    sweep: Callable[[Sequence[str]], int],
-    composed: Callable[[list[str]], DictConfig],
-) -> int:
-    """The command line of an evaluation, or of several (`-m`), which start from a checkpoint's configuration.
-
-    Args:
-        composed: makes the configuration of an evaluation of these overrides, among which is `ckpt=`.
-    """
-    argv = quote_paths(argv)
-    if (overrides := _printed(argv)) is not None and any(word.startswith("ckpt=") for word in overrides):
-        print(OmegaConf.to_yaml(composed(overrides)), end="")
-        return 0
-    if any(argument.split("=")[0] in INFORMATIONAL for argument in argv):
-        return hydra_main(lambda _: None, [a for a in argv if not a.startswith("ckpt=")], "evaluate")
-    return _one_or_several(argv, task, sweep)
 
 
 def _one_or_several(
