@@ -131,7 +131,16 @@ def test_training_without_float64(device, words):
 
 @both
 def test_pictures_and_the_library(device):
-    for sampler in ("ancestral", "ddim", "dpm_solver_sde", "dpm_solver_2s", "unipc", "deis sampler.order=2", "heun"):
+    for sampler in (
+        "ancestral",
+        "ddim",
+        "dpm_solver_sde",
+        "dpm_solver_2s",
+        "unipc",
+        "deis sampler.order=2",
+        "heun",
+        "sa_solver",
+    ):
         config = compose([*DIGITS, *f"sampler={sampler}".split()])
         images = build.dataset(config)
         p, draw = build.reverse_process(config, images).to(device).eval(), torch.Generator(device).manual_seed(0)

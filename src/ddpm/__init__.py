@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ddpm.samplers.deis import DEIS
     from ddpm.samplers.dpm_solver import DPMSolver, DPMSolver2S
     from ddpm.samplers.heun import Heun
+    from ddpm.samplers.sa_solver import SASolver
     from ddpm.samplers.unipc import UniPC
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "Heun",
     "ReverseProcess",
     "Run",
+    "SASolver",
     "UniPC",
     "bits_per_dim",
     "evaluate",
@@ -61,6 +63,7 @@ _HOME = {
     "ForwardProcess": "ddpm.diffusion.process",
     "Heun": "ddpm.samplers.heun",
     "ReverseProcess": "ddpm.diffusion.reverse",
+    "SASolver": "ddpm.samplers.sa_solver",
     "UniPC": "ddpm.samplers.unipc",
 }
 

@@ -19,6 +19,7 @@ from ddpm.samplers.ddim import DDIM
 from ddpm.samplers.deis import DEIS
 from ddpm.samplers.dpm_solver import DPMSolver, DPMSolver2S
 from ddpm.samplers.heun import Heun
+from ddpm.samplers.sa_solver import SASolver
 from ddpm.samplers.unipc import UniPC
 
 PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]
@@ -187,7 +188,7 @@ def test_ddim_is_eqs_12_and_16(eta):
     "sampler",
     [
         *(Ancestral(7), DDIM(7), DDIM(7, 0.5), DPMSolver(7), DPMSolver(7, eta=0.5), DPMSolver2S(7), DEIS(7), UniPC(7)),
-        *(Heun(7), Heun(7, S_churn=5.0)),
+        *(Heun(7), Heun(7, S_churn=5.0), SASolver(7, S_max=None), SASolver(7, tau=0.0)),
     ],
     ids=lambda sampler: sampler.label,
 )

@@ -13,6 +13,7 @@ from ddpm.diffusion.variance import FixedSmall
 from ddpm.samplers.deis import DEIS
 from ddpm.samplers.dpm_solver import DPMSolver, DPMSolver2S
 from ddpm.samplers.heun import Heun
+from ddpm.samplers.sa_solver import SASolver
 
 MEAN, STD = 0.3, 0.25
 
@@ -37,8 +38,11 @@ def error(sampler, T=4000):
         (lambda n: DEIS(n, 1), 2),
         (lambda n: DEIS(n, 2), 3),
         (lambda n: DEIS(n, 3, "log_snr"), 4),
+        (lambda n: SASolver(n, 1, 0, 0.0), 1),
+        (lambda n: SASolver(n, 2, 0, 0.0), 2),
+        (lambda n: SASolver(n, 2, 3, 0.0), 3),
     ],
-    ids=["2S", "Heun", "DEIS 1", "DEIS 2", "DEIS 3"],
+    ids=["2S", "Heun", "DEIS 1", "DEIS 2", "DEIS 3", "SA 1", "SA 2", "SA 2, corrected"],
 )
 def test_each_is_of_its_order(of_n_steps, order):
     assert math.log2(error(of_n_steps(40)) / error(of_n_steps(80))) == pytest.approx(order, abs=0.4)
@@ -58,6 +62,8 @@ def test_a_third_estimate_makes_dpm_solver_nearer():
         (DEIS(20), 0.01),
         (Heun(40), 0.02),
         (Heun(40, S_churn=10.0), 0.02),
+        (SASolver(20, S_min=0.0, S_max=None), 0.02),
+        (SASolver(20, 3, 4, 0.5), 0.02),
     ],
     ids=lambda value: getattr(value, "label", ""),
 )

@@ -5,6 +5,7 @@ from typing import final
 
 from ddpm.diffusion.process import Batch, Coefficient, ForwardProcess, Time
 from ddpm.diffusion.sampler import Sampler, Times, Visit
+from ddpm.samplers.limits import check_limits, limits
 
 
 @final
@@ -43,11 +44,9 @@ class Heun(Sampler):
             raise ValueError(f"steps={steps} have {between} times, not {len(times)}: use steps={2 * len(times) - 1}")
         if not 0 <= S_churn < math.inf or not 0 <= S_noise < math.inf:
             raise ValueError(f"S_churn={S_churn} and S_noise={S_noise} must be numbers of at least 0")
-        self.S_max = math.inf if S_max is None else S_max
-        if not 0 <= S_min < self.S_max:
-            raise ValueError(f"S_min={S_min} and S_max={S_max} must be limits of sigma, the first below the second")
         super().__init__(None if times else between, spacing, times, fewest=2)
-        self.evaluations, self.S_churn, self.S_min, self.S_noise = steps, S_churn, S_min, S_noise
+        self.evaluations, self.S_churn, self.S_noise = steps, S_churn, S_noise
+        self.S_min, self.S_max = limits(S_min, S_max)
 
     @property
     def label(self) -> str:
@@ -59,13 +58,9 @@ class Heun(Sampler):
 
     def steps(self, q: ForwardProcess) -> list[int]:
         """The times of evaluations, in pairs: at the end of a step, and at the sigma from which the next one starts."""
+        check_limits(q, self.S_min, self.S_max)
         first, *between = self.nodes(q)
         sigma = (1 / q.alpha_bar - 1).sqrt().tolist()
-        if self.S_min > sigma[-1] or self.S_max < sigma[1]:
-            raise ValueError(
-                f"S_min={self.S_min:g} and S_max={self.S_max:g} leave nothing of the schedule, whose sigma goes from "
-                f"{sigma[1]:.3g} to {sigma[-1]:.3g}"
-            )
         growth = 1 + min(self.S_churn / (1 + len(between)), math.sqrt(2) - 1)
         visits = [first]
         for t in between:
