@@ -20,13 +20,8 @@ import torch.multiprocessing
 import ddpm.sweep.process  # noqa: F401  which would name for the server what cells import
 
 ROOT = Path(__file__).parents[1]
-SMALL_RUN = (
-    "debug=smoke",
-    "network.channels=8",
-    "network.channel_mult=[1]",
-    "network.groups=4",
-    "optimizer.anneal=false",
-)
+SMALL = ("debug=smoke", "logger=csv", "network.channels=8", "network.channel_mult=[1]", "network.groups=4")
+EXTENSIBLE = (*SMALL, "optimizer.anneal=false")  # to any number of steps
 
 
 @functools.cache

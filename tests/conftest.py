@@ -97,7 +97,7 @@ def trained_run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        train([*commands.SMALL_RUN, "logger=csv", "out=run"])
+        train([*commands.EXTENSIBLE, "out=run"])
     return folder / "run"
 
 

@@ -8,6 +8,7 @@ from inspect import unwrap  # of the check of types, where a wrong one is meant
 import numpy as np
 import pytest
 import torch
+from commands import SMALL
 from lightning.pytorch.callbacks import Callback
 from random_checkpoint import saved
 
@@ -24,13 +25,12 @@ from ddpm.diffusion.likelihood import evaluate_bound
 from ddpm.runs import folders
 
 SHAPE = (3, 1, 8, 8)
-NARROW = ("network.channels=8", "network.channel_mult=[1]", "network.groups=4")
 
 
 @pytest.fixture(scope="module")
 def p(tmp_path_factory):
     file = tmp_path_factory.mktemp("run") / "run.ckpt"
-    return ddpm.load(saved(file, *NARROW, "sampler.steps=5", "schedule.T=20"))
+    return ddpm.load(saved(file, *SMALL))
 
 
 def test_importing_the_package_imports_no_torch():
@@ -70,7 +70,7 @@ def test_bits_per_dim_are_the_bound_s(p):
 
 
 def test_bits_per_dim_draw_x_1_as_often_as_an_evaluation_does(tmp_path):
-    long = ddpm.load(saved(tmp_path / "run.ckpt", *NARROW, "sampler.steps=5", "schedule.T=200"))
+    long = ddpm.load(saved(tmp_path / "run.ckpt", *SMALL, "schedule.T=200"))
     evaluations = []
     long.network.register_forward_hook(lambda *_: evaluations.append(1))
     ddpm.bits_per_dim(long, torch.zeros(SHAPE, dtype=torch.uint8))
@@ -134,7 +134,6 @@ def test_labels_and_guidance_that_cannot_be(p, told):
         ddpm.sample(ddpm.ReverseProcess(p.network, p.q, p.prediction, p.variance), 3)
 
 
-SMALL = ("debug=smoke", "loader.batch_size=64", *NARROW, "logger=csv")
 SMALL_POINTS = ("debug=smoke", "network.channels=8", "logger=csv")
 
 

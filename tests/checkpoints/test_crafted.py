@@ -14,16 +14,6 @@ from ddpm.commands.evaluate import evaluate
 from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
 
-SMOKE = [
-    "debug=smoke",
-    "network.channels=8",
-    "network.channel_mult=[1]",
-    "network.groups=4",
-    "optimizer.anneal=false",
-    "optimizer.muon_lr=0.02",
-    "logger=csv",
-]
-
 
 def edited(run, edit):
     """The run with a last.ckpt that `edit` has changed in place, or that holds what `edit` returns."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from commands import SMALL
 from PIL import Image
 from safetensors.torch import save_file
 
@@ -23,8 +24,6 @@ from ddpm.config.roles import ROLES, is_user_only
 from ddpm.config.saved import plain
 from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
-
-SMOKE = ["debug=smoke", "network.channels=8", "network.channel_mult=[1]", "network.groups=4"]
 
 
 class Asked(Exception):
@@ -66,7 +65,7 @@ def test_what_carries_no_valid_signature_is_not_ones_own(forged):
 
 
 def test_a_change_breaks_the_signature():
-    config = origin.signed(plain(compose(SMOKE)))
+    config = origin.signed(plain(compose(SMALL)))
     assert origin.is_own(config)
     assert origin.is_own(json.loads(json.dumps(config)))
     for key in config:
@@ -173,7 +172,7 @@ def test_pictures_of_ones_own_are_found_again_and_those_of_a_stranger_are_not(wo
     pictures.mkdir()
     for k in range(60):
         Image.fromarray(random.integers(0, 256, (8, 8), np.uint8)).save(pictures / f"{k}.png")
-    train([*SMOKE, "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.root=cache",
+    train([*SMALL, "data=folder", "data.path=pictures", "data.size=[8,8]", "data.channels=1", "data.root=cache",
                  "logger=csv", "out=run", "loader.batch_size=16"])  # fmt: skip
     ask = ["ckpt=run", "evaluation.metrics=[bits_per_dim]"]
     evaluate(ask)
@@ -298,7 +297,7 @@ def test_an_export_says_nothing_of_this_machine(run_folder, workspace):
 )
 def test_a_sweep_from_elsewhere_does_not_say_where(word, workspace):
     (workspace / "sweep").mkdir()
-    plan = {"overrides": [*SMOKE, "seed=1,2", word], "varying": ["seed"]}
+    plan = {"overrides": [*SMALL, "seed=1,2", word], "varying": ["seed"]}
     (workspace / "sweep" / "sweep.json").write_text(json.dumps(plan))
     with pytest.raises(RequestError, match="was not written by you, or has been changed, and says"):
         sweep._read(["resume=sweep"], WORKS["train"])

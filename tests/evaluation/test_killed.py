@@ -5,7 +5,7 @@ import random
 import signal
 
 import pytest
-from commands import SMALL_RUN, Fork
+from commands import SMALL, Fork
 from torture import until
 
 SETTINGS = ["ckpt=run", "evaluation.num_samples=60", "evaluation.chunk=4", "evaluation.bits_per_dim.images=30"]
@@ -16,7 +16,7 @@ CHUNKS = 15 + 8
 def workplace(tmp_path_factory):
     """A directory with a finished run and its evaluation."""
     cwd = tmp_path_factory.mktemp("user")
-    Fork("train.py", *SMALL_RUN, "logger=csv", "schedule.T=60", "out=run", cwd=cwd).wait()
+    Fork("train.py", *SMALL, "schedule.T=60", "out=run", cwd=cwd).wait()
     Fork("evaluate.py", *SETTINGS, "out=whole", cwd=cwd).wait()
     return cwd
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from commands import ROOT, SMALL_RUN, Fork
+from commands import ROOT, SMALL, Fork
 from matplotlib.figure import Figure
 from omegaconf import OmegaConf
 from peer_networks import randomise
@@ -37,7 +37,7 @@ SECTIONS = {name: OmegaConf.load(groups.file_of("figure", name)) for name in gro
 FIGURES = {name: resolve(section._target_, NamedFigure) for name, section in SECTIONS.items()}
 DIGITS = ["prediction=eps", "schedule.T=20", "sampler.steps=5", "network.channels=16", "network.channel_mult=[1]"]
 ROLL = ["recipe=swiss_roll", "schedule.T=20", "sampler.steps=5", "network.channels=16", "figure.points=50"]
-SMALL = [
+FEW = [
     "figure.samples.count=7",
     "figure.rate_distortion.count=3",
     "figure.loss_by_t.count=3",
@@ -55,7 +55,7 @@ OF_POINTS = [name for name, each in FIGURES.items() if each.points]
 
 
 def figure_set(names, *overrides) -> FigureSet:
-    return of(compose([f"figures=[{','.join(names)}]", *SMALL, *overrides], "evaluate"))
+    return of(compose([f"figures=[{','.join(names)}]", *FEW, *overrides], "evaluate"))
 
 
 def of(config) -> FigureSet:
@@ -543,7 +543,7 @@ def test_pictures_of_files(context, workspace):
 
 
 def test_the_command_draws_into_the_run_folder(workspace):
-    Fork.train(*SMALL_RUN, "logger=csv", cwd=workspace).wait()
+    Fork.train(*SMALL, cwd=workspace).wait()
     asked = ["ckpt=runs/latest", "figures=[reverse,rate_distortion]", "figure.rate_distortion.count=2"]
     printed = Fork("evaluate.py", *asked, cwd=workspace).wait().splitlines()
     drawn = sorted((workspace / "runs/latest/figures").resolve().iterdir())

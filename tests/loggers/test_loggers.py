@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 import wandb
-from commands import Fork
+from commands import SMALL, Fork
 from omegaconf import OmegaConf
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -30,8 +30,7 @@ from ddpm.loggers.logger import LoggedRun
 from ddpm.loggers.tensorboard import TensorBoard
 from ddpm.runs import records
 
-SMOKE = ["debug=smoke", "network.channels=8", "network.channel_mult=[1]", "network.groups=4",
-         "evaluation.bits_per_dim.images=100", "every.log=1", "logger=[wandb,tensorboard]"]  # fmt: skip
+LOGGED = [*SMALL, "evaluation.bits_per_dim.images=100", "every.log=1", "logger=[wandb,tensorboard]"]
 
 
 def wandb_records(folder):
@@ -98,7 +97,7 @@ def workplace(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(workplace):
     """A run and its evaluation, in every logger."""
-    Fork("train.py", *SMOKE, "evaluate_after=true", "logger.wandb.checkpoint=true", "out=whole", cwd=workplace).wait()
+    Fork("train.py", *LOGGED, "evaluate_after=true", "logger.wandb.checkpoint=true", "out=whole", cwd=workplace).wait()
     return workplace / "whole"
 
 
@@ -106,7 +105,7 @@ def whole(workplace):
 def resumed(workplace):
     """A run that was stopped and went on."""
     seldom = ["max_steps=24", "every.validation=6", "every.samples=12"]
-    process = Fork("train.py", *SMOKE, *seldom, "out=stopped", cwd=workplace)
+    process = Fork("train.py", *LOGGED, *seldom, "out=stopped", cwd=workplace)
     folder = workplace / "stopped"
     until((folder / "metrics.csv").exists, process)
     process.send(signal.SIGTERM)
@@ -154,7 +153,7 @@ def test_a_run_outlives_wandb(workplace):
     folder = workplace / "outliving"
     rarely = "every={log: 1, validation: 100, samples: 100, checkpoint: 100}"
     artifact = "logger.wandb.checkpoint=true"
-    process = Fork("train.py", *SMOKE, rarely, artifact, "max_steps=80", "out=outliving", cwd=workplace)
+    process = Fork("train.py", *LOGGED, rarely, artifact, "max_steps=80", "out=outliving", cwd=workplace)
     until(lambda: (folder / "metrics.csv").exists() and len(csv_history(folder)) > 2, process)
     [service] = [
         int(entry.parent.name)
@@ -170,7 +169,7 @@ def test_a_run_outlives_wandb(workplace):
 
 
 def test_a_run_that_failed_is_marked_failed(workplace):
-    Fork("train.py", *SMOKE, "optimizer.lr=1e30", "optimizer.warmup=0", "out=failed", cwd=workplace).wait(1)
+    Fork("train.py", *LOGGED, "optimizer.lr=1e30", "optimizer.warmup=0", "out=failed", cwd=workplace).wait(1)
     (run,) = wandb_records(workplace / "failed")
     assert run["exit"][0]["exit_code"] == 1
     assert "preempting" not in run
@@ -249,7 +248,7 @@ def test_a_cell_is_named_by_what_varies_in_the_group_of_its_sweep(workplace):
     sweep.mkdir(parents=True)
     cell = records.Cell(sweep / "000_seed-3", ["seed=3", "debug=smoke"], ["objective=simple", "seed=3"], "running")
     cell.write()
-    Fork("train.py", *SMOKE, "seed=3", "max_steps=1", f"out={cell.folder}", cwd=workplace).wait()
+    Fork("train.py", *LOGGED, "seed=3", "max_steps=1", f"out={cell.folder}", cwd=workplace).wait()
     Fork("evaluate.py", f"ckpt={cell.folder}", "evaluation.metrics=[bits_per_dim]", cwd=workplace).wait()
     (folder,) = (cell.folder / "evaluations").iterdir()
     (trained,), (evaluated,) = wandb_records(cell.folder), wandb_records(folder)

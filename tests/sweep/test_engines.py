@@ -6,13 +6,11 @@ import os
 
 import pytest
 import yaml
-from commands import Fork, run_anew
+from commands import SMALL, Fork, run_anew
 
 from ddpm.config.errors import RequestError
 from ddpm.runs import records
 from ddpm.sweep import engines
-
-TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.channel_mult=[1]", "network.groups=4"]
 
 
 @pytest.mark.slow
@@ -23,7 +21,7 @@ TINY = ["debug=smoke", "logger=csv", "network.channels=8", "network.channel_mult
 def test_cells_at_the_same_time(tmp_path, launcher):
     """Each keeps what it printed to itself; the sweep tells how they go and waits for all."""
     lr = "optimizer.lr=0.001,1e+30"
-    command = ["-m", *TINY, "evaluate_after=false", "optimizer.warmup=0", lr, *launcher]
+    command = ["-m", *SMALL, "evaluate_after=false", "optimizer.warmup=0", lr, *launcher]
     printed = run_anew("train.py", *command, cwd=tmp_path, code=1).stdout
     fine, wild = records.within(tmp_path / "runs/sweeps/latest")
     assert (fine.status, wild.status) == ("finished", "diverged")
@@ -37,7 +35,7 @@ def test_cells_at_the_same_time(tmp_path, launcher):
 
 @pytest.mark.slow
 def test_a_search_minimises_a_metric_and_is_repeated_when_it_goes_on(tmp_path):
-    command = ["-m", *TINY, "hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1"]
+    command = ["-m", *SMALL, "hydra/sweeper=optuna", "hydra.sweeper.n_jobs=1"]
     axis = "optimizer.lr=tag(log,interval(1e-4,1e-1))"
     Fork("train.py", *command, axis, "hydra.sweeper.n_trials=2", cwd=tmp_path).wait(timeout=300)
     folder = (tmp_path / "runs/sweeps/latest").resolve()

@@ -9,20 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
-from commands import ROOT, Fork
+from commands import ROOT, SMALL, Fork
 from torture import assert_same_run, content, reached, until
 
 from ddpm.runs import records
 
-TINY = [
-    "debug=smoke",
-    "logger=csv",
-    "network.channels=8",
-    "network.channel_mult=[1]",
-    "network.groups=4",
-    "evaluate_after=false",
-]
-LONG = [*TINY, "max_steps=30", "every={log: 1, validation: 15, samples: 20, checkpoint: 5}"]
+SHORT = [*SMALL, "evaluate_after=false"]
+LONG = [*SHORT, "max_steps=30", "every={log: 1, validation: 15, samples: 20, checkpoint: 5}"]
 
 
 class Sweep:
@@ -76,7 +69,7 @@ def gone(pid):
 def test_cells_of_one_and_two_processes(tmp_path):
     """No cell leaks into the next: the same steps for any number of devices, in any order."""
     axes = ["trainer.devices=2,1", "variance=fixed_large,learned"]
-    printed = Sweep(*TINY, "trainer=ddp", *axes, cwd=tmp_path).fork.wait(timeout=300)
+    printed = Sweep(*SHORT, "trainer=ddp", *axes, cwd=tmp_path).fork.wait(timeout=300)
     found = records.within(tmp_path / "runs/sweeps/latest")
     ends = {(*(text.partition("=")[2] for text in cell.varying),): cell for cell in found}
     assert {key: cell.status for key, cell in ends.items()} == {
@@ -134,7 +127,7 @@ def test_a_cell_ends_with_its_sweep_and_saves(tmp_path):
 
 
 def test_a_sweep_whose_cells_all_turn_out_to_be_wrong_was_a_wrong_request(tmp_path):
-    printed = Sweep(*TINY, "data=folder", "data.path=nowhere", "seed=1", cwd=tmp_path).fork.wait(2)
+    printed = Sweep(*SHORT, "data=folder", "data.path=nowhere", "seed=1", cwd=tmp_path).fork.wait(2)
     assert "refused: there is nothing at" in printed
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from commands import SMALL_RUN
+from commands import EXTENSIBLE
 from omegaconf import OmegaConf
 
 from ddpm.checkpoints import checkpoint, safe_reading
@@ -36,7 +36,7 @@ def test_a_checkpoint_is_written_when_due_or_best_and_after_the_validation_of_it
 
     monkeypatch.setattr(checkpoint, "write", watched)
     every = "every={log: 1, validation: 2, samples: 100, checkpoint: 3}"
-    train(["experiment=table2_eps_simple", *SMALL_RUN, every, "max_steps=7", "logger=csv", "out=run"])
+    train(["experiment=table2_eps_simple", *EXTENSIBLE, every, "max_steps=7", "out=run"])
     found = bounds(workspace / "run")
     best = [step for step, bound in found.items() if bound < min([math.inf, *(found[k] for k in found if k < step)])]
     assert 0 < len(best) < 3
@@ -47,7 +47,7 @@ def test_a_checkpoint_is_written_when_due_or_best_and_after_the_validation_of_it
 
 
 def test_the_best_checkpoint_is_found_again_and_gone_on_from(workspace, capsys):
-    train([*SMALL_RUN, "every.validation=3", "max_steps=3", "logger=csv", "out=run"])
+    train([*EXTENSIBLE, "every.validation=3", "max_steps=3", "out=run"])
     best = workspace / "run/checkpoints/best.ckpt"
     best.unlink()  # as if the run had been killed when last.ckpt was written, and best.ckpt was not yet
     train(["resume=run", "max_steps=5"])
@@ -82,7 +82,7 @@ def test_the_best_is_kept_of_the_step_whose_validation_was_made_up_for(run_folde
 
 def test_a_validation_that_is_made_up_for_and_ends_the_run_has_the_last_pictures(workspace):
     few = "every={log: 1, validation: 2, samples: 100, checkpoint: 2}"
-    train([*SMALL_RUN, few, "ema.decay=0", "max_steps=4", "logger=csv", "out=run"])
+    train([*EXTENSIBLE, few, "ema.decay=0", "max_steps=4", "out=run"])
     (workspace / "run/samples/step_0000004.png").unlink()
     last = workspace / "run/checkpoints/last.ckpt"
     owes_its_validation(last)
@@ -96,7 +96,7 @@ def test_a_validation_that_is_made_up_for_and_ends_the_run_has_the_last_pictures
 
 
 FID = "validation/fid_20_samples"
-MEASURED = [*SMALL_RUN, "features=digits", "evaluation.chunk=20", "logger=csv", "out=run"]
+MEASURED = [*EXTENSIBLE, "features=digits", "evaluation.chunk=20", "out=run"]
 
 
 def test_a_metric_of_samples_is_followed_at_the_steps_at_which_it_is_measured(workspace):
@@ -157,7 +157,7 @@ def test_the_exit_code_says_which_signal_ended_the_run(signum, code, monkeypatch
 
 
 def test_a_checkpoint_is_read_once_and_what_was_checked_is_gone_on_with(workspace, monkeypatch):
-    train([*SMALL_RUN, "max_steps=3", "logger=csv", "out=run"])
+    train([*EXTENSIBLE, "max_steps=3", "out=run"])
     read, files, contents = safe_reading.read, [], []
 
     def once(file):

@@ -9,6 +9,7 @@ import math
 
 import pytest
 import torch
+from commands import EXTENSIBLE
 from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.trainer.connectors.accelerator_connector import _AcceleratorConnector
 from omegaconf import OmegaConf
@@ -21,16 +22,8 @@ from ddpm.config.errors import RequestError
 
 STEPS = 6
 SETTINGS = [
-    *(
-        "debug=smoke",
-        "logger=csv",
-        "network.channels=8",
-        "network.channel_mult=[1]",
-        "network.groups=4",
-        "evaluate_after=false",
-        "every.log=1",
-    ),
-    *("optimizer.grad_clip=0.9", "optimizer.warmup=1", "optimizer.anneal=false", "optimizer.muon_lr=null"),
+    *(*EXTENSIBLE, "evaluate_after=false", "every.log=1"),
+    *("optimizer.grad_clip=0.9", "optimizer.warmup=1", "optimizer.muon_lr=null"),
     *(f"max_steps={STEPS}", "trainer.precision=32-true"),
 ]
 OVERFLOWS = 2.0**60

@@ -6,6 +6,7 @@ import functools
 import numpy as np
 import pytest
 import torch
+from commands import SMALL
 from torch import nn
 
 from ddpm import build
@@ -15,14 +16,7 @@ from ddpm.config.errors import RequestError
 from ddpm.networks.unet import UNet
 from ddpm.training.optimizer import AdamWithMuon, OptimizerSettings, hidden_matrices, orthogonalized
 
-SMOKE = [
-    "debug=smoke",
-    "logger=csv",
-    "network.channels=8",
-    "network.channel_mult=[1]",
-    "network.groups=4",
-    "evaluate_after=false",
-]
+SHORT = [*SMALL, "evaluate_after=false"]
 
 
 def by_decomposition(matrix):
@@ -192,7 +186,7 @@ def test_the_digits_network_has_its_first_and_last_layer_and_its_classes_by_adam
 
 
 def test_stopped_and_resumed_it_is_the_same_run(workspace):
-    settings = [*SMOKE, "optimizer.anneal=false", "optimizer.muon_lr=0.02"]
+    settings = [*SHORT, "optimizer.anneal=false", "optimizer.muon_lr=0.02"]
     train([*settings, f"out={workspace / 'whole'}", "max_steps=6"])
     train([*settings, f"out={workspace / 'cut'}", "max_steps=3"])
     train([f"resume={workspace / 'cut'}", "max_steps=6"])
@@ -209,7 +203,7 @@ def test_stopped_and_resumed_it_is_the_same_run(workspace):
 @pytest.mark.parametrize("value", ["0", "-1", "true", "fast", "[1]"])
 def test_a_learning_rate_that_is_none_is_refused(value):
     with pytest.raises(RequestError, match=r"optimizer\.muon_lr="):
-        train([*SMOKE, f"optimizer.muon_lr={value}"])
+        train([*SHORT, f"optimizer.muon_lr={value}"])
 
 
 @pytest.mark.parametrize("muon_lr", ["null", "0.02"])
@@ -224,7 +218,7 @@ def test_a_run_with_weights_that_never_move_goes_on(muon_lr, workspace, monkeypa
         self.temb.dense[0].requires_grad_(False)
 
     monkeypatch.setattr(UNet, "__init__", with_idle_layers)
-    words = [*SMOKE, "optimizer.anneal=false", f"optimizer.muon_lr={muon_lr}"]
+    words = [*SHORT, "optimizer.anneal=false", f"optimizer.muon_lr={muon_lr}"]
     train([*words, "max_steps=3", "out=cut"])
     train(["resume=cut", "max_steps=5"])
     train([*words, "max_steps=5", "out=whole"])

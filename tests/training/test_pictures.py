@@ -6,7 +6,7 @@ import lightning as L
 import numpy as np
 import pytest
 import torch
-from commands import SMALL_RUN
+from commands import SMALL
 from PIL import Image, ImageSequence
 
 from ddpm import build
@@ -66,14 +66,14 @@ def test_a_run_s_pictures_are_guided_as_its_samples_and_begin_with_the_evaluatio
 
     monkeypatch.setattr(ImageDisplay, "during_training", draw)
     told = ["condition=label", "condition.drop=0.3", "guidance=cfg", "guidance.scale=2.0"]
-    train([*SMALL_RUN, *told, "seed=3", "evaluation.seed=5", "max_steps=2", "logger=csv", "out=run"])
+    train([*SMALL, *told, "seed=3", "evaluation.seed=5", "max_steps=2", "out=run"])
     ((network, noise),) = drawn
     assert (type(network), network.scale) == (Guided, 2.0)
     assert noise == torch.rand(3, generator=generator(torch.device("cpu"), 5)).tolist()
 
 
 def test_a_run_keeps_a_sheet_of_its_data_and_a_film_of_its_samples(workspace):
-    run = train([*SMALL_RUN, "every.samples=2", "logger=csv", "out=run"])
+    run = train([*SMALL, "every.samples=2", "out=run"])
     digits = build.dataset(compose([])).split("train")
     shown = [k * (len(digits) // 64) for k in range(64)]
     with Image.open(run / "data.png") as sheet:

@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from commands import SMALL_RUN
+from commands import EXTENSIBLE
 from lightning.pytorch.callbacks import Callback
 from safetensors.torch import load_file, save
 from torch import nn
@@ -23,7 +23,7 @@ from ddpm.runs import records
 from ddpm.training.averages import PowerFunctionAverages
 
 STEPS, LENGTHS = 40, [0.02, 0.05, 0.15]
-RUN = [*SMALL_RUN, "logger=csv", f"max_steps={STEPS}", "every={validation: 100, samples: 100, checkpoint: 25}"]
+RUN = [*EXTENSIBLE, f"max_steps={STEPS}", "every={validation: 100, samples: 100, checkpoint: 25}"]
 MEASURED = ["logger=csv", "evaluation.metrics=[fid]"]
 
 
