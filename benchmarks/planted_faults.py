@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 
 from ddpm.commands.train import train
 from ddpm.report import collect, diagnosis
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 
 SMALL = (
     *("experiment=table2_eps_simple", "optimizer.lr=3e-3", "loader.batch_size=64", "logger=csv"),
@@ -45,7 +45,7 @@ def write_few(folder: Path) -> None:
             Image.fromarray((digit * 15.9375).round().astype(np.uint8)).save(folder / split / f"{k:03d}.png")
 
 
-def planted(name: str, out: Path, *more: str) -> Run:
+def planted(name: str, out: Path, *more: str) -> ReportedRun:
     """The run with this fault, trained unless it is there. `few` lies in the current folder."""
     if not out.exists():
         train([*SMALL, *PLANTED[name], *more, f"out={out}"])
@@ -53,7 +53,7 @@ def planted(name: str, out: Path, *more: str) -> Run:
     return run
 
 
-def seen(run: Run) -> dict[str, Any]:
+def seen(run: ReportedRun) -> dict[str, Any]:
     """The numbers that the rules compare with their thresholds, and what they find."""
     loss, norm = (run.history[name] for name in (diagnosis.LOSS, diagnosis.GRADIENT))
     untrained, norms = loss[1][0], diagnosis.tenths(norm)

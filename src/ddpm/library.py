@@ -121,7 +121,7 @@ def train(*overrides: str, dataset: Any = None, callbacks: Callback | Sequence[C
     if strange := [each for each in callbacks if not isinstance(each, Callback)]:
         raise RequestError(f"callbacks: a {type(strange[0]).__name__} is no callback of Lightning's")
     images = _given(dataset, overrides)
-    described = _described(images) if images else []
+    described = _described(images) if images is not None else []
     return Run(train_command.train([*described, *quote_paths(overrides)], images, callbacks).resolve())
 
 

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 from ddpm import build
 from ddpm.config.compose import compose
 from ddpm.config.errors import RefusedError, RequestError
-from ddpm.config.groups import CONF, WHOLE, group_names, options_of
+from ddpm.config.groups import ALL_LOADED, CONF, group_names, options_of
 from ddpm.instantiate import instantiate
 from ddpm.randomness import generator
 
@@ -56,7 +56,7 @@ NO_CHOICE = ("base", "recipe", "converter", "callbacks")
 
 
 @pytest.mark.parametrize("recipe", ["digits", pytest.param("swiss_roll", marks=pytest.mark.slow)])  # a U-Net and an MLP
-@pytest.mark.parametrize("group", [g for g in group_names() if g not in (*NO_CHOICE, *WHOLE)])
+@pytest.mark.parametrize("group", [g for g in group_names() if g not in (*NO_CHOICE, *ALL_LOADED)])
 @pytest.mark.long
 def test_every_option_is_built_or_refused_for_its_combination(recipe, group):
     for option in options_of(group):

@@ -142,7 +142,7 @@ def test_what_unfolds_is_refused_before_it_does(bomb):
     if bomb == "deep":  # and few
         for _ in range(trust.DEEPEST):
             shared = {"a": shared}
-    many = dict.fromkeys(range(trust.LARGEST))
+    many = dict.fromkeys(range(trust.MAX_VALUES))
     shared = {"many": many, "long": "x" * 10**6, "object": torch.zeros(1)}.get(bomb, shared)
     with pytest.raises(ValueError, match="the saved configuration"):
         trust.of_file({"data": shared}, "file")

@@ -22,7 +22,7 @@ def test_the_time_left_is_that_of_the_chunks_that_are_not_done(tmp_path, monkeyp
     for k in kept:
         chunks.once("samples", k, lambda: torch.zeros(1))
     p, _ = made()
-    forecast.announce([forecast.Work("25 samples", "samples", 25, 4)], p, (1, 8, 8), chunks, nullcontext)
+    forecast.announce([forecast.Part("25 samples", "samples", 25, 4)], p, (1, 8, 8), chunks, nullcontext)
     assert f"{done}about {left}" in " ".join(capsys.readouterr().out.split())
 
 

@@ -65,7 +65,7 @@ def test_classes_and_copies_across_the_splits(tmp_path):
 
 
 def test_of_many_pictures_some_are_read_from_all_over_the_folder(tmp_path, monkeypatch):
-    monkeypatch.setattr(module, "MOST", 10)
+    monkeypatch.setattr(module, "MOST_READ", 10)
     for k in range(40):
         save(tmp_path / "mine" / f"{k:02d}.png", coloured(k, height=24 if k < 20 else 48))
     found = look(tmp_path / "mine")

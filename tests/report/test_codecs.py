@@ -79,4 +79,4 @@ def test_what_strangers_wrote_breaks_no_page(tmp_path, title, value):
 def test_a_damaged_part_is_a_problem_of_the_run(tmp_path, codecs):
     (run,) = collect.within([write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0), codecs=codecs)])
     assert "results.json is not complete" in run.why
-    assert run.metrics["bits_per_dim"]["value"] == 4.0
+    assert run.measured["bits_per_dim"]["value"] == 4.0

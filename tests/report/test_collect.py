@@ -57,7 +57,7 @@ def test_numbers_of_an_earlier_step_are_noted(tmp_path, step, noted):
     (folder / "results.json").write_text(json.dumps(content | {"step": step}))
     (run,) = collect.within([tmp_path])
     assert ("measured at step 60, and is at step 100: evaluate it again" in run.why) == noted
-    assert run.metrics["fid"]["value"] == 1.0
+    assert run.measured["fid"]["value"] == 1.0
 
 
 def test_training_time_is_the_images_over_their_rate(tmp_path):
@@ -141,7 +141,7 @@ def test_the_seed_of_a_run_is_that_of_what_was_swept(overrides, expected, tmp_pa
 def test_numbers_that_are_none_are_said_and_not_used(tmp_path):
     run = write_run(tmp_path / "a", metrics={"fid": {"value": float("nan")}, "inception_score": {"value": 10**400}})
     (found,) = collect.within([run])
-    assert not any(found.metrics.values())
+    assert not any(found.measured.values())
     assert "fid is nan" in found.why
     assert "inception_score is 1000" in found.why
 
@@ -178,7 +178,7 @@ def test_what_is_not_a_file_of_ours_is_not_read(tmp_path):
     with (run / "bound.csv").open("wb") as file:
         file.truncate(1 << 40)
     (found,) = collect.within([run])
-    assert found.metrics == {}
+    assert found.measured == {}
     assert "results.json: leads out" in found.why
     assert "metrics.csv: not a file" in found.why
     assert "bound.csv: larger" in found.why
@@ -199,7 +199,7 @@ def test_absurd_numbers_do_not_end_the_report(value, workspace):
 
 def test_a_truth_value_is_no_number(tmp_path):
     (found,) = collect.within([write_run(tmp_path / "a", metrics={"fid": {"value": True}})])
-    assert found.metrics == {"fid": {}}
+    assert found.measured == {"fid": {}}
     assert "fid is True" in found.why
 
 

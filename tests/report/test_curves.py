@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from matplotlib.figure import Figure
 
 from ddpm.report import curves
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 from ddpm.report.table import Line
 
 
@@ -22,8 +22,8 @@ def drawn(svg):
 
 
 def line(name, *histories, **about):
-    runs = [Run(Path(f"/{name}{i}"), "finished", history=dict(history)) for i, history in enumerate(histories)]
-    return Line({"objective": name}, runs or [Run(Path(f"/{name}"), "finished", **about)])
+    runs = [ReportedRun(Path(f"/{name}{i}"), "finished", history=dict(history)) for i, history in enumerate(histories)]
+    return Line({"objective": name}, runs or [ReportedRun(Path(f"/{name}"), "finished", **about)])
 
 
 def test_a_smoothed_point_is_the_mean_around_it():

@@ -12,7 +12,7 @@ from commands import ROOT
 
 from ddpm.__main__ import main
 from ddpm.report import collect, diagnosis
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 
 sys.path.append(str(ROOT / "benchmarks"))
 import planted_faults as planted
@@ -190,7 +190,7 @@ def test_a_run_whose_learning_rate_is_wrong_is_not_told_to_be_longer(workspace, 
 def finished(**curves):
     """A run of which only the settings, a loss that falls in time and these curves are known."""
     loss = {diagnosis.LOSS: (STEPS.tolist(), (0.1 + 0.9 * np.exp(-STEPS / 40)).tolist())}
-    return Run(Path("run"), "finished", config=SETTINGS, history=loss | curves)
+    return ReportedRun(Path("run"), "finished", config=SETTINGS, history=loss | curves)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_waiting_for_data_is_judged_by_the_median_after_the_start(shares, found)
 def test_the_decay_that_is_advised_forgets_the_initial_weights_in_time(steps):
     """The memory of an average is 1 / (1 - decay) steps: about a thirtieth of the run here."""
     loss = {diagnosis.LOSS: ([float(steps)], [1.0])}
-    run = Run(Path("run"), "finished", config={"ema": {"decay": 0.999999999}}, history=loss)
+    run = ReportedRun(Path("run"), "finished", config={"ema": {"decay": 0.999999999}}, history=loss)
     found = diagnosis.average_too_long(run)
     decay = float(found.advice.rpartition("ema.decay=")[2])
     assert 0 < decay < 1

@@ -10,7 +10,7 @@ from written_runs import measured, write_cell, write_run
 
 from ddpm.config.compose import compose
 from ddpm.report import collect, table
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 from ddpm.report.settings import differences, under
 
 
@@ -229,7 +229,7 @@ def test_lines_part_the_runs_by_everything_but_the_seed(wanted, swept):
     for i, each in enumerate(wanted):
         config = {"choices": {"objective": each["objective"]}, "optimizer": {"lr": each["lr"]}, "seed": each["seed"]}
         said = {"objective": each["objective"], "optimizer.lr": str(each["lr"]), "seed": str(each["seed"])}
-        runs.append(Run(Path(f"/s/{i}"), "finished", overrides=said if swept else None, config=config))
+        runs.append(ReportedRun(Path(f"/s/{i}"), "finished", overrides=said if swept else None, config=config))
     lines = table.of(runs).lines
     assert sum(len(line.runs) for line in lines) == len(runs)
     assert len(lines) == len({(each["objective"], each["lr"]) for each in wanted})
@@ -374,7 +374,8 @@ def test_the_time_of_training_is_that_of_the_steps_whose_throughput_is_known(ste
     """Ten steps of 64 images take 10 s at 64 images per second."""
     history = {"train/images_per_second": (steps, rates)}
     assert (
-        Run(Path("run"), "finished", config={"loader": {"batch_size": 64}}, history=history).training_seconds == seconds
+        ReportedRun(Path("run"), "finished", config={"loader": {"batch_size": 64}}, history=history).training_seconds
+        == seconds
     )
 
 

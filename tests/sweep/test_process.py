@@ -13,7 +13,7 @@ import pytest
 
 from ddpm.sweep import process
 
-ENDS = {signal.SIGTERM: "its job was cancelled", signal.SIGUSR1: "the sweep was stopped"}
+SIGNALS = {signal.SIGTERM: "its job was cancelled", signal.SIGUSR1: "the sweep was stopped"}
 PATIENT = """
 import pathlib, signal, sys, time
 def save(signum, frame):
@@ -66,13 +66,13 @@ def once_ready(tell):
     threading.Thread(target=wait).start()
 
 
-@pytest.mark.parametrize("signum", ENDS)
+@pytest.mark.parametrize("signum", SIGNALS)
 def test_it_ends_saved_and_this_process_goes_on_and_knows_why(modules, signum):
     (modules / "patient.py").write_text(PATIENT)
     once_ready(lambda: os.kill(os.getpid(), signum))
     before = signal.getsignal(signum)
-    code, complaint = process.run(["patient"], [], modules / "log", ENDS)
-    assert (code, complaint) == (143, f"{ENDS[signum]}: saved at SIGTERM")
+    code, complaint = process.run(["patient"], [], modules / "log", SIGNALS)
+    assert (code, complaint) == (143, f"{SIGNALS[signum]}: saved at SIGTERM")
     assert signal.getsignal(signum) is before
 
 
@@ -85,7 +85,7 @@ def test_a_signal_that_comes_before_the_process_is_not_lost(modules, monkeypatch
         return held_back()
 
     monkeypatch.setattr(process, "_held_back", told_before)
-    assert process.run(["long"], [], modules / "log", ENDS) == (143, "its job was cancelled")
+    assert process.run(["long"], [], modules / "log", SIGNALS) == (143, "its job was cancelled")
 
 
 def test_the_server_outlives_them_and_says_how_the_run_ended(modules):
@@ -97,8 +97,8 @@ def test_the_server_outlives_them_and_says_how_the_run_ended(modules):
             os.kill(forkserver._forkserver._forkserver_pid, signum)
 
     once_ready(tell_server)
-    assert process.run(["patient"], [], modules / "log", ENDS) == (0, "it ended without a word")
-    assert process.run(["patient"], [], modules / "log", ENDS)[0] == 0
+    assert process.run(["patient"], [], modules / "log", SIGNALS) == (0, "it ended without a word")
+    assert process.run(["patient"], [], modules / "log", SIGNALS)[0] == 0
 
 
 def test_the_signal_before_a_time_limit_is_for_the_process_that_watches(modules):
@@ -117,7 +117,7 @@ def test_what_a_launcher_raises_here_ends_it_too(modules):
     once_ready(lambda: os.kill(os.getpid(), signal.SIGUSR2))
     try:
         with pytest.raises(RuntimeError, match="its time is up"):
-            process.run(["patient"], [], modules / "log", ENDS)
+            process.run(["patient"], [], modules / "log", SIGNALS)
     finally:
         signal.signal(signal.SIGUSR2, before)
     assert "saved at SIGTERM" in (modules / "log").read_text()

@@ -111,7 +111,7 @@ def test_cancelling_is_patient_but_not_for_ever(cluster, queue, monkeypatch):
     assert mild
     assert mild[:2] == ["--state=PENDING 7_0 7_1", "--signal=USR1 7_0 7_1"]
     assert mild == mild[:2] * (len(mild) // 2)
-    assert signal.SIGUSR1 in slurm.ENDS  # by which a cell knows
+    assert signal.SIGUSR1 in slurm.SIGNALS  # by which a cell knows
 
 
 def test_cancelling_ends_with_the_jobs(cluster, queue, monkeypatch):

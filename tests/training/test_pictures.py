@@ -17,7 +17,7 @@ from ddpm.diffusion.guidance import Guided
 from ddpm.figures.display import ImageDisplay, display_of
 from ddpm.figures.drawing import grid, titled
 from ddpm.randomness import generator
-from ddpm.training.pictures import Pictures, film_of
+from ddpm.training.pictures import SamplePictures, film_of
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
@@ -30,7 +30,7 @@ def test_pictures_are_drawn_in_the_precision_of_the_run(precision, dtype, worksp
         found.append(p.network(torch.zeros(1, *images.shape), torch.zeros(1, dtype=torch.long)).dtype)
         return {}
 
-    pictures = Pictures(workspace, build.sampler(config), data, draw, every=1, seed=0)
+    pictures = SamplePictures(workspace, build.sampler(config), data, draw, every=1, seed=0)
     trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, callbacks=[pictures], max_steps=1)
     pictures.draw(trainer, module, step=1)
     assert found == [dtype]
@@ -47,7 +47,7 @@ def test_pictures_are_of_the_averaged_weights_from_the_same_noise_at_every_step_
         return {}
 
     sampler = build.sampler(config)
-    pictures = Pictures(workspace, sampler, data, draw, every=3, seed=5, between=between.append)
+    pictures = SamplePictures(workspace, sampler, data, draw, every=3, seed=5, between=between.append)
     trainer = L.Trainer(accelerator="cpu", logger=False, callbacks=[pictures], max_steps=7)
     for step in range(1, 8):
         pictures.draw(trainer, module, step)
@@ -96,7 +96,7 @@ def test_a_run_that_goes_on_from_earlier_forgets_the_pictures_of_later_steps(wor
     config = compose(["debug=smoke"])
     images = build.dataset(config)
     module, data = build.module(config, images), build.data_module(config, images)
-    pictures = Pictures(workspace, build.sampler(config), data, lambda *_: {}, every=1, seed=0, sheet=None)
+    pictures = SamplePictures(workspace, build.sampler(config), data, lambda *_: {}, every=1, seed=0, sheet=None)
     for name in ("samples/step_0000007.png", "samples/step_0000008.png", "progressive/step_0000008.png", "step_9.png"):
         (workspace / name).parent.mkdir(exist_ok=True)
         (workspace / name).touch()
@@ -121,7 +121,7 @@ def test_a_film_is_of_the_run_s_pictures_alone(workspace):
     config = compose(["debug=smoke"])
     images = build.dataset(config)
     module, data = build.module(config, images), build.data_module(config, images)
-    pictures = Pictures(workspace, build.sampler(config), data, lambda *_: {}, every=1, seed=0, sheet=None)
+    pictures = SamplePictures(workspace, build.sampler(config), data, lambda *_: {}, every=1, seed=0, sheet=None)
     (workspace / "samples").mkdir()
     for name, colour in (("step_0000001.png", "red"), ("step_0000002.png", "blue"), ("step_best.png", "white")):
         Image.new("RGB", (9, 9), colour).save(workspace / "samples" / name)

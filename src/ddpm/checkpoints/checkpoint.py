@@ -19,7 +19,7 @@ from ddpm.files import name_again, whole_file
 from ddpm.messages import printable, warn
 
 EMA_PREFIX = "p_ema.network."
-WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+INTEGERS = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 EXPORTED = "model.safetensors"  # of `ddpm.checkpoints.export` in our own format
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 
@@ -207,7 +207,7 @@ def check_weights(weights: Mapping[str, Any]) -> None:
     for name, value in weights.items():
         if not isinstance(value, Tensor):
             raise ValueError(f"{printable(name)} is a {type(value).__name__}, not a tensor")
-        if value.layout != torch.strided or value.is_meta or not (value.is_floating_point() or value.dtype in WHOLE):
+        if value.layout != torch.strided or value.is_meta or not (value.is_floating_point() or value.dtype in INTEGERS):
             raise ValueError(f"{printable(name)} does not hold real numbers ({value.dtype})")
         if not value.isfinite().all():
             raise ValueError(f"{printable(name)} holds numbers that are not finite")

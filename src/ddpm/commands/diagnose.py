@@ -8,7 +8,7 @@ from ddpm.commands import report
 from ddpm.config.errors import RequestError
 from ddpm.messages import say
 from ddpm.report import collect, diagnosis
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 
 
 def main(arguments: list[str]) -> int:
@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def lines(run: Run) -> list[str]:
+def lines(run: ReportedRun) -> list[str]:
     """What is said of a run: where it is and how far it got, then a line for each finding."""
     steps, _ = run.history.get(diagnosis.LOSS, ([], []))
     status = run.status + (f" ({run.why})" if run.why else "")

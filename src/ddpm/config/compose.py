@@ -12,7 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ddpm.config.checks import AT_LEAST, wrong_value
 from ddpm.config.errors import RefusedError, RequestError, root_message
 from ddpm.config.grammar import PATH_KEYS, dotted, nearest, parse
-from ddpm.config.groups import SEVERAL, WHOLE, content_of, group_names, hydra_context, options_of
+from ddpm.config.groups import ALL_LOADED, SEVERAL, content_of, group_names, hydra_context, options_of
 from ddpm.config.recipes import drop_strange_settings, keys_of
 from ddpm.config.rules import refuse
 from ddpm.config.targets import check_targets
@@ -45,7 +45,7 @@ def compose(
             if key in PATH_KEYS and "${" in str(value):  # it would be interpolated sooner or later
                 raise RequestError(f"{key}: a path that holds ${{ cannot be used here: give it another name")
         choices |= {group: given[group] for group in SEVERAL if isinstance(given.get(group), list)}
-        for group in WHOLE:
+        for group in ALL_LOADED:
             choices.pop(group, None)
         OmegaConf.set_struct(config, False)
         del config["hydra"]
@@ -71,7 +71,7 @@ def defaults_of(choices: Mapping[Any, Any]) -> dict[str, Any]:
     known = [
         f"{group}={option}" if isinstance(option, str) else f"{group}=[{','.join(map(str, option))}]"
         for group, option in choices.items()
-        if group in group_names() and group not in WHOLE and _has(group, option)
+        if group in group_names() and group not in ALL_LOADED and _has(group, option)
     ]
     with hydra_context():
         config = hydra.compose("train", overrides=known)
@@ -86,8 +86,8 @@ def _has(group: str, option: Any) -> bool:
 
 
 def whole_groups(config_name: str) -> list[str]:
-    """The overrides that load every option of the groups `WHOLE`; a saved configuration has them."""
-    groups = {"train": ("metric",), "evaluate": WHOLE}.get(config_name, ())
+    """The overrides that load every option of the groups `ALL_LOADED`; a saved configuration has them."""
+    groups = {"train": ("metric",), "evaluate": ALL_LOADED}.get(config_name, ())
     return [f"{group}=[{','.join(options_of(group))}]" for group in groups]
 
 

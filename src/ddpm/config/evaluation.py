@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.config.compose import compose, require_option
 from ddpm.config.errors import RefusedError, RequestError
 from ddpm.config.grammar import dotted, nearest, parse, split_keys
-from ddpm.config.groups import CONF, WHOLE, content, content_of, group_names, options_of
+from ddpm.config.groups import ALL_LOADED, CONF, content, content_of, group_names, options_of
 from ddpm.config.roles import describes_the_model, evaluation_keys, open_to_evaluation
 from ddpm.config.saved import compose_saved, section_of
 from ddpm.messages import say
@@ -34,7 +34,7 @@ def compose_evaluation(base: dict[str, Any], overrides: Sequence[str]) -> DictCo
             known = {*dotted(base), *group_names()}
             if not any(_within(each, key) for each in known):
                 raise RequestError(f"there is no setting {key!r}{nearest(key, sorted(known))}")
-            if key in WHOLE:
+            if key in ALL_LOADED:
                 raise RequestError(
                     f"{key}= is not needed: all are loaded; evaluation.metrics=[NAME] measures, figures=[NAME] draws"
                 )

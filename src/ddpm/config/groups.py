@@ -26,8 +26,8 @@ from ddpm.config.errors import RequestError
 
 _PACKAGED = Path(__file__).parents[1] / "conf"  # in a wheel; in a clone it lies at the top
 CONF = _PACKAGED if _PACKAGED.is_dir() else Path(__file__).parents[3] / "conf"
-WHOLE = ("metric", "figure")  # groups of which every option is loaded, whoever brought it
-SEVERAL = ("logger", "callbacks", *WHOLE)  # groups that take a list of options, too
+ALL_LOADED = ("metric", "figure")  # groups of which every option is loaded, whoever brought it
+SEVERAL = ("logger", "callbacks", *ALL_LOADED)  # groups that take a list of options, too
 ENTRY_POINT = "ddpm.plugins"
 OWN = "DDPM_CONFIG_DIR"  # in the environment, which cells of a sweep, ranks and cluster jobs inherit: --config-dir
 

@@ -18,8 +18,8 @@ from ddpm.config.roles import open_to_evaluation
 from ddpm.config.trust import NOT_FOLLOWED
 from ddpm.messages import warn
 
-LARGEST = 1 << 20  # bytes of a config.yaml; ours have 2 kB
-NEW = ("optimizer", "every", "validation", "best", "stop")  # sections of which the first versions lacked settings
+MAX_BYTES = 1 << 20  # bytes of a config.yaml; ours have 2 kB
+EXTENDED = ("optimizer", "every", "validation", "best", "stop")  # sections of which the first versions lacked settings
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     file = folder / "config.yaml"
     try:
-        large = file.stat().st_size > LARGEST
+        large = file.stat().st_size > MAX_BYTES
         text = "" if large else file.read_text(encoding="utf-8")
         aliases = any(isinstance(token, yaml.AliasToken) for token in yaml.scan(text))
         tree = None if aliases else OmegaConf.to_container(OmegaConf.create(text))
@@ -78,13 +78,16 @@ def compose_saved(base: dict[str, Any], overrides: Sequence[str]) -> DictConfig:
 def completed(base: dict[str, Any]) -> dict[str, Any]:
     """A saved configuration in which conf/'s defaults stand for settings that did not exist when it was saved.
 
-    These are settings of the sections in `NEW`, and of the metrics of conf/metric/ in its `evaluation` section.
+    These are settings of the sections in `EXTENDED`, and of the metrics of conf/metric/ in its `evaluation` section.
     """
     section = base.get("evaluation")
     if not isinstance(section, dict):
         return base
     train = content(CONF / "train.yaml")
-    base = {**base, **{name: {**train[name], **own} for name in NEW if isinstance(own := base.get(name, {}), dict)}}
+    base = {
+        **base,
+        **{name: {**train[name], **own} for name in EXTENDED if isinstance(own := base.get(name, {}), dict)},
+    }
     known = {name: content_of("metric", name) for name in options_of("metric")}
     own = {name: section[name] for name in known if isinstance(section.get(name), dict)}
     filled = {name: {**default, **own.get(name, {})} for name, default in known.items()}

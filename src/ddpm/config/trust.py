@@ -15,7 +15,7 @@ from ddpm.messages import printable
 
 NOT_FOLLOWED = "not_followed"  # the key of a configuration from elsewhere that holds a warning
 OF_CONVERTERS = ("stated", "assumed")  # what a converter says of another codebase's file; no file can say it itself
-LARGEST = 10_000  # values in a configuration; ours have about 150
+MAX_VALUES = 10_000  # values in a configuration; ours have about 150
 DEEPEST = 20  # levels of a configuration; ours have 5
 OPTION = re.compile(r"[\w.+-]+")  # a name of a group or of one of its options
 
@@ -84,16 +84,16 @@ def check_size(tree: Any) -> None:
     while stack:
         node, depth = stack.pop()
         count += 1
-        if count > LARGEST or depth > DEEPEST:
-            raise ValueError(f"the saved configuration has more than {LARGEST:,} values or {DEEPEST} levels")
+        if count > MAX_VALUES or depth > DEEPEST:
+            raise ValueError(f"the saved configuration has more than {MAX_VALUES:,} values or {DEEPEST} levels")
         if isinstance(node, dict):
             stack += [(value, depth + 1) for pair in node.items() for value in pair]
         elif isinstance(node, list | tuple):
             stack += [(value, depth + 1) for value in node]
         elif not (node is None or isinstance(node, str | bool | int | float)):
             raise ValueError(f"the saved configuration holds a {type(node).__name__}, which none of ours does")
-        elif isinstance(node, str) and len(node) > LARGEST:
-            raise ValueError(f"the saved configuration holds a text of more than {LARGEST:,} characters")
+        elif isinstance(node, str) and len(node) > MAX_VALUES:
+            raise ValueError(f"the saved configuration holds a text of more than {MAX_VALUES:,} characters")
 
 
 def _merged(saved: dict[str, Any], known: dict[str, Any], prefix: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ddpm.data.pairs import partners
 from ddpm.data.picture import PictureTransform, is_picture
 from ddpm.messages import warn
 
-LARGEST = 8192  # pixels of a side: more than a network of this kind has ever made, and less than exhausts a machine
+MAX_SIDE = 8192  # pixels of a side: more than a network of this kind has ever made, and less than exhausts a machine
 
 
 class Folder(Dataset):
@@ -61,8 +61,8 @@ class Folder(Dataset):
     ) -> None:
         height, width = _numbers("size", size, 2)
         red, green, blue = _numbers("background", background, 3)
-        fits = 1 <= min(height, width) <= max(height, width) <= LARGEST
-        _check("size", [height, width], fits, f"[height, width], from 1 to {LARGEST:,} each")
+        fits = 1 <= min(height, width) <= max(height, width) <= MAX_SIDE
+        _check("size", [height, width], fits, f"[height, width], from 1 to {MAX_SIDE:,} each")
         _check("background", background, all(0 <= v <= 255 for v in (red, green, blue)), "levels from 0 to 255")
         _check("channels", channels, channels in (1, 3), "1 or 3")
         _check("held_out", held_out, 0 < held_out < 1, "between 0 and 1")

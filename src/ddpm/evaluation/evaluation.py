@@ -132,20 +132,20 @@ class Evaluation:
         """What samples are told: as the images against which they are held."""
         return OfSamples(self.conditioning, self.images, self.settings.reference_splits[0], self.settings.seed)
 
-    def _work(self, q: ForwardProcess) -> list[forecast.Work]:
+    def _work(self, q: ForwardProcess) -> list[forecast.Part]:
         """The parts of the evaluation, with the number of evaluations of the network that each takes."""
         settings, work = self.settings, []
         if self.of_samples:
             steps, n = self.sampler.num_evaluations(q) * self.guidance.evaluations, settings.num_samples
             said = f"{n:,} samples x {steps} steps = {n * steps:,} evaluations of the network"
-            work.append(forecast.Work(said, "samples", n, steps))
+            work.append(forecast.Part(said, "samples", n, steps))
         if self.images.kind.bound in settings.metrics:
             whole = q.T - 1 + draws_of_x_1(q.T)
             each, kept_as = (settings.evaluations, "estimate") if settings.evaluations else (whole, "bound")
             for split in settings.bound_splits:
                 n = settings.bound_count(self.images, split)
                 said = f"the bound of {n:,} {split} images x {each} = {n * each:,} evaluations of the network"
-                work.append(forecast.Work(said, f"{kept_as} {split}", n, each))
+                work.append(forecast.Part(said, f"{kept_as} {split}", n, each))
         return work
 
     # --- samples -----------------------------------------------------------------------------------------------------

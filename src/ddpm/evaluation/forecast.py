@@ -16,7 +16,7 @@ from ddpm.progress import duration
 TRIAL = 32  # images that tell how long an evaluation of the network takes on a CPU
 
 
-class Work(NamedTuple):
+class Part(NamedTuple):
     """A part of an evaluation."""
 
     sentence: str  # what is done, with its number of evaluations of the network
@@ -26,7 +26,7 @@ class Work(NamedTuple):
 
 
 def announce(
-    work: Sequence[Work],
+    work: Sequence[Part],
     p: ReverseProcess,
     shape: Sequence[int],
     chunks: Chunks,

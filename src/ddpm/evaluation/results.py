@@ -28,7 +28,7 @@ from ddpm.metrics import registry
 from ddpm.metrics.metric import SampleMetric
 from ddpm.runs import folders
 
-LARGEST = 1 << 25  # bytes of a results.json that is read
+MAX_BYTES = 1 << 25  # bytes of a results.json that is read
 ABREAST = 5  # metrics side by side; more go below each other
 
 
@@ -212,7 +212,7 @@ def _earlier(path: Path, protocol: Mapping[str, Any], about: Mapping[str, Any]) 
 def read(path: Path) -> Any:
     """What a results.json holds, which may be anything; an empty dictionary where it cannot be read."""
     try:
-        return json.loads(path.read_text()) if path.stat().st_size <= LARGEST else {}
+        return json.loads(path.read_text()) if path.stat().st_size <= MAX_BYTES else {}
     except (OSError, ValueError, RecursionError):
         return {}
 

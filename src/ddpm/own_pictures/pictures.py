@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from ddpm.config.errors import RequestError
 
 SIZES = (16, 32, 64, 128)  # pixels of the longer side that are proposed; more only where they are asked for
-SMALLEST, LARGEST = 4, 1024
+SMALLEST_SIDE, LARGEST_SIDE = 4, 1024
 GLOBAL = 8  # pixels of a side at which attention sees the whole picture at little cost
 MOST_HALVINGS = 6
 NEIGHBOURS = "figures=[nearest_neighbours] figure.nearest_neighbours.spaces=[pixels]"
 FEW = 1000  # pictures that a network soon knows by heart
-AGREE, MOST = 1.15, 0.6  # most pictures have this one's aspect ratio if 60 % do within 15 %
+SAME_ASPECT, MAJORITY = 1.15, 0.6  # most pictures have this one's aspect ratio if 60 % do within 15 %
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,10 @@ def sizes(pictures: Pictures, size: object = None) -> list[int]:
     """
     if size is not None:
         return [_checked(size, pictures)]
-    if pictures.longer < SMALLEST:
+    if pictures.longer < SMALLEST_SIDE:
         raise RequestError(
-            f"the pictures are {pictures.height}x{pictures.width}: bring some of {SMALLEST}x{SMALLEST} or more"
+            f"the pictures are {pictures.height}x{pictures.width}: "
+            f"bring some of {SMALLEST_SIDE}x{SMALLEST_SIDE} or more"
         )
     own = _halving(pictures.longer)[0]
     found = {each for each in SIZES if each <= pictures.longer}
@@ -115,8 +116,8 @@ def sizes(pictures: Pictures, size: object = None) -> list[int]:
 
 
 def _checked(size: object, pictures: Pictures) -> int:
-    if not isinstance(size, int) or isinstance(size, bool) or not SMALLEST <= size <= LARGEST:
-        raise RequestError(f"size={size} must be a whole number of pixels from {SMALLEST} to {LARGEST:,}")
+    if not isinstance(size, int) or isinstance(size, bool) or not SMALLEST_SIDE <= size <= LARGEST_SIDE:
+        raise RequestError(f"size={size} must be a whole number of pixels from {SMALLEST_SIDE} to {LARGEST_SIDE:,}")
     below, above = _halving(size)
     if below != size:
         near = f"size={below}" if above > pictures.longer else f"size={below} or size={above}"
@@ -132,13 +133,13 @@ def _checked(size: object, pictures: Pictures) -> int:
 def _halving(size: int) -> tuple[int, int]:
     """The nearest sizes from below and from above that halve as often as a network for them does."""
     fits = [each % 2 ** halvings(each) == 0 for each in range(2 * size + 2)]
-    below = max(each for each in range(SMALLEST, max(size, SMALLEST) + 1) if fits[each])
+    below = max(each for each in range(SMALLEST_SIDE, max(size, SMALLEST_SIDE) + 1) if fits[each])
     return below, next(each for each in range(size, 2 * size + 2) if fits[each])
 
 
 def shape(pictures: Pictures, size: int) -> tuple[int, int]:
     """Height and width at which pictures of this longer side are learned: square, unless most of them are not."""
-    if pictures.agreeing < MOST:
+    if pictures.agreeing < MAJORITY:
         return size, size
     unit = 2 ** halvings(size)
     shorter = min(pictures.height, pictures.width) / pictures.longer * size

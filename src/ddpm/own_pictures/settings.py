@@ -11,7 +11,7 @@ from pathlib import PurePath
 from typing import NamedTuple
 
 from ddpm.config.errors import RequestError
-from ddpm.own_pictures.pictures import FEW, MOST, Pictures, halvings
+from ddpm.own_pictures.pictures import FEW, MAJORITY, Pictures, halvings
 
 WIDTHS = (32, 64, 128)  # channels of the network's first level; 128 is the paper's
 MULTIPLIERS = {
@@ -143,7 +143,7 @@ def of_rung(rung: Rung, pictures: Pictures, batch: int, precision: str) -> list[
     """The settings of the data's size and of the network."""
     height, width = rung.height, rung.width
     aspect = "the aspect ratio that most pictures have"
-    if pictures.agreeing < MOST:
+    if pictures.agreeing < MAJORITY:
         aspect = "square, since their aspect ratios differ: their centres are taken"
     mult, few = MULTIPLIERS[rung.halvings], pictures.train < FEW
     lowest = "{}x{}".format(*rung.lowest)

@@ -12,10 +12,10 @@ from ddpm.data.dataset import SPLITS, DataError, Split
 from ddpm.data.encoded import attempt
 from ddpm.data.folder import Folder
 from ddpm.data.picture import PictureTransform, eight_bits, opened
-from ddpm.own_pictures.pictures import AGREE, Pictures
+from ddpm.own_pictures.pictures import SAME_ASPECT, Pictures
 from ddpm.progress import Bar
 
-MOST = 5000  # pictures that are read: of more, as many at equal distances
+MOST_READ = 5000  # pictures that are read: of more, as many at equal distances
 SHOWN = 500  # pictures from which on it takes long enough to be watched
 SIDE = 32  # pixels of a side at which colours are looked for
 COLOURED = 8  # levels between red, green and blue from which on a pixel is no gray that a JPEG has tinted
@@ -50,7 +50,7 @@ class Look:
 
 
 def survey(folder: Folder) -> Pictures:
-    """Read the pictures of a folder, or `MOST` of them.
+    """Read the pictures of a folder, or `MOST_READ` of them.
 
     Raises:
         DataError: there are none, none can be read, or all are the same picture.
@@ -84,7 +84,7 @@ def survey(folder: Folder) -> Pictures:
         looked_at=len(found),
         height=height,
         width=width,
-        agreeing=float((off < np.log(AGREE)).mean()),
+        agreeing=float((off < np.log(SAME_ASPECT)).mean()),
         smallest=smallest,
         largest=largest,
         gray=sum(each.gray for each in seen),
@@ -101,4 +101,4 @@ def survey(folder: Folder) -> Pictures:
 def _places(folder: Folder) -> list[tuple[Split, int]]:
     """Split and index of the pictures that are read."""
     every = [(split, index) for split in SPLITS for index in range(len(folder.sources[split]))]
-    return every if len(every) <= MOST else [every[k * len(every) // MOST] for k in range(MOST)]
+    return every if len(every) <= MOST_READ else [every[k * len(every) // MOST_READ] for k in range(MOST_READ)]

@@ -19,7 +19,7 @@ from ddpm.own_pictures.settings import Cost
 from ddpm.training.module import DiffusionModule
 
 WARM = 2  # steps before the clock starts
-FEWEST, MOST, SECONDS = 2, 50, 1.5  # steps that are timed: until so many seconds have passed
+FEWEST_STEPS, MOST_STEPS, SECONDS = 2, 50, 1.5  # steps that are timed: until so many seconds have passed
 CODED = 20_000  # levels of the pictures that codecs are timed on: half a second
 
 
@@ -35,7 +35,7 @@ class Clock(Callback):
         self.ends.append(time.perf_counter())
         self.computed.append(time.process_time())
         timed = self.ends[WARM - 1 :]
-        trainer.should_stop = len(timed) > FEWEST and timed[-1] - timed[0] > SECONDS
+        trainer.should_stop = len(timed) > FEWEST_STEPS and timed[-1] - timed[0] > SECONDS
 
     @property
     def seconds(self) -> float:
@@ -62,7 +62,7 @@ def trial(module: DiffusionModule, batch: ConditionedBatch, config: DictConfig) 
     trainer = L.Trainer(
         **placement(config.trainer),
         precision=config.trainer.precision,
-        max_steps=WARM + MOST,
+        max_steps=WARM + MOST_STEPS,
         max_epochs=-1,
         callbacks=[clock],
         logger=False,
@@ -71,7 +71,7 @@ def trial(module: DiffusionModule, batch: ConditionedBatch, config: DictConfig) 
         enable_model_summary=False,
         num_sanity_val_steps=0,
     )
-    loader = DataLoader[ConditionedBatch]([batch] * (WARM + MOST), batch_size=None, collate_fn=lambda each: each)  # type: ignore[arg-type]
+    loader = DataLoader[ConditionedBatch]([batch] * (WARM + MOST_STEPS), batch_size=None, collate_fn=lambda each: each)  # type: ignore[arg-type]
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "You defined a `validation_step`")  # nothing is validated

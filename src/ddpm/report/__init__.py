@@ -12,7 +12,7 @@ from rich.console import Console
 from ddpm.files import write_whole
 from ddpm.messages import printable
 from ddpm.report import collect, page, table, texts
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 from ddpm.runs import records
 
 WIDTH = 400  # characters of a printed line where there is no terminal
@@ -23,7 +23,7 @@ def publish(folders: Sequence[Path], out: Path) -> None:
     write(collect.within(folders), folders, out)
 
 
-def write(found: Sequence[Run], folders: Sequence[Path], out: Path) -> None:
+def write(found: Sequence[ReportedRun], folders: Sequence[Path], out: Path) -> None:
     """Write and print the report on runs that have been collected already from `folders`."""
     made = table.of(found)
     kind = "Sweep " if records.folders(folders[0]) else ""

@@ -6,7 +6,7 @@ from typing import Any
 
 from ddpm.messages import printable
 from ddpm.report import reading
-from ddpm.report.run import Curve, Run
+from ddpm.report.run import Curve, ReportedRun
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Codecs:
     curves: dict[str, Curve] = field(default_factory=dict)
 
 
-def read(run: Run, content: dict[str, Any]) -> Codecs | None:
+def read(run: ReportedRun, content: dict[str, Any]) -> Codecs | None:
     """The codecs' part of a results.json; None if it has none.
 
     Raises:
@@ -47,7 +47,7 @@ def read(run: Run, content: dict[str, Any]) -> Codecs | None:
     return made
 
 
-def notes(runs: Sequence[Run]) -> list[str]:
+def notes(runs: Sequence[ReportedRun]) -> list[str]:
     """A sentence for each set of images that codecs have coded."""
     said = []
     for found in _distinct(runs):
@@ -59,11 +59,11 @@ def notes(runs: Sequence[Run]) -> list[str]:
     return said
 
 
-def curves(runs: Sequence[Run]) -> list[tuple[str, Curve]]:
+def curves(runs: Sequence[ReportedRun]) -> list[tuple[str, Curve]]:
     """Distortion over rate of every codec, for each set of images."""
     return [curve for found in _distinct(runs) for curve in found.curves.items()]
 
 
-def _distinct(runs: Sequence[Run]) -> list[Codecs]:
+def _distinct(runs: Sequence[ReportedRun]) -> list[Codecs]:
     by_content = {repr(run.codecs): run.codecs for run in runs if run.finished and run.codecs}
     return list(by_content.values())

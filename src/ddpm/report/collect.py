@@ -7,7 +7,7 @@ from ddpm.config.moved import translated
 from ddpm.config.saved import completed, read_config
 from ddpm.messages import printable
 from ddpm.report import codecs, published, reading
-from ddpm.report.run import Run, overrides, text
+from ddpm.report.run import ReportedRun, overrides, text
 from ddpm.runs import records
 
 SKIPPED = ("evaluations", "wandb")  # folders in which no runs are looked for
@@ -15,13 +15,13 @@ TERMS = ("t", "term")
 RATES = ("rate_bits_per_dim", "rmse")
 
 
-def within(folders: Sequence[Path]) -> list[Run]:
+def within(folders: Sequence[Path]) -> list[ReportedRun]:
     """The runs in these folders, each once: those of a sweep in the order of its records, others by path."""
     seen: set[Path] = set()
     return [run for folder in folders for run in _within(folder, seen, folder.resolve())]
 
 
-def _within(folder: Path, seen: set[Path], top: Path) -> Iterator[Run]:
+def _within(folder: Path, seen: set[Path], top: Path) -> Iterator[ReportedRun]:
     """The runs in a folder. Links are followed last, so that a run is listed under its own folder, not under a link."""
     folder = folder.resolve()
     if folder in seen or not folder.is_relative_to(top):  # a link may lead to any large tree
@@ -44,8 +44,8 @@ def _within(folder: Path, seen: set[Path], top: Path) -> Iterator[Run]:
             yield from _within(path, seen, top)
 
 
-def _read(folder: Path) -> Run:
-    run = Run(folder, "")
+def _read(folder: Path) -> ReportedRun:
+    run = ReportedRun(folder, "")
     cell, problem = _cell(folder)
     if cell:
         run.status, run.reason = printable(cell.status), printable(cell.reason)
@@ -82,15 +82,15 @@ def _cell(folder: Path) -> tuple[records.Cell | None, str]:
     return cell, ""
 
 
-def _read_results(run: Run) -> None:
+def _read_results(run: ReportedRun) -> None:
     content = reading.tree_of(run, "results.json")
     if content is None:
         return
     try:
         for name, parts in content["metrics"].items():
             numbers = {printable(part): reading.finite(value) for part, value in parts.items()}
-            run.metrics[printable(name)] = {part: value for part, value in numbers.items() if value is not None}
-            if "value" in parts and "value" not in run.metrics[printable(name)]:
+            run.measured[printable(name)] = {part: value for part, value in numbers.items() if value is not None}
+            if "value" in parts and "value" not in run.measured[printable(name)]:
                 run.problems.append(printable(f"{name} is {parts['value']}"))
         if not run.config and isinstance(own := content.get("config"), dict):  # an evaluation of a sweep
             run.config = completed(translated(own))
@@ -103,23 +103,23 @@ def _read_results(run: Run) -> None:
         run.problems.append("results.json is not complete")
 
 
-def _read_curves(run: Run) -> None:
+def _read_curves(run: ReportedRun) -> None:
     table = reading.columns_of(run, "metrics.csv", "step")
     run.history = {name: reading.curve(table, "step", name) for name in table if name != "step"}
     run.terms = reading.curve(reading.columns_of(run, "bound.csv", *TERMS), *TERMS)
     run.rates = reading.curve(reading.columns_of(run, "rate_distortion.csv", *RATES), *RATES)
 
 
-def _end(run: Run) -> tuple[str, str]:
+def _end(run: ReportedRun) -> tuple[str, str]:
     """Status and reason of a run that has no sweep record, as far as its files say."""
     step = max(_last_step(run), run.measured_at or 0)
     due = reading.finite(run.config.get("max_steps"))
-    only_measured = bool(run.metrics) and (due is None or not run.history)  # nothing was trained in it
+    only_measured = bool(run.measured) and (due is None or not run.history)  # nothing was trained in it
     if only_measured or run.stopped_early or (due is not None and step >= due):
         return "finished", ""
     at = f"step {step:,.0f} of {due:,.0f}" if due is not None else ""
-    return ("measured", f"measured at {at}") if run.metrics else ("unfinished", at)
+    return ("measured", f"measured at {at}") if run.measured else ("unfinished", at)
 
 
-def _last_step(run: Run) -> float:
+def _last_step(run: ReportedRun) -> float:
     return max((steps[-1] for steps, _ in run.history.values() if steps), default=0)

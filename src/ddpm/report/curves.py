@@ -13,7 +13,7 @@ from typing import Any, Literal
 import markupsafe
 
 from ddpm.report import codecs
-from ddpm.report.run import Curve, Run
+from ddpm.report.run import Curve, ReportedRun
 from ddpm.report.table import Line
 from ddpm.training.monitor import PREFIX
 
@@ -112,7 +112,7 @@ def _what(name: str) -> str:
     return "an estimate of the bound on held-out images" if "bits_per_dim" in name else "by so many samples"
 
 
-def _curves(lines: Sequence[Line], curve: Callable[[Run], Curve]) -> Iterator[tuple[int, int, Curve]]:
+def _curves(lines: Sequence[Line], curve: Callable[[ReportedRun], Curve]) -> Iterator[tuple[int, int, Curve]]:
     """Yield for each run the index of its configuration, how many seeds that has, and the run's curve."""
     for i, line in enumerate(lines):
         for run in line.runs:

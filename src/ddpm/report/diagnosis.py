@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import Any
 
 from ddpm.report import reading
-from ddpm.report.run import Curve, Run
+from ddpm.report.run import Curve, ReportedRun
 from ddpm.training.by_heart import how_learned_by_heart, learned_by_heart
 from ddpm.training.monitor import (
     INITIAL,
@@ -46,20 +46,20 @@ class Finding:
         return f"{self.name}: {self.fact}. {self.advice}."
 
 
-Rule = Callable[[Run], Finding | None]
+Rule = Callable[[ReportedRun], Finding | None]
 
 
-def findings(run: Run) -> list[Finding]:
+def findings(run: ReportedRun) -> list[Finding]:
     """What looks wrong with a run that has logged enough (`enough`)."""
     return [found for rule in RULES if (found := rule(run))]
 
 
-def enough(run: Run) -> bool:
+def enough(run: ReportedRun) -> bool:
     """Whether a run has logged enough to be judged."""
     return len(_curve(run, LOSS)[0]) >= FEWEST
 
 
-def diverged(run: Run) -> Finding | None:
+def diverged(run: ReportedRun) -> Finding | None:
     """A gradient was not finite, which ended the run."""
     numbered = [(path.stem.rpartition("_")[2], path.name) for path in run.folder.glob("diverged_step_*.safetensors")]
     kept = [(int(number), name) for number, name in numbered if number.isdecimal()]
@@ -73,7 +73,7 @@ def diverged(run: Run) -> Finding | None:
     )
 
 
-def no_warmup(run: Run) -> Finding | None:
+def no_warmup(run: ReportedRun) -> Finding | None:
     """The loss rose above that of the untrained network at once, and there was no warm-up."""
     warmup, spike = _setting(run, "optimizer", "warmup"), _spike(run)
     if warmup != 0 or spike is None or not _stuck(run) or _is_scattered(run):
@@ -86,7 +86,7 @@ def no_warmup(run: Run) -> Finding | None:
     )
 
 
-def learning_rate_too_high(run: Run) -> Finding | None:
+def learning_rate_too_high(run: ReportedRun) -> Finding | None:
     """The loss rose above that of the untrained network and came down slowly, or rises at the end."""
     spike, losses = _spike(run), tenths(_curve(run, LOSS))
     fact = ""
@@ -107,7 +107,7 @@ def learning_rate_too_high(run: Run) -> Finding | None:
     return Finding("learning rate too high", fact, advice)
 
 
-def learning_rate_too_low(run: Run) -> Finding | None:
+def learning_rate_too_low(run: ReportedRun) -> Finding | None:
     """The loss comes down evenly and slowly, and the gradient is as steep as in the beginning."""
     loss, norm = tenths(_curve(run, LOSS)), tenths(_curve(run, GRADIENT))
     warm = _curve(run, LOSS)[0][-1] > 3 * (_setting(run, "optimizer", "warmup") or 0)
@@ -126,7 +126,7 @@ def learning_rate_too_low(run: Run) -> Finding | None:
     )
 
 
-def too_few_steps(run: Run) -> Finding | None:
+def too_few_steps(run: ReportedRun) -> Finding | None:
     """The bound of held-out images still falls fast, and not for a learning rate that is wrong."""
     if any(rule(run) for rule in (no_warmup, learning_rate_too_high, learning_rate_too_low)):
         return None
@@ -145,7 +145,7 @@ def too_few_steps(run: Run) -> Finding | None:
     )
 
 
-def memorising(run: Run) -> Finding | None:
+def memorising(run: ReportedRun) -> Finding | None:
     """The bound of held-out images rises, and that of training images falls."""
     held_out, seen = bounds(run)
     if not (found := learned_by_heart(held_out, seen)):
@@ -158,7 +158,7 @@ def memorising(run: Run) -> Finding | None:
     )
 
 
-def average_too_long(run: Run) -> Finding | None:
+def average_too_long(run: ReportedRun) -> Finding | None:
     """The averaged weights hold the initial ones still."""
     decay, length = _setting(run, "ema", "decay"), _curve(run, LOSS)[0][-1]
     if not run.finished:
@@ -173,7 +173,7 @@ def average_too_long(run: Run) -> Finding | None:
     )
 
 
-def average_got_worse(run: Run) -> Finding | None:
+def average_got_worse(run: ReportedRun) -> Finding | None:
     """The averaged weights describe all images worse than they did before."""
     held_out, seen = bounds(run)
     settled = steps_to_settle(_setting(run, "ema", "decay") or 0.0)
@@ -191,7 +191,7 @@ def average_got_worse(run: Run) -> Finding | None:
     )
 
 
-def waits_for_data(run: Run) -> Finding | None:
+def waits_for_data(run: ReportedRun) -> Finding | None:
     """Steps wait for their batches."""
     _, shares = _curve(run, "train/data_wait")
     if len(shares) < 2 or (share := statistics.median(shares[1:])) <= TOLERABLE_WAIT:  # the first is of the start
@@ -216,14 +216,14 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def _setting(run: Run, *keys: str) -> float | None:
+def _setting(run: ReportedRun, *keys: str) -> float | None:
     found: Any = run.config
     for key in keys:
         found = found.get(key) if isinstance(found, dict) else None
     return reading.finite(found)
 
 
-def _rates(run: Run) -> str:
+def _rates(run: ReportedRun) -> str:
     """The settings of the learning rates that the run has, to be changed together."""
     rates = {key: _setting(run, "optimizer", key) for key in ("lr", "muon_lr")}
     return (
@@ -231,36 +231,36 @@ def _rates(run: Run) -> str:
     )
 
 
-def _curve(run: Run, name: str) -> Curve:
+def _curve(run: ReportedRun, name: str) -> Curve:
     return run.history.get(name, ([], []))
 
 
-def bounds(run: Run) -> tuple[Curve, Curve]:
+def bounds(run: ReportedRun) -> tuple[Curve, Curve]:
     """The bounds of held-out and of training images at the steps of validations."""
     T = int(_setting(run, "schedule", "T") or 0)
     return _curve(run, held_out_bound_name(T)), _curve(run, training_bound_name(T))
 
 
-def _untrained(run: Run) -> float:
+def _untrained(run: ReportedRun) -> float:
     """The first logged loss: of a network that predicts nothing yet, in the warm-up."""
     return _curve(run, LOSS)[1][0]
 
 
-def _spike(run: Run) -> tuple[float, float] | None:
+def _spike(run: ReportedRun) -> tuple[float, float] | None:
     """Step and value of the largest loss, if it is larger than that of the untrained network by far."""
     steps, loss = _curve(run, LOSS)
     highest = max(range(len(loss)), key=loss.__getitem__)
     return (steps[highest], loss[highest]) if loss[highest] > SPIKE * _untrained(run) else None
 
 
-def _is_scattered(run: Run) -> bool:
+def _is_scattered(run: ReportedRun) -> bool:
     """Whether one loss of the run's later half differs from the next by more than `SCATTERED`, in the median."""
     later = _curve(run, LOSS)[1][len(_curve(run, LOSS)[1]) // 2 :]
     steps = [abs(after - before) for before, after in pairwise(later)]
     return statistics.median(steps) > SCATTERED * statistics.median(later)
 
 
-def _stuck(run: Run) -> bool:
+def _stuck(run: ReportedRun) -> bool:
     return early(_curve(run, LOSS)) > STUCK * _untrained(run)
 
 

@@ -18,7 +18,7 @@ from ddpm.messages import printable
 from ddpm.report import curves, trends
 from ddpm.report.pictures import Picture, film, newest, sheet
 from ddpm.report.reading import bounded
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 from ddpm.report.settings import differences
 from ddpm.report.table import Column, Line, Table
 from ddpm.report.texts import link, minutes
@@ -44,11 +44,11 @@ class LabelledPicture:
 
     index: int
     line: Line
-    run: Run
+    run: ReportedRun
     picture: Picture
 
 
-def render(made: Table, runs: Sequence[Run], title: str, out: Path) -> str:
+def render(made: Table, runs: Sequence[ReportedRun], title: str, out: Path) -> str:
     """The content of report.html in the folder `out`."""
     environment = Environment(
         loader=PackageLoader("ddpm.report", "."),
@@ -95,7 +95,7 @@ def _numbers(made: Table, i: int, line: Line) -> list[Number]:
     return [*numbers, Number(minutes(made, line), made.minutes(line))]
 
 
-def _by_seed(made: Table, line: Line) -> list[tuple[Run, list[Number]]]:
+def _by_seed(made: Table, line: Line) -> list[tuple[ReportedRun, list[Number]]]:
     """The runs of a line with their own numbers; none if there is only one run."""
     if len(line.runs) < 2:
         return []
@@ -112,7 +112,7 @@ def _minutes(made: Table, line: Line) -> Number:
     return Number(minutes(made, line), made.minutes(line))
 
 
-def _pictures(lines: Sequence[Line], of: Callable[[Run], Picture | None]) -> list[LabelledPicture]:
+def _pictures(lines: Sequence[Line], of: Callable[[ReportedRun], Picture | None]) -> list[LabelledPicture]:
     """Find for each line the picture of the first finished run that has one."""
     found = (next(((run, picture) for run in line.finished if (picture := of(run))), None) for line in lines)
     return [
@@ -131,13 +131,13 @@ def _values(line: Line, key: str) -> str:
     return " / ".join(dict.fromkeys(run.setting(key) for run in line.runs))
 
 
-def _files(run: Run) -> list[Path]:
+def _files(run: ReportedRun) -> list[Path]:
     """The files of a run that exist and that the page links to."""
     names = ("config.yaml", "results.json", "metrics.csv")
     return [file for file in (run.folder / name for name in names) if file.is_file()]
 
 
-def _wandb(run: Run) -> tuple[str, str]:
+def _wandb(run: ReportedRun) -> tuple[str, str]:
     """The address at which W&B shows the run, and, for a run that was logged offline, the command that uploads it."""
     url = printable((bounded(run, run.folder / "wandb" / "url") or b"")[:LONGEST_URL].decode(errors="replace"))
     if url.startswith("https://"):

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ddpm.report.reading import bounded
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 WIDEST = 560  # pixels of width
-LARGEST = 60_000  # bytes
-QUALITIES = (85, 50, 20)  # of WebP, tried in turn until a picture has at most LARGEST bytes
+MAX_BYTES = 60_000  # bytes
+QUALITIES = (85, 50, 20)  # of WebP, tried in turn until a picture has at most MAX_BYTES bytes
 FILM_WIDTH, FRAMES = 280, 12  # pixels, and frames of a film
 FEWEST = 3  # pictures that make a film
 FRAME, LAST = 400, 2000  # milliseconds
@@ -32,7 +32,7 @@ class Picture:
     height: int
 
 
-def newest(run: Run, folder: str) -> Picture | None:
+def newest(run: ReportedRun, folder: str) -> Picture | None:
     """The last of `folder`/step_*.png that can be read; those that cannot are added to the run's problems."""
     for step, path in reversed(_steps(run, folder)):
         if found := _opened(run, path):
@@ -40,14 +40,14 @@ def newest(run: Run, folder: str) -> Picture | None:
     return None
 
 
-def sheet(run: Run) -> Picture | None:
+def sheet(run: ReportedRun) -> Picture | None:
     """The contact sheet of the data that the run learned from, if it can be read."""
     path = run.folder / "data.png"
     found = _opened(run, path) if path.exists() else None
     return found and _still(*found, 0)
 
 
-def film(run: Run) -> Picture | None:
+def film(run: ReportedRun) -> Picture | None:
     """The pictures of samples/ in turn, up to the last step, as an animated WebP; None for few, or of several sizes."""
     steps = _steps(run, "samples")
     if len(steps) < FEWEST:
@@ -69,14 +69,14 @@ def film(run: Run) -> Picture | None:
 _STEP = re.compile(r"step_(\d{1,12})\.png").fullmatch
 
 
-def _steps(run: Run, folder: str) -> list[tuple[int, Path]]:
+def _steps(run: ReportedRun, folder: str) -> list[tuple[int, Path]]:
     """The steps whose pictures are in a folder of the run, ascending."""
     return sorted(
         (int(match[1]), path) for path in (run.folder / folder).glob("step_*.png") if (match := _STEP(path.name))
     )
 
 
-def _opened(run: Run, path: Path) -> "tuple[Image, bytes] | None":
+def _opened(run: ReportedRun, path: Path) -> "tuple[Image, bytes] | None":
     """The image in a PNG file of the run, and the file's content; None, and a problem of the run, if there is none."""
     from PIL import Image  # a refused request does not wait for it
 
@@ -95,18 +95,18 @@ def _opened(run: Run, path: Path) -> "tuple[Image, bytes] | None":
 def _still(image: "Image", content: bytes, step: int) -> Picture:
     """The image as it is in its file, or scaled down if it is too large."""
     kind = "png"
-    if image.width > WIDEST or len(content) > LARGEST:
+    if image.width > WIDEST or len(content) > MAX_BYTES:
         image.thumbnail((WIDEST, 4 * WIDEST))
         kind, content = "webp", _compressed(image)
     return Picture(_uri(kind, content), step, image.width, image.height)
 
 
 def _compressed(image: "Image", **settings: Any) -> bytes:
-    """The image as WebP, in the best of the QUALITIES that stays within LARGEST."""
+    """The image as WebP, in the best of the QUALITIES that stays within MAX_BYTES."""
     for quality in QUALITIES:
         buffer = io.BytesIO()
         image.save(buffer, "WEBP", quality=quality, **settings)
-        if buffer.tell() <= LARGEST:
+        if buffer.tell() <= MAX_BYTES:
             break
     return buffer.getvalue()
 

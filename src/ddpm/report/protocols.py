@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from ddpm.metrics import registry
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 from ddpm.report.settings import under
 
 # Parts of a protocol that belong to the compared method, by the beginning of their names: these may differ.
@@ -11,7 +11,7 @@ OF_METHOD = ("sampler", "guidance", "condition.drop", "timesteps", "evaluations_
 OF_METRICS = "feature_metrics"  # settings of metrics, which matter to nothing else
 
 
-def differing(runs: Sequence[Run]) -> dict[str, list[str]]:
+def differing(runs: Sequence[ReportedRun]) -> dict[str, list[str]]:
     """The parts of the protocols that are not the same wherever something was measured, with their values."""
     protocols = [_comparable(run.protocol) for run in runs if run.finished and run.protocol]
     parts = dict.fromkeys(part for protocol in protocols for part in protocol)

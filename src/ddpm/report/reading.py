@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from ddpm.messages import printable
-from ddpm.report.run import Curve, Run
+from ddpm.report.run import Curve, ReportedRun
 
 MOST_COLUMNS = 500  # of a metrics.csv; ours have about 30
 HUGE = 1e100  # whatever is not smaller is no number of ours, and would overflow where it is drawn
-LARGEST = 1 << 25  # bytes of a file that is read; a metrics.csv of 800,000 steps has 3 MB
+MAX_BYTES = 1 << 25  # bytes of a file that is read; a metrics.csv of 800,000 steps has 3 MB
 
 
-def bounded(run: Run, file: Path) -> bytes | None:
+def bounded(run: ReportedRun, file: Path) -> bytes | None:
     """The content of a run's file; None if there is none or it is not to be read, which the run's problems then say."""
     try:
         check_file(file, run.folder)
@@ -37,7 +37,7 @@ def check_file(file: Path, folder: Path) -> None:
     Raises:
         OSError, ValueError: it is not.
     """
-    if file.stat().st_size > LARGEST:
+    if file.stat().st_size > MAX_BYTES:
         raise ValueError("larger than any of ours")
     if not file.is_file():
         raise ValueError("not a file")
@@ -45,7 +45,7 @@ def check_file(file: Path, folder: Path) -> None:
         raise ValueError("leads out of the folder")
 
 
-def tree_of(run: Run, name: str) -> dict[str, Any] | None:
+def tree_of(run: ReportedRun, name: str) -> dict[str, Any] | None:
     """The content of a JSON file that holds a dict; None, and a problem of the run, if there is none."""
     content = bounded(run, run.folder / name)
     if content is None:
@@ -60,7 +60,7 @@ def tree_of(run: Run, name: str) -> dict[str, Any] | None:
     return tree
 
 
-def columns_of(run: Run, name: str, *due: str) -> dict[str, list[float | None]]:
+def columns_of(run: ReportedRun, name: str, *due: str) -> dict[str, list[float | None]]:
     """The columns of a table of numbers, up to the first damaged line; `due` are columns that it must have."""
     content = bounded(run, run.folder / name)
     if content is None:

@@ -22,7 +22,7 @@ Curve = tuple[list[float], list[float]]  # x and y, of equal length
 
 
 @dataclass
-class Run:
+class ReportedRun:
     """One run as its files describe it: its settings, how it ended, what was measured."""
 
     folder: Path
@@ -31,7 +31,7 @@ class Run:
     overrides: dict[str, str] | None = None  # for a sweep's run only
     seconds: float | None = None  # for a sweep's run only: of all its starts together, evaluation included
     config: dict[str, Any] = field(default_factory=dict)
-    metrics: dict[str, dict[str, float]] = field(default_factory=dict)  # finite numbers only
+    measured: dict[str, dict[str, float]] = field(default_factory=dict)  # finite numbers only
     protocol: dict[str, str] = field(default_factory=dict)  # leaves by their dotted names
     measured_at: float | None = None  # the optimizer step of the weights that were measured
     verdicts: dict[str, str] = field(default_factory=dict)  # by metric, against the published value

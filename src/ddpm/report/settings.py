@@ -3,13 +3,13 @@
 from collections.abc import Collection, Sequence
 
 from ddpm.config.roles import PRESETS, Role, role, tells_configurations_apart
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 
 # Columns only where a sweep varies them: hardware, and what the protocol of a number says of its measurement.
 ON_REQUEST = Role.HARDWARE | Role.MEASURING
 
 
-def varying(runs: Sequence[Run]) -> list[str]:
+def varying(runs: Sequence[ReportedRun]) -> list[str]:
     """The settings that tell the lines apart: in one sweep its overrides, elsewhere by configuration."""
     asked = list(dict.fromkeys(key for run in runs for key in run.overrides or {}))
     one_sweep = all(run.overrides is not None for run in runs) and len({run.folder.parent for run in runs}) == 1
@@ -32,7 +32,7 @@ def varying(runs: Sequence[Run]) -> list[str]:
     return keys or ["recipe"]
 
 
-def differences(runs: Sequence[Run]) -> list[str]:
+def differences(runs: Sequence[ReportedRun]) -> list[str]:
     """Every setting that is not the same in all configurations, bookkeeping aside."""
     read = [run for run in runs if run.config]
     groups = {group for run in read for group in run.choices}
@@ -47,11 +47,11 @@ def differences(runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _varies(runs: Sequence[Run], key: str) -> bool:
+def _varies(runs: Sequence[ReportedRun], key: str) -> bool:
     return len({run.setting(key) for run in runs if run.knows(key)}) > 1
 
 
-def _explained(runs: Sequence[Run], key: str, others: Sequence[str]) -> bool:
+def _explained(runs: Sequence[ReportedRun], key: str, others: Sequence[str]) -> bool:
     """Whether the values of `others` decide that of `key`, which varies."""
     values = {(tuple(run.setting(other) for other in others), run.setting(key)) for run in runs if run.knows(key)}
     return len({decisive for decisive, _ in values}) == len(values)
@@ -62,7 +62,7 @@ def _own(key: str, groups: Collection[str]) -> list[str]:
     return [part for part in key.split(".")[:-1] if part in groups]
 
 
-def _same(runs: Sequence[Run], key: str, other: str) -> bool:
+def _same(runs: Sequence[ReportedRun], key: str, other: str) -> bool:
     """One setting that stands in two places: `schedule.T` is `timesteps.T`."""
     return key.rpartition(".")[2] == other.rpartition(".")[2] and all(
         run.setting(key) == run.setting(other) for run in runs

@@ -11,7 +11,7 @@ from ddpm.messages import printable
 from ddpm.metrics import registry
 from ddpm.metrics.registry import Quantity
 from ddpm.report import codecs, protocols
-from ddpm.report.run import Run, text
+from ddpm.report.run import ReportedRun, text
 from ddpm.report.settings import varying
 
 PROTOCOL = "protocol"  # the column that tells apart runs of one configuration that were measured differently
@@ -44,7 +44,7 @@ class Line:
     """Runs that differ in nothing but the seed."""
 
     settings: dict[str, str]
-    runs: list[Run]
+    runs: list[ReportedRun]
 
     @property
     def name(self) -> str:
@@ -54,14 +54,14 @@ class Line:
         return " ".join(value if key in clear else f"{key}={value}" for key, value in known.items()) or "unknown"
 
     @property
-    def finished(self) -> list[Run]:
+    def finished(self) -> list[ReportedRun]:
         return [run for run in self.runs if run.finished]
 
     def values(self, column: Column) -> list[float]:
         """The numbers that are averaged: one for each seed, the mean of its runs where there are several."""
         by_seed: dict[str, list[float]] = {}
         for number, run in enumerate(self.finished):
-            if column.part in (parts := run.metrics.get(column.metric, {})):
+            if column.part in (parts := run.measured.get(column.metric, {})):
                 by_seed.setdefault(_seed(number, run), []).append(parts[column.part])
         return [statistics.fmean(values) for values in by_seed.values()]
 
@@ -90,7 +90,7 @@ class Line:
         return statistics.stdev(values) if len(values) > 1 else self._own_error(column) or 0.0
 
     def _own_error(self, column: Column) -> float | None:
-        with_it = [run.metrics[column.metric] for run in self.finished if column.metric in run.metrics]
+        with_it = [run.measured[column.metric] for run in self.finished if column.metric in run.measured]
         if len(with_it) != 1 or column.part != "value" or column.quantity.error is None:
             return None
         return with_it[0].get(column.quantity.error)
@@ -128,7 +128,7 @@ class Line:
         return "; ".join(f"seed {', '.join(seeds)} {why}" if several else why for why, seeds in by_text.items())
 
 
-def _seed(number: int, run: Run) -> str:
+def _seed(number: int, run: ReportedRun) -> str:
     """The run's seed; one that is unknown is like no other."""
     return run.seed or f"unknown {number}"
 
@@ -160,14 +160,14 @@ class Table:
         return [column for column in self.columns if any(line.published(column) for line in self.lines)]
 
 
-def of(runs: Sequence[Run]) -> Table:
+def of(runs: Sequence[ReportedRun]) -> Table:
     """One line for each configuration."""
     keys = varying(runs)
     lines = _grouped(runs, keys)
     if any(len({run.measure for run in line.finished} - {()}) > 1 for line in lines):
         keys = [*keys, PROTOCOL]
         lines = _grouped(runs, keys)
-    measured = {(name, part) for run in runs if run.finished for name, parts in run.metrics.items() for part in parts}
+    measured = {(name, part) for run in runs if run.finished for name, parts in run.measured.items() for part in parts}
     columns = [
         Column(name, part, quantity)
         for name in dict.fromkeys([*registry.known(), *sorted(name for name, _ in measured)])
@@ -187,7 +187,7 @@ def of(runs: Sequence[Run]) -> Table:
     return made
 
 
-def _grouped(runs: Sequence[Run], keys: Sequence[str]) -> list[Line]:
+def _grouped(runs: Sequence[ReportedRun], keys: Sequence[str]) -> list[Line]:
     """The runs grouped by these settings; one without measurements joins the first line of its configuration."""
     lines: dict[tuple[str, ...], Line] = {}
     first = {run.measure: run.fingerprint for run in reversed(runs)}  # what names a measure

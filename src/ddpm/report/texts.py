@@ -15,7 +15,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from ddpm.messages import printable
-from ddpm.report.run import NOISE, Run
+from ddpm.report.run import NOISE, ReportedRun
 from ddpm.report.table import Line, Table
 
 NOTE = 60  # characters after which a note is wrapped in the terminal's table
@@ -48,7 +48,7 @@ def markdown(made: Table, out: Path) -> str:
     return f"{table}\n\n{notes}\n"
 
 
-def every_run(made: Table, runs: Sequence[Run], out: Path) -> str:
+def every_run(made: Table, runs: Sequence[ReportedRun], out: Path) -> str:
     """The content of report.csv in the folder `out`: every run by itself, unrounded."""
     text = io.StringIO(newline="")
     of_noise = [NOISE] * any(NOISE in (run.overrides or {}) for run in runs)
@@ -61,7 +61,7 @@ def every_run(made: Table, runs: Sequence[Run], out: Path) -> str:
     end = ("seconds", "training seconds", "status", "reason", "protocol", "folder")
     writer.writerow([*keys, *headings, *end])
     for run in runs:
-        values = [run.metrics.get(metric, {}).get(part) for metric, part in map(sources.__getitem__, headings)]
+        values = [run.measured.get(metric, {}).get(part) for metric, part in map(sources.__getitem__, headings)]
         folder = os.path.relpath(run.folder, out.resolve())
         about = (run.seconds, run.training_seconds, run.status, run.why, run.fingerprint, printable(folder))
         writer.writerow([*(run.setting(key) for key in keys), *values, *about])

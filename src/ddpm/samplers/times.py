@@ -8,7 +8,7 @@ from typing import Any
 
 from ddpm.diffusion.process import ForwardProcess
 
-LARGEST = 1 << 20  # bytes; ours have 2 kB
+MAX_BYTES = 1 << 20  # bytes; ours have 2 kB
 
 
 def described(times: Sequence[int], q: ForwardProcess) -> dict[str, Any]:
@@ -24,7 +24,7 @@ def read(path: Path, q: ForwardProcess) -> list[int]:
         ValueError: it is no such file, its times do not descend from T, or they are those of another schedule.
     """
     try:
-        if path.stat().st_size > LARGEST:
+        if path.stat().st_size > MAX_BYTES:
             raise ValueError
         content = json.loads(path.read_text(encoding="utf-8"))
         T, times, alpha_bar = (content[key] for key in ("T", "times", "alpha_bar"))

@@ -20,7 +20,7 @@ from ddpm.runs import folders, records
 from ddpm.sweep import gpus, local, process, slurm
 from ddpm.sweep.work import WORKS, Work
 
-ENDS: dict[int, records.Status] = {
+STATUS_OF_EXIT_CODE: dict[int, records.Status] = {
     0: "finished",
     2: "refused",
     130: "interrupted",
@@ -101,7 +101,7 @@ def run(_: DictConfig) -> float | None:
     cell = _when_free(cell)
     if cell.status not in records.SETTLED:
         cell.job = slurm.own_job() if launcher == "submitit_slurm" else ""
-        ends = {"submitit_slurm": slurm.ENDS, "submitit_local": local.ENDS}.get(launcher, {})
+        ends = {"submitit_slurm": slurm.SIGNALS, "submitit_local": local.SIGNALS}.get(launcher, {})
         if launcher == "submitit_local":
             local.end_with_controller()
         requeued = REQUEUED.get(launcher, ())
@@ -139,7 +139,7 @@ def _execute(
             print(f"\n{cell.folder.name}: {cell.name}", flush=True)
         try:
             code, complaint = process.run(work.words(cell), own, None if alone else cell.log, ends)
-            cell.status = ENDS.get(code, "failed")
+            cell.status = STATUS_OF_EXIT_CODE.get(code, "failed")
             cell.reason = "" if code == 0 else process.death(code) if code < 0 else complaint
             if cell.status == "failed" and cell.reason.startswith("diverged at step"):
                 cell.status = "diverged"

@@ -9,7 +9,7 @@ from pathlib import Path
 from ddpm.processes import when_parent_is_gone
 
 FOLDER = ".submitit"  # in the sweep's: of the launcher, with a folder for each job, named by its process
-ENDS = {signal.SIGTERM: "the sweep was stopped"}
+SIGNALS = {signal.SIGTERM: "the sweep was stopped"}
 PATIENCE = 120.0  # seconds in which cells that are told to end may save
 AGAIN = 5.0  # seconds between two signals: a job that has just begun may not hear the first
 

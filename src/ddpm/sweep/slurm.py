@@ -24,14 +24,14 @@ ASK = 5.0  # seconds between two questions to SLURM
 APPEAR = 30.0  # seconds within which a job that was submitted is in the queue
 PATIENCE = 120.0  # seconds in which cells that are told to end may save
 # What the signals mean that SLURM sends to a cell's job, or the sweep by it.
-ENDS = {signal.SIGTERM: "its job was cancelled", signal.SIGUSR1: "the sweep was stopped"}
+SIGNALS = {signal.SIGTERM: "its job was cancelled", signal.SIGUSR1: "the sweep was stopped"}
 # How a cell ended that did not live to record it, by the state of its job. https://slurm.schedmd.com/squeue.html#SECTION_JOB-STATE-CODES
 OVER: dict[str, tuple[records.Status, str]] = {
     "FAILED": ("failed", "its job failed"),
     "BOOT_FAIL": ("failed", "its node failed"),
     "NODE_FAIL": ("failed", "its node failed"),
     "OUT_OF_MEMORY": ("failed", "its job ran out of memory"),
-    "CANCELLED": ("interrupted", ENDS[signal.SIGTERM]),
+    "CANCELLED": ("interrupted", SIGNALS[signal.SIGTERM]),
     "DEADLINE": ("interrupted", "its job's deadline was over"),
     "PREEMPTED": ("interrupted", "its job made way for another"),
     "TIMEOUT": ("interrupted", "its job's time was up"),

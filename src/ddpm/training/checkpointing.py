@@ -17,13 +17,13 @@ from ddpm.data.module import DataModule
 from ddpm.messages import typed
 from ddpm.processes import StoppedError, is_rank_zero
 from ddpm.training.module import DiffusionModule, is_whole_step
-from ddpm.training.pictures import Pictures
+from ddpm.training.pictures import SamplePictures
 from ddpm.training.validation import AfterValidation
 
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
 
 
-READ = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "loops", "pending", "config", "data")
+KEPT = ("state_dict", "optimizer_states", "lr_schedulers", "global_step", "loops", "pending", "config", "data")
 
 
 class CheckpointIO(TorchCheckpointIO):
@@ -43,7 +43,7 @@ class CheckpointIO(TorchCheckpointIO):
         checkpoint.write(checkpoint_, Path(path))
 
     def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
-        ours = {key: value for key, value in self.content.items() if key in READ or key.startswith("MixedPrecision")}
+        ours = {key: value for key, value in self.content.items() if key in KEPT or key.startswith("MixedPrecision")}
         self.content.clear()
         # What Lightning would do for a file of another of its versions, or hand to a callback, is not ours.
         return {**ours, "pytorch-lightning_version": L.__version__, "callbacks": {}, "epoch": 0}
@@ -119,7 +119,7 @@ class PendingWork(Callback):
     """Draws the pictures and validates before training goes on from a checkpoint whose step has had neither."""
 
     def __init__(
-        self, checkpointing: Checkpointing, pictures: Pictures, after_validation: Sequence[AfterValidation]
+        self, checkpointing: Checkpointing, pictures: SamplePictures, after_validation: Sequence[AfterValidation]
     ) -> None:
         self.checkpointing, self.pictures, self.after_validation = checkpointing, pictures, after_validation
 

@@ -29,7 +29,7 @@ OF_A_STEP = f"step_{'[0-9]' * 7}.png"  # the names of pictures
 Draw = Callable[[ReverseProcess, Sampler, torch.Generator, Callable[[], None], Dataset, Told], Mapping[str, Image]]
 
 
-class Pictures(Callback):
+class SamplePictures(Callback):
     """Draws samples of the averaged weights every `every` steps and at the end, always from the same noise.
 
     They go to FOLDER/NAME/step_*.png and to the loggers; so do a contact sheet of the training data, data.png, when the

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from ddpm.config import trust
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.grammar import dotted, parse, shown, split_keys
-from ddpm.config.groups import WHOLE, group_names
+from ddpm.config.groups import ALL_LOADED, group_names
 from ddpm.config.initial import compose_run
 from ddpm.config.roles import PRESETS, fixed_by_the_run
 from ddpm.config.saved import completed, compose_saved, read_config
@@ -161,7 +161,7 @@ def _news(overrides: Sequence[str], base: dict[str, Any], *, repeated: bool) -> 
         if key not in group_names():
             if not override.is_delete() or key in known:
                 news.append(f"+{text}" if override.is_add() else text)  # the run has what its first command added
-        elif key in WHOLE or place < last[key]:  # every option is there already; a later word says otherwise
+        elif key in ALL_LOADED or place < last[key]:  # every option is there already; a later word says otherwise
             continue
         elif fixed_by_the_run(key):
             if override.value() != choices.get(key):

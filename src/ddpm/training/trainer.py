@@ -28,7 +28,7 @@ from ddpm.training.best import Best
 from ddpm.training.memorisation import Memorisation
 from ddpm.training.module import DiffusionModule
 from ddpm.training.monitor import Monitor
-from ddpm.training.pictures import Pictures
+from ddpm.training.pictures import SamplePictures
 from ddpm.training.sample_metrics import SampleMetrics
 
 
@@ -63,7 +63,7 @@ def trainer_of(
     saving = checkpointing.Checkpointing(folder / "checkpoints", every.checkpoint, every.validation)
     signals = checkpointing.Signals(saving)
     display = display_of(data.dataset)
-    pictures = Pictures(
+    pictures = SamplePictures(
         folder,
         drawn_by,
         data,

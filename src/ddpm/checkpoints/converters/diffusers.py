@@ -66,7 +66,7 @@ ONLY_SCHEDULER: dict[str, Any] = {
     "thresholding": False,
     "rescale_betas_zero_snr": False,
 }
-LARGEST = 1 << 20  # bytes of a configuration; theirs have 2 kB
+MAX_BYTES = 1 << 20  # bytes of a configuration; theirs have 2 kB
 SCHEDULERS = ("DDPMScheduler", "DDIMScheduler")
 SCHEDULES = {"linear": "linear", "scaled_linear": "quadratic", "squaredcos_cap_v2": "cosine", "sigmoid": "sigmoid"}
 PREDICTIONS = {"epsilon": "eps", "sample": "x0", "v_prediction": "v"}
@@ -248,7 +248,7 @@ def _reversed(key: str, levels: int) -> str:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        if file.stat().st_size > LARGEST or not file.is_file():
+        if file.stat().st_size > MAX_BYTES or not file.is_file():
             raise ValueError("it is no file of a configuration's size")
         content = json.loads(file.read_text())
     except FileNotFoundError:
