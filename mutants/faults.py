@@ -110,10 +110,14 @@ FAULTS = [
         (" if name in saved]", "]"),
     ),
     *of(
-        "build.py",
+        "build/training.py",
         "training/test_buffers.py",
         ("if parts > 1 and of_batches:", "if False:"),
         ("return kept is True or isinstance(layer", "return kept is None and isinstance(layer"),
+    ),
+    *of(
+        "build/model.py",
+        "training/test_buffers.py",
         ("weights = weights | snapshots", "_ = weights | snapshots"),
         ("for name, _ in p.network.named_parameters()]", "for name in saved.weights]"),
     ),
@@ -428,7 +432,7 @@ FAULTS = [
         ),
     ),
     *of(
-        "build.py",
+        "build/measuring.py",
         "evaluation/test_protocol.py",
         ("evaluations >= config.schedule.T", "evaluations > config.schedule.T"),
     ),
@@ -960,7 +964,7 @@ FAULTS = [
         ("seed=config.evaluation.seed,", "seed=config.seed,"),
     ),
     *of(
-        "build.py",
+        "build/measuring.py",
         "evaluation/test_checks.py figures/test_figures.py",
         ("fid_split=split, ", ""),
         ('split="test" if config.evaluation.split == "both" else config.evaluation.split', 'split="test"'),

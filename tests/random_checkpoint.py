@@ -6,6 +6,7 @@ from peer_networks import randomise
 from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.config.compose import compose
+from ddpm.config.saved import plain
 
 
 def saved(file, *overrides, gain=1.0):
@@ -16,5 +17,5 @@ def saved(file, *overrides, gain=1.0):
         with torch.no_grad():
             network.conv_out.weight.mul_(gain)
     weights = {checkpoint.EMA_PREFIX + key: value for key, value in network.state_dict().items()}
-    torch.save({"state_dict": weights, "config": build.plain(config), "global_step": 7}, file)
+    torch.save({"state_dict": weights, "config": plain(config), "global_step": 7}, file)
     return file

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from ddpm import build, hardware, launch
 from ddpm.config.compose import compose
-from ddpm.config.saved import compose_saved
+from ddpm.config.saved import compose_saved, plain
 from ddpm.networks.unet import UNet
 from ddpm.training import resume
 
@@ -87,7 +87,7 @@ def test_a_run_goes_on_in_its_precision_on_another_machine(workspace, machine, w
 
 
 def test_a_configuration_from_before_a_switch_was_there_takes_its_default():
-    base = build.plain(compose([]))
+    base = plain(compose([]))
     del base["trainer"]["compile"], base["trainer"]["resident"]
     config = compose_saved(base, [])
     assert (config.trainer.compile, config.trainer.resident) == (None, "auto")

@@ -20,6 +20,7 @@ from ddpm.config import groups
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
+from ddpm.config.saved import plain
 from ddpm.data.dataset import InMemory
 from ddpm.data.pixels import to_uint8, to_unit
 from ddpm.diffusion.guidance import ClassifierFree
@@ -528,7 +529,7 @@ def test_what_cannot_be_shown_is_refused(words, workspace):
         Image.new("L", (8, 8), level).save(f"{name}.png")
     config = compose(DIGITS)
     with pytest.raises((RequestError, ValueError, OSError), match=REFUSED[words]):
-        of(compose_evaluation(build.plain(config), words.split()))
+        of(compose_evaluation(plain(config), words.split()))
 
 
 def test_points_have_no_figures_of_images():
