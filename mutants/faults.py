@@ -242,6 +242,7 @@ FAULTS = [
     *of(
         "training/monitor.py",
         "training/test_monitor.py",
+        ("0.03 * steps", "0.3 * steps"),
         ("if step <= self.step:", "if False:"),
         ("elif step > self.settled:", "else:"),
         ("self.reference, self.waited = value, 0", "self.reference, self.waited = value, 1"),
@@ -718,7 +719,6 @@ FAULTS = [
         ("left = self.budget - self.beside - self.evaluation", "left = self.budget"),
         (" + self.validated * self.cost.coding", ""),
         ("fits = min(fits, CODING * self.budget / self.cost.coding)", "pass"),
-        ("0.03 * steps", "0.3 * steps"),
         ("return self.steps * self.batch", "return self.steps"),
         ("if plan.shown < least else None", "if plan.shown > least else None"),
         ("pictures.gray == pictures.readable", "pictures.gray"),

@@ -1,6 +1,5 @@
 """Settings for pictures of one's own, from numbers alone."""
 
-import math
 from dataclasses import replace
 
 import pytest
@@ -113,13 +112,6 @@ def test_codecs_take_a_twentieth_of_the_budget_at_most(budget):
     assert dear.validated <= free.validated
     few = replace(EMOJI, test=dear.validated)  # as many are validated then, with codecs or without
     assert replace(dear, pictures=few).beside - replace(free, pictures=few).beside == pytest.approx(seconds)
-
-
-def test_the_average_remembers_a_part_of_the_run():
-    for steps in (100, 2000, 50_000):
-        half_life = math.log(0.5) / math.log(settings.average(steps))
-        assert half_life == pytest.approx(0.03 * steps, rel=1e-6)
-    assert settings.average(10**7) == 0.9999
 
 
 @pytest.mark.parametrize("budget", [5.0, -20.0])  # the look at the pictures took longer than there was

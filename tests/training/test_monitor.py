@@ -63,6 +63,13 @@ def test_patience_does_not_count_while_the_average_holds_the_initial_weights():
     assert monitor.steps_to_settle(0.0) == 0
 
 
+def test_the_average_that_fits_remembers_a_part_of_the_run():
+    for steps in (100, 2000, 50_000):
+        half_life = math.log(0.5) / math.log(monitor.fitting_decay(steps))
+        assert half_life == pytest.approx(0.03 * steps, rel=1e-6)
+    assert monitor.fitting_decay(10**7) == 0.9999
+
+
 def test_a_step_that_was_seen_is_not_counted_twice():
     follows, _ = seen([5.0, 6.0])
     assert not follows.see(20, 1.0)

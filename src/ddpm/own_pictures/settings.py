@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from ddpm.config.errors import RequestError
 from ddpm.own_pictures.pictures import FEW, MAJORITY, Pictures, halvings
+from ddpm.training.monitor import fitting_decay
 
 WIDTHS = (32, 64, 128)  # channels of the network's first level; 128 is the paper's
 MULTIPLIERS = {
@@ -259,7 +260,7 @@ def of_plan(plan: Plan, max_steps: int | None = None) -> list[Choice]:
     return [
         Choice("max_steps", str(steps), f"what fits: {shown:,} pictures, each {shown / plan.pictures.train:.1f} times"),
         Choice("optimizer.warmup", str(min(500, steps // 10)), "a tenth of the steps, at most 500"),
-        Choice("ema.decay", f"{average(steps):.4g}", "an average whose half-life is 3 % of the steps"),
+        Choice("ema.decay", f"{fitting_decay(steps):.4g}", "an average whose half-life is 3 % of the steps"),
         Choice("every.log", str(max(1, min(50, steps // 50))), "enough points for a curve"),
         *(Choice(f"every.{what}", str(each), often) for what in ("validation", "samples", "checkpoint")),
         Choice("evaluate_after", "true", "a tenth of the budget is for it"),
@@ -267,11 +268,6 @@ def of_plan(plan: Plan, max_steps: int | None = None) -> list[Choice]:
         Choice("evaluation.bits_per_dim.images", str(plan.validated), "test pictures, in validations, too"),
         Choice("evaluation.bits_per_dim.evaluations", str(per_image), "an unbiased estimate of the bound of each"),
     ]
-
-
-def average(steps: int) -> float:
-    """The decay of an average of the weights whose half-life is 3 % of the steps."""
-    return min(0.9999, math.pow(0.5, 1 / max(1.0, 0.03 * steps)))
 
 
 def budget_for(shown: float, plan: Plan) -> str:

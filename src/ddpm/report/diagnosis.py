@@ -17,6 +17,7 @@ from ddpm.training.by_heart import how_learned_by_heart, learned_by_heart
 from ddpm.training.monitor import (
     INITIAL,
     TOLERABLE_WAIT,
+    fitting_decay,
     held_out_bound_name,
     steps_to_settle,
     training_bound_name,
@@ -169,7 +170,7 @@ def average_too_long(run: ReportedRun) -> Finding | None:
         "average too long",
         f"with ema.decay={decay} the average is to {decay**length:.0%} made of the initial weights after "
         f"{length:,.0f} steps",
-        f"Train for {steps_to_settle(decay):,} steps at least, or lower it: ema.decay={_fitting(length)}",
+        f"Train for {steps_to_settle(decay):,} steps at least, or lower it: ema.decay={fitting_decay(length):.4g}",
     )
 
 
@@ -275,8 +276,3 @@ def tenths(curve: Curve) -> list[float]:
     if len(values) < FEWEST:
         return []
     return [statistics.median(values[k * len(values) // 10 : (k + 1) * len(values) // 10]) for k in range(10)]
-
-
-def _fitting(steps: float) -> float:
-    """A decay whose average has a memory of a thirtieth of the run."""
-    return round(1 - min(0.5, float(f"{30 / steps:.1g}")), 9)

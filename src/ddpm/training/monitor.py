@@ -173,6 +173,11 @@ def steps_to_settle(decay: float) -> int:
     return math.ceil(math.log(INITIAL) / math.log(decay)) if decay else 0
 
 
+def fitting_decay(steps: float) -> float:
+    """The decay of an average of the weights whose half-life is 3 % of the steps of a run, and at most 0.9999."""
+    return min(0.9999, math.pow(0.5, 1 / max(1.0, 0.03 * steps)))
+
+
 def held_out_bound_name(T: int) -> str:
     """What the bound of held-out images is logged as."""
     return f"{PREFIX}bits_per_dim_{min(TIMESTEPS, T)}_timesteps"
