@@ -14,7 +14,8 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig
 
 from ddpm import hardware
-from ddpm.processes import RunFailedError, end_with_launcher, is_rank_zero
+from ddpm.messages import say
+from ddpm.processes import RunFailedError, end_with_launcher
 
 
 @dataclass(frozen=True)
@@ -101,8 +102,7 @@ def sharing(how_to_go_on: str) -> Iterator[None]:
     except BrokenPipeError:  # whoever read what is printed may have read enough
         raise
     except (KeyboardInterrupt, SystemExit):  # Ctrl-C or SIGTERM, where nothing else waits for them
-        if is_rank_zero():
-            print(f"stopped; {how_to_go_on}", file=sys.stderr, flush=True)
+        say(f"stopped; {how_to_go_on}", to=sys.stderr)
         raise
     except OSError as error:
         what = ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)

@@ -3,23 +3,22 @@
 import shlex
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ddpm.processes import is_rank_zero
 
 LONGEST = 1000  # characters of a text of somebody else's that is shown
 
 
-def say(*lines: str) -> None:
-    """Print on rank 0."""
+def say(*lines: str, to: TextIO | None = None) -> None:
+    """Print on rank 0, by default to stdout."""
     if is_rank_zero():
-        print(visible("\n".join(lines)), flush=True)
+        print(visible("\n".join(lines)), file=to, flush=True)
 
 
 def warn(*lines: str) -> None:
     """Print a warning on rank 0, to stderr."""
-    if is_rank_zero():
-        print(visible("warning: " + "\n".join(lines)), file=sys.stderr, flush=True)
+    say("warning: " + "\n".join(lines), to=sys.stderr)
 
 
 def typed(command: str, *words: str) -> str:

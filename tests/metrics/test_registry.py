@@ -16,7 +16,7 @@ from ddpm.config.errors import RequestError
 from ddpm.launch import Rank
 from ddpm.metrics import registry
 from ddpm.report import collect, table
-from ddpm.sweep import engines, job, sweep
+from ddpm.sweep import cells, engines, sweep
 
 PROTOCOL = {"inception_score_splits", "kid_subsets", "kid_subset_size", "neighborhood"}
 
@@ -71,7 +71,7 @@ def test_its_settings_are_checked():
 @pytest.mark.usefixtures("own_metric")
 def test_it_can_be_searched_for():
     config = compose(["evaluation.metrics=[fid,spread]", "optimized_metric=spread"])
-    assert job.metric(config) == "spread"
+    assert cells.metric(config) == "spread"
     with pytest.raises(RequestError, match="direction=maximize"):
         sweep._check_metric("spread", True, engines.of(["hydra/sweeper=optuna"])[0])
 

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 
 from ddpm.runs import records
-from ddpm.sweep import job, sweep
+from ddpm.sweep import cells, sweep
 from ddpm.sweep.work import WORKS
 
 SEARCH = [
@@ -21,7 +21,7 @@ SEARCH = [
 
 
 @pytest.fixture
-def cells(monkeypatch):
+def pretended(monkeypatch):
     """Cells that do not train: each ends with the code, and leaves the results, that a function of its rate says."""
 
     def fake(ends):
@@ -55,9 +55,10 @@ def test_a_cell_s_folder_is_named_by_as_many_whole_settings_as_fit(workspace):
     ]
     axes = [word.partition("=")[0] for word in words]
     name = "007_evaluation.seed-0_sampler-dpm_solver_sde_sampler.spacing-quadratic"  # and not: _sampler.steps-1
-    assert job.named(workspace, 7, words, axes).folder.name == name
-    assert job.named(workspace, 7, words, axes[3:]).folder.name == "007_sampler.steps-10_seed-1-2"
-    assert job.named(workspace, 7, [f"data.path={'x' * 99}"], ["data.path"]).folder.name == f"007_data.path-{'x' * 70}"
+    assert cells.named(workspace, 7, words, axes).folder.name == name
+    assert cells.named(workspace, 7, words, axes[3:]).folder.name == "007_sampler.steps-10_seed-1-2"
+    long = cells.named(workspace, 7, [f"data.path={'x' * 99}"], ["data.path"])
+    assert long.folder.name == f"007_data.path-{'x' * 70}"
 
 
 @pytest.mark.filterwarnings("ignore")  # of Optuna and SQLAlchemy about themselves, in this process
@@ -69,7 +70,7 @@ def test_a_cell_s_folder_is_named_by_as_many_whole_settings_as_fit(workspace):
     ],
 )
 def test_a_search_finds_the_best_in_its_direction_among_cells_with_and_without_a_number(
-    cells, workspace, direction, metric, value, best
+    pretended, workspace, direction, metric, value, best
 ):
     """One diverged, one was never measured, one has no such metric, one has a number that is none."""
 
@@ -82,7 +83,7 @@ def test_a_search_finds_the_best_in_its_direction_among_cells_with_and_without_a
         number = float("nan") if lr == 0.016 else value(lr)
         return code, {"metrics": {metric: {"value": -1e9 if code and direction == "minimize" else number}}}
 
-    cells(ends)
+    pretended(ends)
     words = [f"optimized_metric={metric}", f"hydra.sweeper.direction={direction}"]
     assert sweep.run([*SEARCH, *words], WORKS["train"]) == 1  # a cell failed
     rate, number, recorded = found(workspace)
@@ -103,10 +104,10 @@ def test_a_search_finds_the_best_in_its_direction_among_cells_with_and_without_a
         (-signal.SIGTERM, "interrupted", "SIGTERM"),
     ],
 )
-def test_an_exit_code_says_how_a_cell_ended(cells, workspace, code, status, reason):
-    cells(lambda lr: (code, None))
-    cell = job.named(workspace, 0, ["optimizer.lr=0.5"], ["optimizer.lr"])
-    job._execute(cell, WORKS["train"], OmegaConf.create({}), {}, (), alone=True, shares_gpus=False)
+def test_an_exit_code_says_how_a_cell_ended(pretended, workspace, code, status, reason):
+    pretended(lambda lr: (code, None))
+    cell = cells.named(workspace, 0, ["optimizer.lr=0.5"], ["optimizer.lr"])
+    cells._execute(cell, WORKS["train"], OmegaConf.create({}), {}, (), alone=True, shares_gpus=False)
     assert cell.status == status
     assert reason in cell.reason
     assert cell.folder.name == "000_optimizer.lr-0.5"
@@ -123,17 +124,17 @@ def test_an_exit_code_says_how_a_cell_ended(cells, workspace, code, status, reas
     ],
 )
 def test_a_cell_waits_where_its_job_starts_again(launcher, code, status):
-    assert job._interrupted(SystemExit(code), job.REQUEUED[launcher])[0] == status
+    assert cells._interrupted(SystemExit(code), cells.REQUEUED[launcher])[0] == status
 
 
 def test_a_search_has_the_worst_number_of_what_has_none(workspace):
     cell = records.Cell(workspace / "cell", [], [], "finished")
     cell.folder.mkdir()
     for worst in (math.inf, -math.inf):
-        assert job._measured(cell, "fid", worst) == worst
+        assert cells._measured(cell, "fid", worst) == worst
         for content in ("{", "[]", '{"metrics": {"fid": {}}}', '{"metrics": {"fid": {"value": null}}}'):
             (cell.folder / "results.json").write_text(content)
-            assert job._measured(cell, "fid", worst) == worst
+            assert cells._measured(cell, "fid", worst) == worst
         (cell.folder / "results.json").write_text('{"metrics": {"fid": {"value": 3}}}')
-        assert job._measured(cell, "fid", worst) == 3.0
+        assert cells._measured(cell, "fid", worst) == 3.0
         (cell.folder / "results.json").unlink()

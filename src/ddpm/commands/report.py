@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ddpm import report
 from ddpm.config.errors import RequestError, request_errors
+from ddpm.messages import say
 from ddpm.report import collect
 from ddpm.runs import folders, records
 
@@ -32,7 +33,7 @@ def main(arguments: list[str]) -> int:
             out = where[0].resolve()
         out = folders.writable(out, deep=False) if out else folders.create(folders.ROOT / "reports")
     report.write(found, where, out)
-    print(f"report: {out / 'report.html'}")
+    say(f"report: {out / 'report.html'}")
     return 0
 
 

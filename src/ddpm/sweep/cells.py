@@ -15,6 +15,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ddpm.config.errors import RefusedError
+from ddpm.messages import say
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
 from ddpm.sweep import gpus, local, process, slurm
@@ -112,7 +113,7 @@ def run(_: DictConfig) -> float | None:
 def _when_free(cell: records.Cell) -> records.Cell:
     """The cell, as its record is once no process is at work in its folder: an earlier start's may still be."""
     if folders.is_locked(cell.folder):
-        print(f"{cell.folder.name}: another process is at work in its folder: waiting for its end", flush=True)
+        say(f"{cell.folder.name}: another process is at work in its folder: waiting for its end")
         while folders.is_locked(cell.folder):
             time.sleep(POLL)
         time.sleep(POLL)  # the process that watched it writes the record
@@ -136,7 +137,7 @@ def _execute(
         cell.status, cell.reason = "running", ""
         cell.write()
         if alone:
-            print(f"\n{cell.folder.name}: {cell.name}", flush=True)
+            say(f"\n{cell.folder.name}: {cell.name}")
         try:
             code, complaint = process.run(work.words(cell), own, None if alone else cell.log, ends)
             cell.status = STATUS_OF_EXIT_CODE.get(code, "failed")
@@ -151,7 +152,7 @@ def _execute(
             cell.seconds = before + time.monotonic() - begun
             cell.write()
     if alone and cell.status != "finished":
-        print(f"{cell.folder.name}: {cell.status}: {cell.reason}", flush=True)
+        say(f"{cell.folder.name}: {cell.status}: {cell.reason}")
 
 
 def _interrupted(end: BaseException, requeued: Sequence[int]) -> tuple[records.Status, str]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ddpm.messages import say, warn
 from ddpm.runs import records
 from ddpm.sweep.engines import go_on_without
 
@@ -104,7 +105,7 @@ class Queue:
         except (OSError, subprocess.SubprocessError) as error:  # it may be restarted; until then the last answer holds
             complaint = str(getattr(error, "stderr", None) or error).strip()
             if complaint != self._complaint:
-                print(f"SLURM does not answer: {complaint}", file=sys.stderr, flush=True)
+                warn(f"SLURM does not answer: {complaint}")
             self._complaint = complaint
         else:
             self._complaint = ""
@@ -163,7 +164,7 @@ def cancel(queue: Queue) -> None:
     until, ids = time.monotonic() + PATIENCE, list(queue.alive(now=True))
     if not ids:
         return
-    print(f"ending {len(ids)} jobs, which save first: {', '.join(ids)}", file=sys.stderr, flush=True)
+    say(f"ending {len(ids)} jobs, which save first: {', '.join(ids)}", to=sys.stderr)
     while ids and time.monotonic() < until:
         _scancel("--state=PENDING", *ids)
         _scancel("--signal=USR1", *ids)  # again and again: a job that has just begun may not hear it

@@ -14,10 +14,10 @@ from ddpm.config.errors import RefusedError, RequestError, request_errors
 from ddpm.config.grammar import parse, path_of, quote, split_keys
 from ddpm.config.groups import group_names
 from ddpm.config.roles import is_user_only
-from ddpm.messages import printable, typed
+from ddpm.messages import printable, say, typed
 from ddpm.metrics import registry
 from ddpm.runs import folders, records
-from ddpm.sweep import engines, gpus, grid, job, local, slurm
+from ddpm.sweep import cells, engines, gpus, grid, local, slurm
 from ddpm.sweep.engines import Engines
 from ddpm.sweep.work import Work
 
@@ -75,22 +75,22 @@ def _carry_out(overrides: Sequence[str], work: Work) -> Path:
     try:
         with _stoppable(folder, request, queue, leave):
             if queue and (alive := queue.alive(now=True)):
-                print(f"jobs of this sweep are still in SLURM's queue: waiting for {', '.join(alive)}", flush=True)
+                say(f"jobs of this sweep are still in SLURM's queue: waiting for {', '.join(alive)}")
                 with _followed(folder, queue):
                     queue.wait()
         with request_errors():
             todo = _record(request, plan, folder)
-        cells = len(plan) if todo is None else len(todo)
+        count = len(plan) if todo is None else len(todo)
         if request.engines.searching:
-            print(f"search in {folder}", flush=True)
+            say(f"search in {folder}")
         else:
-            print(f"sweep of {len(plan)} cells in {folder}" + f", {cells} to run" * (cells < len(plan)), flush=True)
+            say(f"sweep of {len(plan)} cells in {folder}" + f", {count} to run" * (count < len(plan)))
         with _stoppable(folder, request, queue, leave):
-            if cells:
-                _launch(request, folder, cells, todo, queue)
+            if count:
+                _launch(request, folder, count, todo, queue)
     finally:
         report.publish([folder], folder)
-        print(f"report: {folder / 'report.html'}", flush=True)
+        say(f"report: {folder / 'report.html'}")
     return folder
 
 
@@ -113,12 +113,12 @@ def _stoppable(folder: Path, request: Request, queue: slurm.Queue | None, leave:
         stopped = True
         if queue and leave:
             left = queue.alive(now=True)
-            print(f"left in SLURM's queue: {', '.join(left) or 'nothing'}", file=sys.stderr)
+            say(f"left in SLURM's queue: {', '.join(left) or 'nothing'}", to=sys.stderr)
         elif queue:
             slurm.cancel(queue)
         elif request.engines.detached:
             local.end(folder)
-        print(f"it goes on with: {typed(request.work.command, '-m', f'resume={folder}')}", file=sys.stderr)
+        say(f"it goes on with: {typed(request.work.command, '-m', f'resume={folder}')}", to=sys.stderr)
         raise
     finally:
         if queue:
@@ -207,7 +207,7 @@ def _check(request: Request) -> list[tuple[list[str], str]]:
             reason = str(error)
         else:
             if own.searching:
-                _check_metric(job.metric(config), config.evaluate_after, own)
+                _check_metric(cells.metric(config), config.evaluate_after, own)
             if own.launcher == "joblib" and (here := gpus.visible()) and gpus.needed(config) > len(here):
                 raise RequestError(f"trainer.devices={config.trainer.devices}: there are {len(here)} GPUs here")
         plan.append((overrides, reason))
@@ -224,7 +224,8 @@ def _check_again(request: Request, plan: Sequence[tuple[list[str], str]], folder
     """
     with request_errors():
         known = records.within(folder)
-    if known and not request.engines.searching and not any(job.same(cell, each) for cell in known for each, _ in plan):
+    found = any(cells.same(cell, each) for cell in known for each, _ in plan)
+    if known and not request.engines.searching and not found:
         raise RequestError(
             f"no cell of {folder} has these settings: resume= alone goes on with it, resume= beside its own command "
             "adds to it; a new sweep leaves resume= away"
@@ -265,9 +266,9 @@ def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Pat
     known = records.within(folder)
     number, todo = max((cell.number + 1 for cell in known), default=0), []
     for overrides, reason in plan:
-        cell = next((cell for cell in known if job.same(cell, overrides)), None)
+        cell = next((cell for cell in known if cells.same(cell, overrides)), None)
         if cell is None:
-            cell, number = job.named(folder, number, overrides, varying), number + 1
+            cell, number = cells.named(folder, number, overrides, varying), number + 1
         if cell.status not in records.SETTLED or not cell.folder.is_dir():
             cell.overrides, cell.job = overrides, ""
             cell.status, cell.reason = ("refused", reason) if reason else ("waiting", "")
@@ -278,22 +279,22 @@ def _record(request: Request, plan: Sequence[tuple[list[str], str]], folder: Pat
 
 
 def _launch(
-    request: Request, folder: Path, cells: int, todo: Sequence[records.Cell] | None, queue: slurm.Queue | None
+    request: Request, folder: Path, count: int, todo: Sequence[records.Cell] | None, queue: slurm.Queue | None
 ) -> None:
     """Let Hydra's sweeper and launcher run the cells, at most so many."""
     own = request.engines
-    own.prepare(cells)
+    own.prepare(count)
     if queue:
         queue.expect([cell.folder.name for cell in todo or ()])
         slurm.prepare_launcher(
-            queue, own.worst, lambda cell: todo is not None and not any(job.addressed(cell, known) for known in todo)
+            queue, own.worst, lambda cell: todo is not None and not any(cells.addressed(cell, known) for known in todo)
         )
     try:
         with _followed(folder, queue) if own.parallel else contextlib.nullcontext():
             asked = request.overrides
             if not request.work.known_to_hydra:
-                asked = [job.address(*(todo or ()))]
-            command.hydra_main(job.run, ["-m", *asked, *own.settings, f"hydra.sweep.dir={quote(str(folder))}"])
+                asked = [cells.address(*(todo or ()))]
+            command.hydra_main(cells.run, ["-m", *asked, *own.settings, f"hydra.sweep.dir={quote(str(folder))}"])
             if queue:
                 queue.wait()  # for jobs that are in it again
     finally:
@@ -312,13 +313,13 @@ def _followed(folder: Path, queue: slurm.Queue | None) -> Iterator[None]:
                 seen[cell.folder.name] = cell.status
                 running = f" as job {cell.job}" * bool(cell.job) + f"; what it prints: {cell.log}"
                 about = f": {cell.reason}" if cell.reason else running * (cell.status == "running")
-                print(f"{cell.folder.name}: {cell.status}{about}", flush=True)
+                say(f"{cell.folder.name}: {cell.status}{about}")
         if queue and (waits := queue.waits()) != waited:
             changed = {name: why for name, why in waits.items() if waited.get(name) != why}
             for why in sorted(set(changed.values())):
                 names = [name for name in changed if changed[name] == why]
                 others = f" and {len(names) - NAMED} others" * (len(names) > NAMED)
-                print(f"in SLURM's queue ({why}): {', '.join(names[:NAMED])}{others}", flush=True)
+                say(f"in SLURM's queue ({why}): {', '.join(names[:NAMED])}{others}")
             waited.clear()
             waited.update(waits)
 
