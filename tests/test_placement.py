@@ -195,8 +195,12 @@ def test_figures(device, workspace, told, names):
     names = names or {*options_of("figure")} - OF_PAIRS
     few = ["samples.count=7", "rate_distortion.count=3", "loss_by_t.count=3", "film={count: 2, frames: 4}"]
     few += ["guidance={labels: [3], scales: [0.0, 1.0]}", "guidance_curve={count: 20, scales: [0.0, 1.0]}"]
-    few += ["inpaint={images: [0], samples: 2, resamplings: 2}"]
-    asked = [f"figures=[{','.join(names)}]", *DIGITS, f"condition={told}"]
+    few += [
+        "inpaint={images: [0], samples: 2, resamplings: 2}",
+        "interpolation.lambdas=3",
+        "nearest_neighbours.count=2",
+    ]
+    asked = [f"figures=[{','.join(names)}]", *DIGITS, "network.channel_mult=[1]", f"condition={told}"]
     config = compose([*asked, *(f"figure.{each}" for each in few)], "evaluate")
     images = build.dataset(config)
     p = build.reverse_process(config, images).requires_grad_(False).eval()

@@ -66,6 +66,7 @@ def write(folder: Path, name: str, *products: Product) -> list[Path]:
             np.savez(path(".npz"), arr_0=images.numpy())
         else:
             drawn(product, 240).save(path(".png"))
+            product.set_layout_engine("none")  # what was laid out stays, and is not computed for each format again
             with matplotlib.rc_context({"svg.hashsalt": name}):  # the same file for the same plot
                 for suffix in VECTOR:
                     undated = {"Date": None} if suffix == ".svg" else {"CreationDate": None}
