@@ -226,17 +226,22 @@ def test_a_second_ctrl_c_ends_at_once_and_saves_nothing(workplace):
 
 def test_what_the_last_step_owes_is_paid_on_resuming(workplace):
     """A signal while the last pictures are drawn: they and the last validation are made up for."""
-    slow = [*SETTINGS, "schedule.T=150", "sampler.steps=150", "max_steps=5"]
-    Fork("train.py", *slow, "out=slow", cwd=workplace).wait()
-    process = Fork("train.py", *slow, "out=owing", cwd=workplace)
-    until(reached(workplace / "owing", 5), process)
+    option, waits = workplace / "conf" / "sampler" / "waiting.yaml", workplace / "waits"
+    option.parent.mkdir(parents=True)
+    option.write_text("{_target_: torture.Waiting, steps: null, spacing: uniform, times: null}\n")
+    short = ["--config-dir=conf", "sampler=waiting", *SETTINGS, "max_steps=5"]
+    Fork("train.py", *short, "out=short", cwd=workplace).wait()
+    (workplace / "wait").touch()
+    process = Fork("train.py", *short, "out=owing", cwd=workplace)
+    until(waits.exists, process)
     process.send(signal.SIGTERM)
+    waits.unlink()
     process.wait(143)
     assert content(workplace / "owing")["pending"]
     assert not (workplace / "owing" / "samples").exists()
-    Fork("train.py", "resume=owing", cwd=workplace).wait()
-    assert_same_run(workplace / "owing", workplace / "slow")
-    assert "is finished" in Fork("train.py", "resume=owing", cwd=workplace).wait()
+    Fork("train.py", "--config-dir=conf", "resume=owing", cwd=workplace).wait()
+    assert_same_run(workplace / "owing", workplace / "short")
+    assert "is finished" in Fork("train.py", "--config-dir=conf", "resume=owing", cwd=workplace).wait()
 
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(workplace, whole):
