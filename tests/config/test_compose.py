@@ -9,6 +9,7 @@ from filelock import FileLock
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import ConfigRepository
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -20,7 +21,7 @@ from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import as_typed, quote_paths
-from ddpm.config.saved import compose_saved
+from ddpm.config.saved import compose_saved, plain
 
 PATHS = st.text(st.characters(codec="utf-8", exclude_characters="\x00"), min_size=1).filter(
     lambda path: path not in ("null", "auto") and not path.startswith("~")
@@ -228,6 +229,13 @@ def test_the_configuration_that_is_printed_is_the_checkpoints(workspace, capsys)
     assert [file.name for file in workspace.iterdir()] == ["a.ckpt"]
 
 
+REMEMBERED = (
+    (config_loader_impl, "create_defaults_list"),
+    (ConfigRepository, "load_config"),
+    (ConfigLoaderImpl, "_compose_config_from_defaults_list"),
+)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["train", "evaluate"])
 def test_what_the_tests_remember_is_what_hydra_composes(name, monkeypatch):
@@ -237,8 +245,20 @@ def test_what_the_tests_remember_is_what_hydra_composes(name, monkeypatch):
                 ["experiment=table2_eps_simple", "sampler=ddim", "evaluation={num_samples: 4}"],
                 ["data=folder", "data.path='a b'", "logger=[csv,wandb]"]]  # fmt: skip
     remembered = [compose([*words, *ckpt], name) for words in requests * 2]
-    for owner, function in ((config_loader_impl, "create_defaults_list"), (ConfigRepository, "load_config"),
-                            (ConfigLoaderImpl, "_compose_config_from_defaults_list")):  # fmt: skip
+    for owner, function in REMEMBERED:
         monkeypatch.setattr(owner, function, getattr(owner, function).__wrapped__)
     anew = [compose([*words, *ckpt], name) for words in requests]
     assert [OmegaConf.to_yaml(each) for each in remembered] == [OmegaConf.to_yaml(each) for each in anew] * 2
+
+
+def test_what_the_tests_remember_of_saved_configurations_is_what_hydra_composes(monkeypatch):
+    bases = [plain(compose(words)) for words in (["debug=smoke"], ["recipe=photos"])]
+    requests = [[], ["sampler=heun"], ["sampler.steps=7"], ["guidance=none", "evaluation={num_samples: 4}"]]
+
+    def composed():
+        return [OmegaConf.to_yaml(compose_saved(base, words)) for words in requests for base in bases]
+
+    remembered = [composed(), composed()]
+    for owner, function in (*REMEMBERED, (ConfigStore, "store")):
+        monkeypatch.setattr(owner, function, getattr(owner, function).__wrapped__)
+    assert remembered == [composed()] * 2
