@@ -14,6 +14,7 @@ from ddpm.config.errors import RefusedError, RequestError, root_message
 from ddpm.config.grammar import PATH_KEYS, dotted, nearest, parse
 from ddpm.config.groups import ALL_LOADED, SEVERAL, content_of, group_names, hydra_context, options_of
 from ddpm.config.recipes import drop_strange_settings, keys_of
+from ddpm.config.roles import PRESETS
 from ddpm.config.rules import refuse
 from ddpm.config.targets import check_targets
 
@@ -60,6 +61,11 @@ def compose(
         check_targets(OmegaConf.to_container(config))
         if problem := wrong_value(config):
             raise RequestError(problem)
+        if "sampler.spacing" in given and (times := config.sampler.get("times")):
+            raise RequestError(
+                f"sampler.spacing={given['sampler.spacing']} has no effect beside sampler.times={times}, which are "
+                "the times themselves: leave it out, or add sampler.times=null"
+            )
         model_is_known = bool(revise) or config_name == SAVED or not config.init  # else it waits for the checkpoint
         if model_is_known and (reason := refuse(config)):
             raise RefusedError(reason)
@@ -138,6 +144,8 @@ def explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
             continue
         if (group := override.key_or_group) in group_names() and not override.is_delete():
             require_option(group, override.value())
+        elif group in group_names() and group not in (*SEVERAL, *PRESETS):
+            raise RequestError(f"{override.input_line}: there must be one; options: {', '.join(options_of(group))}")
     try:
         yield
     except (HydraException, OmegaConfBaseException) as error:
@@ -150,6 +158,9 @@ def explained(overrides: Sequence[str], config_name: str) -> Iterator[None]:
                     _belongs_elsewhere(key)
                     or f"there is no setting {key!r}{nearest(key, sorted({*known, *group_names()}))}"
                 ) from error
+        gone = [override.input_line for override in parsed if override.is_delete()]
+        if gone and isinstance(error, OmegaConfBaseException):
+            raise RequestError(f"{' '.join(gone)} takes away what is needed: leave it out, or give a value") from error
         raise RequestError(root_message(error)) from error
 
 
