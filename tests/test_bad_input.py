@@ -119,6 +119,8 @@ TRAIN = {
     "network=mlp": "network=unet",
     "data=swiss_roll": "network=mlp",
     "recipe=photos data.size=[16,200]": "from 1 to [423, 128]",
+    "recipe=photos data.size=null": "size=null is not a whole number or a list",
+    "data=folder data.path=unsorted data.background=1.5": "background=1.5 is not a whole number or a list",
     "recipe=photos data.size=[18,15]": "use 18x14 or 18x16",
     "recipe=photos evaluate_after=true features=digits": "features=random",
     "recipe=swiss_roll condition=label": "condition=none",

@@ -3,21 +3,29 @@ the contract of their group."""
 
 import inspect
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import UnionType
 from typing import Any, TypeVar, Union, cast, get_args, get_origin
 
 import hydra
 from hydra.errors import InstantiationException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from ddpm.config.errors import first_line
+from ddpm.config.grammar import shown
 from ddpm.config.targets import check_targets
 
 logging.getLogger("hydra.utils").addHandler(logging.NullHandler())  # it prints what it raises
 T = TypeVar("T")
 MANY = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # *arguments, **arguments
-PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", type(None): "null"}
+PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "a text",
+    type(None): "null",
+    ListConfig: "a list",
+}
 
 
 def instantiate(node: DictConfig, contract: Callable[..., T], **arguments: Any) -> T:
@@ -43,7 +51,7 @@ def instantiate(node: DictConfig, contract: Callable[..., T], **arguments: Any) 
         )
     for key, parameter in taken.items():
         if key in node and parameter.kind not in MANY and not _is_of(parameter.annotation, node[key]):
-            raise ValueError(f"{name}: {key}={node[key]} is not {_words(parameter.annotation)}")
+            raise ValueError(f"{name}: {key}={shown(node[key])} is not {_words(parameter.annotation)}")
     if lacking := [key for key in arguments if key not in taken and not _takes_any(taken)]:
         raise ValueError(f"{node['_target_']} must take {', '.join(arguments)}, and takes no {', '.join(lacking)}")
     _check_class(maker, contract)
@@ -139,7 +147,7 @@ def _path(found: Any) -> str:
 
 
 def _is_of(annotation: Any, value: Any) -> bool:
-    """Whether a value is of a parameter's type, as far as that is made of numbers, flags and texts."""
+    """Whether a value is of a parameter's type, as far as that is made of numbers, flags, texts and lists."""
     kinds = _kinds(annotation)
     if not all(isinstance(kind, type) and kind in PLAIN for kind in kinds):
         return True
@@ -152,4 +160,6 @@ def _words(annotation: Any) -> str:
 
 
 def _kinds(annotation: Any) -> tuple[Any, ...]:
-    return get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    """The types that an annotation allows; whatever a list can be given for is a list here."""
+    kinds = get_args(annotation) if get_origin(annotation) in (Union, UnionType) else (annotation,)
+    return tuple(ListConfig if get_origin(kind) in (Sequence, list, tuple) else kind for kind in kinds)
