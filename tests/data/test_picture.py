@@ -133,6 +133,9 @@ def test_turned_upright_by_exif(form):
     stored = Image.fromarray(upright).transpose(Image.Transpose.ROTATE_90)
     pixels = decode(encoded(stored, form, exif=exif), size=(8, 16)).astype(int)
     assert np.abs(pixels - upright).max() <= 8
+    assert PictureTransform(3, 8, 16, WHITE).exactly(encoded(stored, form, exif=exif)).shape == (3, 8, 16)
+    with pytest.raises(DataError, match="it is 16x8, and the model's images are 8x16: crop and resize it first"):
+        PictureTransform(3, 16, 8, WHITE).exactly(encoded(stored, form, exif=exif))
 
 
 def test_the_first_frame_of_an_animation():

@@ -283,6 +283,9 @@ def test_masks_by_name_and_from_a_file(context, workspace):
     levels[2, 5] = 255
     Image.fromarray(levels).save("mask.png")
     assert inpaint.mask_of(context, "mask.png").nonzero().tolist() == [[0, 2, 5]]
+    Image.fromarray(np.stack([levels, levels], 2)).save("clear.png")  # black where it is transparent
+    with pytest.raises(ValueError, match="gray level 128: it must be black and white, and opaque"):
+        inpaint.mask_of(context, "clear.png")
 
 
 def test_a_mixture_is_told_nothing(told, monkeypatch):
@@ -514,7 +517,7 @@ REFUSED = {
     "figures=[inpaint] figure.inpaint.samples=0": "at least 1",
     "figures=[interpolation] figure.interpolation.images=[0,297]": r"0\.\.296, and no 297",
     "figures=[interpolation] figure.interpolation.images=[0,nowhere.png]": "nowhere.png",
-    "figures=[interpolation] figure.interpolation.images=[0,wide.png]": "wide.png is 9x8, and the model's",
+    "figures=[interpolation] figure.interpolation.images=[0,wide.png]": "wide.png: it is 9x8, and the model's",
     "figures=[interpolation] figure.interpolation.images=[0,text.png]": "text.png: it is not a picture",
     "figures=[nearest_neighbours] figure.nearest_neighbours.spaces=[colours]": "pixels, features",
     "figures=[shared_latents] sampler.eta=0.0": "sampler=ancestral",

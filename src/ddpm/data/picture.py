@@ -102,6 +102,17 @@ class PictureTransform:
         with opened(encoded) as image:
             return self.pixels(image)
 
+    def exactly(self, encoded: bytes) -> UInt8[np.ndarray, "c h w"]:
+        """The same of a picture that, upright, has the target's size. Raises DataError where it has not."""
+        with opened(encoded) as image:
+            pixels = self.pixels(image)
+            if image.size != (self.width, self.height):
+                raise DataError(
+                    f"it is {image.width}x{image.height}, and the model's images are {self.width}x{self.height}: "
+                    "crop and resize it first"
+                )
+        return pixels
+
     def pixels(self, image: Image.Image) -> UInt8[np.ndarray, "c h w"]:
         """Prepares a picture that Pillow has opened, and turns it upright in place."""
         pixels = np.asarray(self._fit(self._flatten(image)))

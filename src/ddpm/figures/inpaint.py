@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
+from ddpm.data.picture import PictureTransform
 from ddpm.diffusion.posterior import DPS, MMPS, Measurement, repaint
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.figures import drawing
@@ -16,6 +16,7 @@ from ddpm.figures.interpolation import from_file, from_split
 from ddpm.progress import Bar
 
 HALVES = ("left", "right", "top", "bottom")  # masks by name: what is known
+GRAY = 128  # what is transparent is neither known nor unknown
 STD = 0.02  # of the measurement of known pixels; 2.5 gray levels
 
 Fill = Callable[[FigureContext, ReverseProcess, Event, Tensor, int], Event]
@@ -36,19 +37,16 @@ def mask_of(context: FigureContext, mask: str) -> Float[Tensor, "1 h w"]:
         known.narrow(dim, 0 if first else known.shape[dim] - half, half).fill_(float(first or last))
         return known
     path = Path(mask).expanduser()
+    transform = PictureTransform(1, height, width, background=(GRAY, GRAY, GRAY))
     try:
-        with Image.open(path) as image:
-            levels = torch.tensor(list(image.convert("L").tobytes())).reshape(1, image.height, image.width)
+        levels = torch.tensor(transform.exactly(path.read_bytes()))
     except (OSError, ValueError) as error:
         halves = ", ".join(HALVES)
         raise ValueError(f"figure.inpaint.mask={mask}: use {halves}, or a black and white picture ({error})") from None
-    if levels.shape[1:] != (height, width):
-        raise ValueError(
-            f"figure.inpaint.mask={mask} is {levels.shape[2]}x{levels.shape[1]}, and the model's images are "
-            f"{width}x{height}"
-        )
     if strange := sorted(set(levels.flatten().tolist()) - {0, 255}):
-        raise ValueError(f"figure.inpaint.mask={mask} has gray level {strange[0]}: it must be black and white")
+        raise ValueError(
+            f"figure.inpaint.mask={mask} has gray level {strange[0]}: it must be black and white, and opaque"
+        )
     if len(set(levels.flatten().tolist())) == 1:
         raise ValueError(f"figure.inpaint.mask={mask} is of one colour: nothing to fill in, or nothing to go by")
     return (levels / 255).to(context.device)

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from PIL import Image
 from torch import Tensor
 
 from ddpm.data.picture import PictureTransform
@@ -50,17 +49,10 @@ def from_file(context: FigureContext, name: str, where: str) -> Float[Tensor, "c
     channels, height, width = context.images.shape
     transform = PictureTransform(channels, height, width, background=(255, 255, 255))
     try:
-        pixels = transform(path.read_bytes()).copy()
-        with Image.open(path) as image:
-            size = image.size
+        pixels = transform.exactly(path.read_bytes())
     except ValueError as error:
         raise ValueError(f"{where}: {path}: {error}") from error
-    if size != (width, height):
-        raise ValueError(
-            f"{where}: {path} is {size[0]}x{size[1]}, and the model's images are {width}x{height}: "
-            "crop and resize it first"
-        )
-    return to_unit(torch.from_numpy(pixels)).to(context.device)
+    return to_unit(torch.tensor(pixels)).to(context.device)
 
 
 def mixtures(context: FigureContext, pair: Float[Tensor, "2 c h w"], t: int, lambdas: int) -> Float[Tensor, "n c h w"]:
