@@ -99,8 +99,10 @@ def test_classes_are_counted(tmp_path):
     for images in (Folder(4, str(tmp_path), root=str(tmp_path / "root")), SwissRoll()):
         with pytest.raises(DataError, match="has no classes"):
             classes_of(images)
-        with pytest.raises(DataError, match="has no classes"):
+        with pytest.raises(DataError, match=r"the train split of .* has no classes"):
             Label(3).check(images)
+    with pytest.raises(DataError, match=r"ids has labels up to 1000000000000: .* with K at most 1,000,000"):
+        classes_of(Given("ids", (1, 8, 8), "", 10**12 + 1))
 
 
 @pytest.mark.parametrize("faulty", ["train", "test"])

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Shaped
 from torch import Tensor
 
+from ddpm.config.checks import AT_MOST
 from ddpm.data.dataset import SPLITS, DataError, Dataset, Examples, Resident, Split
 from ddpm.data.order import permutation
 from ddpm.data.pixels import unit
@@ -130,7 +131,8 @@ class Label(Conditioning):
         for split in SPLITS:
             labels = images.split(split).labels
             if labels is None:
-                raise DataError(f"condition=label: {images.name} has no classes; use condition=none")
+                whose = f"the {split} split of {images.name}"
+                raise DataError(f"condition=label: {whose} has no classes; use condition=none")
             if int(labels.min()) < 0 or (largest := int(labels.max())) >= self.classes:
                 raise DataError(
                     f"condition.classes={self.classes}: the {split} split of {images.name} has a label "
@@ -239,11 +241,16 @@ def classes_of(images: Dataset) -> int:
     """The number of a dataset's classes.
 
     Raises:
-        DataError: it has none.
+        DataError: it has none, or more than a network can be told.
     """
     if not images.num_classes:
         raise DataError(
             f"condition=label: {images.name} has no classes; give it some (each picture in one of two or more "
             "sub-folders), or use condition=none"
+        )
+    if images.num_classes > (most := AT_MOST["condition.classes"]):
+        raise DataError(
+            f"condition=label: {images.name} has labels up to {images.num_classes - 1}: classes are whole numbers "
+            f"0..K-1, with K at most {most:,}"
         )
     return images.num_classes
