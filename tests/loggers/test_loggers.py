@@ -27,6 +27,7 @@ from ddpm.config.errors import RequestError
 from ddpm.config.saved import compose_saved
 from ddpm.loggers import by_t, loggers
 from ddpm.loggers.logger import LoggedRun
+from ddpm.loggers.metrics_csv import MetricsCsv
 from ddpm.loggers.tensorboard import TensorBoard
 from ddpm.runs import records
 
@@ -260,6 +261,28 @@ def test_a_cell_is_named_by_what_varies_in_the_group_of_its_sweep(workplace):
     assert wandb_history(evaluated) == csv_history(folder)
     measured = json.loads((folder / "results.json").read_text())["metrics"]["bits_per_dim"]["value"]
     assert wandb_history(evaluated)[1]["evaluation/bits_per_dim"] == pytest.approx(measured)
+
+
+@pytest.mark.parametrize(
+    ("damage", "left_out"),
+    [
+        ("", 0),
+        ("3,0.1", 1),  # 0.125 once
+        ("3,0.125,7\n", 1),
+        ("1.5,2\n", 1),
+        ("x" * 200_000, 1),
+        ("x" * 200_000 + "\n", 1),
+        ("\0\n\0\n", 2),
+    ],
+)
+def test_damaged_lines_of_metrics_csv_are_told_of_and_kept(damage, left_out, tmp_path, capsys):
+    file = tmp_path / "metrics.csv"
+    file.write_text(f"step,loss\n1,0.5\n2,0.25\n{damage}")
+    MetricsCsv(tmp_path, step=3).log_metrics({"loss": 0.75}, 4)
+    assert file.read_text().split() == ["step,loss", "1,0.5", "2,0.25", "4,0.75"]
+    assert (f"is damaged: {left_out} of its lines are left out" in capsys.readouterr().err) == bool(left_out)
+    if left_out:
+        assert (tmp_path / "metrics.csv.damaged").read_text().endswith(damage)
 
 
 def test_tensorboard_forgets_what_is_trained_again(tmp_path):

@@ -1,5 +1,6 @@
 """metrics.csv, the logger that every run has."""
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -7,8 +8,9 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
-from ddpm.files import write_whole
+from ddpm.files import name_again, write_whole
 from ddpm.loggers.logger import LoggedRun, RunLogger
+from ddpm.messages import warn
 
 Row = dict[str, float | int | str]  # text: as an earlier start of the run wrote it
 
@@ -25,10 +27,7 @@ class MetricsCsv(RunLogger):
         self._columns: list[str] = []
         self._rows: list[Row] = []
         if step and self.path.exists():
-            with self.path.open(newline="", errors="replace") as file:
-                rows = [{column: text for column, text in row.items() if text} for row in csv.DictReader(file)]
-            self._rows = [{**row, "step": int(row["step"])} for row in rows if row.get("step", "").isdigit()]
-            self._rows = [row for row in self._rows if int(row["step"]) <= step]
+            self._rows = [row for row in self._read() if int(row["step"]) <= step]
             self._columns = list(dict.fromkeys(column for row in self._rows for column in row))
             self._rewrite()
 
@@ -63,6 +62,24 @@ class MetricsCsv(RunLogger):
             self._rows.append(row)
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, self._columns).writerow(row)
+
+    def _read(self) -> list[Row]:
+        """The file's rows. One with damaged lines, which are told of and left out, keeps another name as it was."""
+        rows: list[Row] = []
+        with self.path.open(newline="", errors="replace") as file:
+            lines = list(file)
+        reader = csv.reader(line for line in lines if line.endswith("\n"))  # else its last number is cut off
+        with contextlib.suppress(csv.Error):
+            heading = next(reader, [])
+            for line in reader:
+                row = {column: text for column, text in zip(heading, line, strict=False) if text}
+                if len(line) == len(heading) and (step := row.get("step", "")).isdecimal():
+                    rows.append({**row, "step": int(step)})
+        if left_out := len(lines) - 1 - len(rows) if lines else 0:
+            kept = self.path.with_name(f"{self.path.name}.damaged")
+            name_again(self.path, kept)
+            warn(f"{self.path} is damaged: {left_out} of its lines are left out; as it was, it is {kept}")
+        return rows
 
     def _rewrite(self) -> None:
         text = io.StringIO(newline="")
