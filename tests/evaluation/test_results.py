@@ -1,5 +1,6 @@
 """What an evaluation writes."""
 
+import errno
 import json
 from pathlib import Path
 
@@ -192,3 +193,24 @@ def test_what_lies_beside_the_numbers_takes_no_link_s_way_and_is_whole(workspace
     with Image.open(workspace / "out/samples.png") as picture:
         assert np.array_equal(picture, np.full((2, 2), 7))
     assert not list((workspace / "out").glob(".*"))
+
+
+@pytest.mark.parametrize("keep", ["images", "npz"])
+def test_samples_that_could_not_be_kept_to_the_last_leave_those_of_before(workspace, keep):
+    samples = torch.arange(64, dtype=torch.uint8).reshape(4, 1, 4, 4)
+
+    def kept() -> dict[str, bytes]:
+        return {str(path.relative_to(workspace)): path.read_bytes() for path in workspace.rglob("*") if path.is_file()}
+
+    def broken():
+        yield 255 - samples[:2]
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    results.KEEPERS[keep](workspace, iter(samples.split(2)), 4)
+    before = kept()
+    with pytest.raises(OSError, match="No space left"):
+        results.KEEPERS[keep](workspace, broken(), 4)
+    assert kept() == before
+    results.KEEPERS[keep](workspace, iter(samples.flip(0).split(2)), 4)
+    assert kept().keys() == before.keys()
+    assert kept() != before

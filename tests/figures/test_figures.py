@@ -1,7 +1,9 @@
 """Figures: each on a small random model, what they show held against its definition, and what is refused."""
 
+import errno
 import inspect
 import math
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -127,6 +129,24 @@ def test_codecs_of_the_same_images_stand_beside_rate_and_distortion(context):
     line = next(line for line in figure.axes[2].lines if line.get_label() == "JPEG")
     assert list(line.get_xdata()) == expected["rate_bits_per_dim"]
     assert list(line.get_ydata()) == expected["rmse"]
+
+
+@pytest.mark.parametrize("kind", ["picture", "plot", "film", "array"])
+def test_files_that_cannot_be_written_to_the_last_are_as_they_were(kind, tmp_path, monkeypatch):
+    picture = Image.new("L", (8, 8), 7)
+    products = {"picture": picture, "plot": Figure(), "film": drawing.Film([picture] * 2), "array": torch.zeros(2, 2)}
+    written = drawing.write(tmp_path, "some", products[kind])
+    before = [path.read_bytes() for path in written]
+
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    changed = {"picture": Image.new("L", (9, 9)), "film": drawing.Film([picture] * 3), "array": torch.ones(2, 2)}
+    with pytest.raises(OSError, match="No space left"):
+        drawing.write(tmp_path, "some", changed.get(kind, Figure((2, 2))))
+    assert [path.read_bytes() for path in written] == before
+    assert sorted(tmp_path.iterdir()) == sorted(written)
 
 
 @pytest.mark.parametrize("name", OF_POINTS)

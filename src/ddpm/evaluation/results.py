@@ -21,7 +21,8 @@ from torch import Tensor
 
 from ddpm.data.kind import IMAGES
 from ddpm.evaluation import codecs
-from ddpm.files import whole_file, write_whole
+from ddpm.figures import drawing
+from ddpm.files import whole_file, whole_folder, write_whole
 from ddpm.loggers.by_t import means_by_t
 from ddpm.loggers.loggers import log_by_t, log_picture
 from ddpm.metrics import registry
@@ -63,8 +64,7 @@ class Results:
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name, picture in self.pictures.items():
-            with whole_file(folder / f"{name}.png", shared=True) as file:
-                picture.save(file, "PNG")
+            drawing.save(picture, folder / f"{name}.png")
         if self.curves:
             T = len(self.curves["t"])
             _write_csv(folder / "bound.csv", {key: self.curves[key] for key in ("t", "term", "term_stderr")})
@@ -222,18 +222,22 @@ def read(path: Path) -> Any:
 
 def _keep_images(folder: Path, batches: Iterator[Tensor], n: int) -> None:
     """images/0000.png, ..."""
-    (folder / "images").mkdir(exist_ok=True)
     digits = len(str(n - 1))
-    for index, image in enumerate(image for batch in batches for image in batch.permute(0, 2, 3, 1).numpy()):
-        picture = image[..., 0] if image.shape[-1] == 1 else image
-        Image.fromarray(picture).save(folder / "images" / f"{index:0{digits}d}.png")
+    with whole_folder(folder / "images") as whole:
+        for index, image in enumerate(image for batch in batches for image in batch.permute(0, 2, 3, 1).numpy()):
+            picture = image[..., 0] if image.shape[-1] == 1 else image
+            Image.fromarray(picture).save(whole / f"{index:0{digits}d}.png")
 
 
 def _keep_npz(folder: Path, batches: Iterator[Tensor], n: int) -> None:
     """samples.npz with `arr_0`, uint8 [n, height, width, channels], as the ADM evaluator reads."""
     first = next(batches)
     header = {"descr": "|u1", "fortran_order": False, "shape": (n, *first.permute(0, 2, 3, 1).shape[1:])}
-    with zipfile.ZipFile(folder / "samples.npz", "w") as file, file.open("arr_0.npy", "w", force_zip64=True) as array:
+    with (
+        whole_file(folder / "samples.npz") as whole,
+        zipfile.ZipFile(whole, "w") as file,
+        file.open("arr_0.npy", "w", force_zip64=True) as array,
+    ):
         np.lib.format.write_array_header_1_0(array, header)
         for batch in itertools.chain([first], batches):
             array.write(batch.permute(0, 2, 3, 1).contiguous().numpy().tobytes())

@@ -4,9 +4,10 @@ import io
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.utils import make_grid
 
+from ddpm.files import whole_file
 from ddpm.metrics.registry import of
 
 READABLE = 48  # pixels: smaller images are enlarged by a whole factor
@@ -46,31 +48,34 @@ Product: TypeAlias = Image.Image | Figure | Film | Shaped[Tensor, "n *event"]
 
 
 def write(folder: Path, name: str, *products: Product) -> list[Path]:
-    """The files NAME.png, .svg, .pdf, .gif, .npz that the products make."""
+    """The files NAME.png, .svg, .pdf, .gif, .npz that the products make, each whole."""
     folder.mkdir(parents=True, exist_ok=True)
     written: list[Path] = []
 
-    def path(suffix: str) -> Path:
+    def new(suffix: str) -> AbstractContextManager[BinaryIO]:
         written.append(folder / f"{name}{suffix}")
-        return written[-1]
+        return whole_file(written[-1], shared=True)
 
     for product in products:
         if isinstance(product, Image.Image):
-            product.save(path(".png"))
+            written.append(save(product, folder / f"{name}.png"))
         elif isinstance(product, Film):
             first, *others = (frame.quantize(COLOURS, dither=Image.Dither.NONE) for frame in product.frames)
             times = [*[product.milliseconds] * len(others), LAST_FRAME]
-            first.save(path(".gif"), save_all=True, append_images=others, duration=times, loop=0)
+            with new(".gif") as file:
+                first.save(file, "GIF", save_all=True, append_images=others, duration=times, loop=0)
         elif isinstance(product, Tensor):
             images = product.permute(0, 2, 3, 1) if product.ndim == 4 else product
-            np.savez(path(".npz"), arr_0=images.numpy())
+            with new(".npz") as file:
+                np.savez(file, arr_0=images.numpy())
         else:
-            drawn(product, 240).save(path(".png"))
+            written.append(save(drawn(product, 240), folder / f"{name}.png"))
             product.set_layout_engine("none")  # what was laid out stays, and is not computed for each format again
             with matplotlib.rc_context({"svg.hashsalt": name}):  # the same file for the same plot
                 for suffix in VECTOR:
                     undated = {"Date": None} if suffix == ".svg" else {"CreationDate": None}
-                    product.savefig(path(suffix), metadata=undated, dpi=300)
+                    with new(suffix) as file:
+                        product.savefig(file, format=suffix[1:], metadata=undated, dpi=300)
     return written
 
 
@@ -88,7 +93,8 @@ def _tiled(images: Tensor, columns: int, factor: int) -> Image.Image:
 
 def save(picture: Image.Image, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    with whole_file(path, shared=True) as file:
+        picture.save(file, "PNG")
     return path
 
 
