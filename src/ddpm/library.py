@@ -30,7 +30,7 @@ from ddpm.config.which import with_chosen
 from ddpm.data import given
 from ddpm.data.dataset import Dataset
 from ddpm.data.kind import IMAGES, POINTS, Kind
-from ddpm.data.pixels import to_unit
+from ddpm.data.pixels import numbers, to_unit
 from ddpm.diffusion.condition import DROPPED, Condition
 from ddpm.diffusion.decoder import ContinuousDecoder
 from ddpm.diffusion.guidance import ClassifierFree, Guidance
@@ -222,7 +222,7 @@ def sample(
 
     Raises:
         ValueError: another shape than the model's; a label that there is not, one too few, or guidance of a model that
-            knows no classes or was never trained without them.
+            knows no classes or was never trained without them; or samples that are not numbers.
     """
     whole = _whole_shape(p, shape)
     return _drawn(p, whole, sampler or Ancestral(), seed, _rule(guidance), _condition(p, label, whole[0]))
@@ -248,7 +248,7 @@ def _drawn(
     generator = torch.Generator(device).manual_seed(seed)
     x_T = torch.randn(*shape, generator=generator, device=device)
     *_, last = sampler(rule(p).given(None if condition is None else condition.to(device)), x_T, generator)
-    return _kind(p).stored(last.x_t)
+    return _kind(p).stored(numbers(last.x_t))
 
 
 def bits_per_dim(

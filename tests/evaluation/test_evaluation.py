@@ -23,7 +23,9 @@ from ddpm.evaluation.chunks import Chunks
 from ddpm.evaluation.samples import SAMPLES, Samples
 from ddpm.hardware import prepare_for_evaluation
 from ddpm.launch import Rank
+from ddpm.library import sample
 from ddpm.metrics.inception_score import InceptionScore
+from ddpm.processes import RunFailedError
 from ddpm.randomness import generator
 from ddpm.runs import folders
 from ddpm.samplers.ddim import DDIM
@@ -369,3 +371,13 @@ def test_statistics_of_other_images_and_other_features_are_others(workspace, mon
     evaluation.extractor.protocol["weights"] = "others under the same name"
     evaluation.run(p, Rank(0, 1, CPU), {})
     assert len(list(kept.iterdir())) == 4
+
+
+def test_samples_that_are_not_numbers_are_not_measured():
+    """They would be black pictures, and have metrics."""
+    p, evaluation = made("evaluation.metrics=[fid]")
+    next(p.network.parameters()).fill_(math.nan)
+    with pytest.raises(RunFailedError, match=r"nothing is measured: 20 of 20 samples are not numbers \(nan\)"):
+        evaluation.run(p, Rank(0, 1, CPU), {})
+    with pytest.raises(ValueError, match="2 of 2 samples are not numbers"):
+        sample(p, (2, 1, 8, 8), DDIM(4))

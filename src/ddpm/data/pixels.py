@@ -22,6 +22,17 @@ def to_uint8(x: Float[Tensor, "*any"]) -> UInt8[Tensor, "*any"]:
     return ((wide + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
 
+def numbers(x: Float[Tensor, "b *event"]) -> Float[Tensor, "b *event"]:
+    """The samples, if all of them are numbers: what is nan would become a black pixel.
+
+    Raises:
+        ValueError: some are not.
+    """
+    if count := int(x.isnan().flatten(1).any(1).sum()):
+        raise ValueError(f"{count} of {len(x)} samples are not numbers (nan): the network, or its guidance, overflows")
+    return x
+
+
 def unit(batch: Shaped[Tensor, "b *event"]) -> Float[Tensor, "b *event"]:
     """A batch as the network takes it: uint8 images scaled, points in the plane as they are."""
     return to_unit(batch) if batch.dtype == torch.uint8 else batch

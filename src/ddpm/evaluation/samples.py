@@ -7,11 +7,12 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 
-from ddpm.data.pixels import to_uint8
+from ddpm.data.pixels import numbers, to_uint8
 from ddpm.diffusion.condition import Condition
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Sampler
 from ddpm.evaluation.chunks import Chunk, Chunks
+from ddpm.processes import RunFailedError
 
 SAMPLES = 1  # what a chunk's generator is for
 CHAINS, STATES = 6, 13  # in the picture of the reverse process
@@ -47,7 +48,10 @@ class Samples:
             p = self._given(range(first, first + self.chunks.size))
             with self.precision():
                 *_, last = self.sampler(p, self._x_T(self.chunks.size, generator), generator)
-            return to_uint8(last.x_t)[: len(chunk.indices)]
+            try:
+                return to_uint8(numbers(last.x_t))[: len(chunk.indices)]
+            except ValueError as error:
+                raise RunFailedError(f"nothing is measured: {error}") from error
 
         return self.chunks.once("samples", chunk.k, draw)
 
