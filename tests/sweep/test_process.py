@@ -55,6 +55,26 @@ def test_the_script_that_starts_it_does_not_run_again(tmp_path):
     assert done.stdout.splitlines() == ["the script runs", "hello", "(0, 'it ended without a word')"]
 
 
+IMPORTING = """
+import sys, time
+class Slow:
+    def find_spec(name, *_):
+        if name == "ddpm.build":
+            print("importing", flush=True)
+            time.sleep(100)
+sys.meta_path.insert(0, Slow)
+import ddpm.preloaded
+"""
+
+
+def test_the_server_says_nothing_of_ctrl_c_while_it_imports():
+    server = subprocess.Popen([sys.executable, "-c", IMPORTING], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert server.stdout.readline() == b"importing\n"
+    server.send_signal(signal.SIGINT)
+    assert server.communicate() == (b"", b"")
+    assert server.returncode == 130
+
+
 def once_ready(tell):
     """Tell, from a thread, as soon as the process says that it is ready."""
 
