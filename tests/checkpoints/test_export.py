@@ -1,6 +1,8 @@
 """What is exported is what was trained: the same function, the same samples, in diffusers and back."""
 
+import errno
 import json
+import os
 
 import pytest
 import torch
@@ -207,6 +209,19 @@ def test_a_wrong_request_writes_nothing(workspace, arguments, message):
     with pytest.raises(RequestError, match=message):
         export(quote_paths(arguments))
     assert sorted(workspace.rglob("*")) == before
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "safetensors"])
+def test_a_full_disk_leaves_no_half_of_the_weights(workspace, layout, monkeypatch):
+    def full(handle):
+        if "safetensors" in os.readlink(f"/proc/self/fd/{handle}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    saved("run.ckpt", *SMALL)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        export(["ckpt=run.ckpt", "to=out", f"format={layout}"])
+    assert not [path for path in (workspace / "out").rglob("*") if "safetensors" in path.name]
 
 
 def test_the_command(workspace):

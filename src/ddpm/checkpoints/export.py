@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from ddpm.checkpoints import checkpoint
@@ -20,6 +20,7 @@ from ddpm.diffusion import prediction, variance
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.schedule import cosine
+from ddpm.files import write_whole
 from ddpm.networks.unet import UNet
 
 DIFFUSERS = "0.36.0"  # whose configuration is written
@@ -35,7 +36,7 @@ def write_diffusers(folder: Path, p: ReverseProcess, config: DictConfig, jsons: 
     """Write a DDPMPipeline's folder; `jsons` are `diffusers_configs`."""
     for file, content in jsons.items():
         (folder / file).parent.mkdir(exist_ok=True)
-        (folder / file).write_text(json.dumps(content, indent=2) + "\n")
+        write_whole(folder / file, json.dumps(content, indent=2) + "\n")
     theirs = to_theirs(_with_a_class_for_none(p.network.state_dict(), config), len(config.network.channel_mult))
     _save(theirs, folder / "unet" / "diffusion_pytorch_model.safetensors", {"format": "pt"})
 
@@ -48,7 +49,7 @@ def write_safetensors(folder: Path, p: ReverseProcess, config: DictConfig, step:
 
 def _save(weights: Mapping[str, Tensor], file: Path, metadata: dict[str, str]) -> None:
     """Save weights in the order of their dimensions, which is not that of the memory where channels lie last."""
-    save_file({name: value.contiguous() for name, value in weights.items()}, file, metadata)
+    write_whole(file, save({name: value.contiguous() for name, value in weights.items()}, metadata))
 
 
 def diffusers_configs(p: ReverseProcess, config: DictConfig, shape: tuple[int, ...]) -> dict[str, dict[str, Any]]:

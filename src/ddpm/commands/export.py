@@ -17,6 +17,7 @@ from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of, quote_paths, split_keys
 from ddpm.config.which import with_chosen
+from ddpm.files import write_whole
 from ddpm.messages import say
 from ddpm.processes import RunFailedError
 from ddpm.runs import folders
@@ -49,7 +50,7 @@ def export(overrides: list[str]) -> None:
         formats.write_diffusers(folder, p, config, jsons)
     else:
         formats.write_safetensors(folder, p, config, saved.step)
-    (folder / "README.md").write_text(card.card(saved, config, p, images.shape, kind))
+    write_whole(folder / "README.md", card.card(saved, config, p, images.shape, kind))
     say(f"exported: {folder}")
     if push:
         try:

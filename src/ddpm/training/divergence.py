@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
+from ddpm.files import write_whole
 from ddpm.processes import RunFailedError, is_rank_zero
 
 FEW = 8  # values of t that the message names
@@ -32,7 +33,7 @@ def raise_diverged(step: Step, folder: Path) -> NoReturn:
     file = folder / f"diverged_step_{step.number:07d}.safetensors"
     if is_rank_zero():
         tensors = {**step.parts, "gradient_norm": step.gradient_norm.reshape(1)}
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, file)
+        write_whole(file, save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}))
     t, loss = step.parts["t"], step.parts["loss"]
     worst = t[~loss.isfinite()]
     shown = (worst if len(worst) else t[loss.argsort(descending=True)]).tolist()
