@@ -2,6 +2,7 @@
 
 import errno
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -164,6 +165,14 @@ def test_the_table_has_as_many_digits_as_each_metric_deserves(capsys):
     assert "3.1415" not in printed
     assert "0.00272 ± 0.00100" in printed
     assert "0.577" in printed
+
+
+@pytest.mark.parametrize(("stderr", "said"), [(0.25, "0.5000 ± 0.2500 bits/dim"), (math.nan, "0.5000 bits/dim")])
+def test_the_gap_of_one_image_has_no_error(stderr, said):
+    bound = {"value": 3.0, "stderr": stderr, "n": 1, "split": "test", "rate": 2.0, "distortion": 1.0, "prior": 0.0}
+    metrics = {"bits_per_dim": bound, "bits_per_dim_gap": {"value": 0.5, "stderr": stderr}}
+    made = results.Results(metrics, {}, {"fingerprint": "abc", "data": "mnist", "timesteps": 10}, {})
+    assert f"test less train: {said}" in made.notes()
 
 
 def test_brackets_in_what_is_said_beside_the_table_stay(capsys):

@@ -155,8 +155,8 @@ class Results:
             f"rate {bound['rate']:.4f} (of which the prior L_T {bound['prior']:.6f}) "
             f"+ distortion {bound['distortion']:.4f}"
         ]
-        if gap := self.metrics.get(f"{name}_gap"):
-            notes.append(f"test less train: {gap['value']:.4f} ± {gap['stderr']:.4f} {title}")
+        if gap := _cell(f"{name}_gap", self.metrics):
+            notes.append(f"test less train: {gap} {title}")
         if name == "bits_per_dim" and self.protocol["data"].startswith("digits"):
             notes.append("the digits use 17 of 256 gray levels: their bits/dim compares with itself only")
         return notes
