@@ -1,17 +1,21 @@
 """Posterior sampling of Gaussian data, of which a measurement's posterior is known."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from oracle import OptimalForCovariance
 
+from ddpm.diffusion.decoder import ContinuousDecoder
 from ddpm.diffusion.posterior import DPS, MMPS, Measurement, repaint
 from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Ancestral
 from ddpm.diffusion.schedule import linear
-from ddpm.diffusion.variance import FixedSmall
+from ddpm.diffusion.variance import FixedLarge, FixedSmall, Learned
 from ddpm.samplers.ddim import DDIM
+from ddpm.samplers.heun import Heun
 
 PREDICTIONS = [Epsilon(), Mu(), X0(), Velocity()]
 T, STD = 60, 0.1
@@ -64,6 +68,57 @@ def test_the_corrected_estimate_is_the_mean_given_x_t_and_the_measurement(predic
     assert torch.equal(MMPS(process(prediction), measured(4), iterations=2)(x_t, t, s).step.mean, found.x_0)
 
 
+def test_three_iterations_are_enough_for_three_numbers_and_are_what_there_is_by_default():
+    """Conjugate gradients end after as many iterations as the measurement has numbers."""
+    everything = Measurement(lambda x: x, torch.tensor([[0.6, -0.3, 0.2]], dtype=torch.float64), STD)
+    x_t, t, eye = noise(1), torch.tensor([30]), torch.eye(3, dtype=torch.float64)
+    a = q.alpha_bar[30]
+    both, variance = torch.cat([a.sqrt() * eye, eye]), torch.block_diag((1 - a) * eye, STD**2 * eye)
+    want, _ = conditional(MEAN, COV, both, torch.cat([x_t[0], everything.y[0]]), variance)
+    found = MMPS(process(X0()), everything)(x_t, t)
+    torch.testing.assert_close(found.x_0[0], want, rtol=1e-6, atol=1e-7)
+
+
+def test_a_measurement_that_says_what_was_expected_changes_nothing():
+    """Nothing is left for conjugate gradients to find, in which they would divide 0 by 0."""
+    x_t, t = noise(2), torch.tensor([5, 40])
+    plain = process(X0())(x_t, t)
+    as_expected = Measurement(lambda x: x @ A.T, plain.x_0 @ A.T, STD)
+    assert torch.equal(MMPS(process(X0()), as_expected)(x_t, t).x_0, plain.x_0)
+
+
+@pytest.mark.parametrize("kind", [MMPS, DPS])
+def test_all_but_the_mean_is_the_process_s(kind):
+    p = process(Epsilon())
+    p = ReverseProcess(p.network, q, p.prediction, FixedLarge(), ContinuousDecoder())
+    p.event_shape, p.always_conditioned = (3,), True
+    told, x_t, t, s = kind(p, measured(2)), noise(2), torch.tensor([5, 40]), torch.tensor([4, 20])
+    assert (told.decoder, told.event_shape, told.always_conditioned) == (p.decoder, (3,), True)
+    with torch.no_grad():  # as samplers have it
+        plain, found = p(x_t, t, s), told(x_t, t, s)
+    assert torch.equal(found.output, plain.output)
+    assert torch.equal(found.step.log_var, plain.step.log_var)
+
+
+class Trainable(torch.nn.Linear):
+    """A network of weights, with a learned variance."""
+
+    def __init__(self):
+        super().__init__(3, 6, dtype=torch.float64)
+
+    def forward(self, x, t):
+        return super().forward(x)
+
+
+@pytest.mark.parametrize("kind", [MMPS, DPS])
+def test_an_estimate_keeps_no_graph(kind):
+    """A network with weights to train would otherwise be kept, step by step, for as long as the states are."""
+    p = ReverseProcess(Trainable(), q, X0(), Learned())
+    estimate = kind(p, measured(2))(noise(2), torch.tensor([5, 40]))
+    parts = (estimate.output, estimate.x_0, estimate.step.mean, estimate.step.log_var)
+    assert not any(part.requires_grad for part in parts)
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
 def test_samples_have_the_law_of_the_posterior(prediction):
@@ -83,10 +138,11 @@ def test_clipping_comes_after_the_correction():
 
 
 @pytest.mark.parametrize("prediction", PREDICTIONS, ids=by_name)
-def test_dps_moves_x_s_along_the_gradient(prediction):
-    t, s, x_t, zeta = torch.tensor([5, 40]), torch.tensor([4, 20]), noise(2), 0.3
+@pytest.mark.parametrize(("said", "zeta"), [((0.3,), 0.3), ((), 1.0)], ids=["zeta=0.3", "zeta=1 by default"])
+def test_dps_moves_x_s_along_the_gradient(prediction, said, zeta):
+    t, s, x_t = torch.tensor([5, 40]), torch.tensor([4, 20]), noise(2)
     p = process(prediction)
-    before, after = p(x_t, t, s), DPS(p, measured(2), zeta)(x_t, t, s)
+    before, after = p(x_t, t, s), DPS(p, measured(2), *said)(x_t, t, s)
     for k, time in enumerate(t.tolist()):
         a = q.alpha_bar[time]
         jacobian = a.sqrt() * COV @ torch.linalg.inv(a * COV + (1 - a) * torch.eye(3))
@@ -113,22 +169,24 @@ def test_repaint_fills_in_what_goes_with_the_known_part():
     assert (once.mean(0) - mean[1:]).abs().max() > 2 * (often.mean(0) - mean[1:]).abs().max()
 
 
-def test_repaint_is_algorithm_1_of_its_paper():
+@pytest.mark.parametrize("sampler", [Ancestral(), Ancestral(7)], ids=["every t", "7 of them"])
+def test_repaint_is_algorithm_1_of_its_paper(sampler):
     """The walk equals Lugmayr et al. 2022 written out with U = 3, by the optimal estimate cut to [-1, 1]."""
+    times = [*sampler.steps(q), 0]
     known, mask = noise(4, 5), torch.tensor([1.0, 0.0, 1.0], dtype=torch.float64).expand(4, 3)
-    states = list(repaint(process(Epsilon()), known, mask, Ancestral(), noise(4), draw := rng(1), again=3))
+    states = list(repaint(process(Epsilon()), known, mask, sampler, noise(4), draw := rng(1), again=3))
     again, x_t = rng(1), noise(4)
 
     def drawn():
         return torch.randn(4, 3, generator=again, dtype=torch.float64)
 
     alpha_bar = q.alpha_bar.double()
-    for t, state in zip(range(T, 0, -1), states, strict=True):
-        a_t, a_s = alpha_bar[t], alpha_bar[t - 1]
+    for (t, s), state in zip(pairwise(times), states, strict=True):
+        a_t, a_s = alpha_bar[t], alpha_bar[s]
         beta = 1 - a_t / a_s
         for u in (1, 2, 3):
             z, epsilon = drawn(), drawn()
-            if t == 1:
+            if s == 0:
                 z, epsilon = 0 * z, 0 * epsilon
             of_known = a_s.sqrt() * known + (1 - a_s).sqrt() * epsilon
             x_0 = process(Epsilon())(x_t, torch.full((4,), t)).x_0.clamp(-1, 1)
@@ -140,9 +198,15 @@ def test_repaint_is_algorithm_1_of_its_paper():
     assert torch.equal(draw.get_state(), again.get_state())
 
 
-@pytest.mark.parametrize("sampler", [Ancestral(5), DDIM(5)], ids=by_name)
-def test_repaint_visits_the_times_of_the_sampler(sampler):
+@pytest.mark.parametrize("sampler", [Ancestral(5), DDIM(5), Heun(5)], ids=by_name)
+def test_repaint_visits_each_time_of_the_sampler_once(sampler):
     p = process(X0())
     states = list(repaint(p, noise(2), torch.ones(2, 3), sampler, noise(2), rng(), again=3))
-    assert [state.t for state in states] == [*sampler.steps(p.q)[1:], 0]
+    assert [state.t for state in states] == [*dict.fromkeys(sampler.steps(p.q)), 0][1:]
     assert torch.equal(states[-1].x_t, noise(2))
+
+
+def test_repaint_keeps_no_graph():
+    p = ReverseProcess(Trainable(), q, X0(), Learned())
+    states = repaint(p, noise(2), torch.zeros(2, 3), Ancestral(3), noise(2), rng(), again=2)
+    assert not any(state.x_t.requires_grad or state.x_0.requires_grad for state in states)

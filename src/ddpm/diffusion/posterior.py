@@ -88,7 +88,6 @@ class DPS(Posterior):
         return -self.zeta * torch.autograd.grad(missed.sum(), x_t)[0] / on_x_0
 
 
-@torch.no_grad()
 def repaint(
     p: ReverseProcess, known: Batch, mask: Batch, sampler: Sampler, x_T: Batch, draw: torch.Generator, *, again: int
 ) -> Iterator[State]:
@@ -100,13 +99,14 @@ def repaint(
     x_t = x_T
     for now, then in pairwise([*sorted({*sampler.steps(p.q)}, reverse=True), 0]):
         t, s = (torch.full((len(x_T),), time, device=x_T.device) for time in (now, then))
-        for left in reversed(range(again)):
-            here = Visit(t, x_t, p(x_t, t, s, clip=True))
-            noise, other = (noise_like(x_t, draw) * (then > 0) for _ in range(2))
-            x_t = mask * p.q.diffuse(known, s, other) + (1 - mask) * sampler.step(p.q, here, s, noise)
-            if left:
-                beta = p.q.beta(t, s)
-                x_t = expand((1 - beta).sqrt(), x_t) * x_t + expand(beta.sqrt(), x_t) * noise_like(x_t, draw)
+        with torch.no_grad():
+            for left in reversed(range(again)):
+                here = Visit(t, x_t, p(x_t, t, s, clip=True))
+                noise, other = (noise_like(x_t, draw) * (then > 0) for _ in range(2))
+                x_t = mask * p.q.diffuse(known, s, other) + (1 - mask) * sampler.step(p.q, here, s, noise)
+                if left:
+                    beta = p.q.beta(t, s)
+                    x_t = expand((1 - beta).sqrt(), x_t) * x_t + expand(beta.sqrt(), x_t) * noise_like(x_t, draw)
         yield State(then, x_t, here.estimate.x_0)
 
 
