@@ -65,7 +65,7 @@ def test_the_mean_of_epsilon_is_equation_11(t, seed):
 
 
 def test_mu_keeps_its_raw_mean_when_its_x_0_is_clipped():
-    q, mu, x_t, output = PROCESSES[0], Mu(), torch.full((2, 3), 3.0), torch.full((2, 3), 2.9)
+    q, mu, x_t, output = PROCESSES[0], Mu(), torch.full((2, 3, 2, 2), 3.0), torch.full((2, 3, 2, 2), 2.9)
     t, s = torch.tensor([500, 500]), torch.tensor([499, 250])
     clipped = mu.x_0(q, output, x_t, t).clamp(-1, 1)
     mean = mu.mean(q, output, clipped, x_t, t, s)

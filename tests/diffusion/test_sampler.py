@@ -12,13 +12,14 @@ from torch import nn
 from ddpm.diffusion.prediction import X0, Epsilon, Mu, Velocity
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
-from ddpm.diffusion.sampler import Ancestral
+from ddpm.diffusion.sampler import Ancestral, Sampler
 from ddpm.diffusion.schedule import cosine, linear
 from ddpm.diffusion.variance import FixedLarge, FixedSmall, Learned, LearnedRange
 from ddpm.samplers.ddim import DDIM
 from ddpm.samplers.deis import DEIS
 from ddpm.samplers.dpm_solver import DPMSolver, DPMSolver2S
 from ddpm.samplers.heun import Heun
+from ddpm.samplers.multistep import chain
 from ddpm.samplers.sa_solver import SASolver
 from ddpm.samplers.unipc import UniPC
 
@@ -339,6 +340,55 @@ class _Linear(nn.Linear):
 
     def forward(self, x, t):
         return super().forward(x)
+
+
+def test_a_chain_that_begins_at_one_of_its_times_goes_on_as_the_whole_one():
+    q, sampler = ForwardProcess(linear(50)), DDIM(7)
+    p, x_T = model(q, X0()), gaussian_noise(3, torch.double)
+    whole = run(sampler, p, x_T)
+    for k in range(5):
+        rest = list(sampler(p, whole[k].x_t, rng(), clip=False, start=whole[k].t))
+        assert [state.t for state in rest] == [state.t for state in whole[k + 1 :]]
+        assert torch.equal(rest[-1].x_t, whole[-1].x_t)
+
+
+def test_a_chain_that_begins_between_its_times_goes_on_with_those_below():
+    q = ForwardProcess(linear(50))
+    seen = []
+    p = ReverseProcess(AsPrediction(q, X0()), q, X0(), FixedSmall())
+    p.network.register_forward_hook(lambda _, given, __: seen.append(given[1].unique().item() + 1))
+    list(Ancestral(None, times=[50, 40, 20, 7])(p, gaussian_noise(2), rng(), start=33))
+    assert seen == [33, 20, 7]
+
+
+def test_one_noise_for_all_examples_is_that_of_one_example():
+    """So that what differs between samples comes from where they began."""
+    p, one = model(ForwardProcess(linear(20)), X0()), gaussian_noise(1)
+    alone = run(Ancestral(), p, one)
+    together = Ancestral()(p, one.expand(3, 1), rng(), clip=False, repeat_noise=True)
+    for state, single in zip(together, alone, strict=True):
+        torch.testing.assert_close(state.x_t, single.x_t.expand(3, 1))
+
+
+class Remembering(Sampler):
+    """Counts the visits that a step is told of."""
+
+    stochastic = False
+
+    def __init__(self, steps):
+        super().__init__(steps)
+        self.told = []
+
+    def step(self, q, here, s, noise):
+        self.told.append(len(chain(here, 100)))
+        return here.estimate.x_0
+
+
+def test_a_step_is_told_of_three_visits_before_it_and_no_more():
+    """Third order in DEIS needs three; with all of them, every state of the chain would stay in memory."""
+    sampler = Remembering(7)
+    run(sampler, model(ForwardProcess(linear(50)), X0()), gaussian_noise(2))
+    assert sampler.told == [1, 2, 3, 4, 4, 4, 4]
 
 
 # Times --------------------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from written_runs import measured, write_cell, write_run
 
 from ddpm import report
 from ddpm.report import collect, pictures
+from ddpm.report import page as page_of_runs
 
 pytestmark = pytest.mark.long  # a browser opens the page
 
@@ -238,3 +239,79 @@ def test_24_cells_of_large_pictures_make_a_small_page_and_are_decoded_once(works
     report.publish([workspace / "s"], workspace / "s")
     assert len(decoded) == 24 * 2
     assert (workspace / "s/report.html").stat().st_size < 5_000_000
+
+
+# --- without a browser -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """A page without curves, which take most of the time."""
+    monkeypatch.setattr(page_of_runs.curves, "plots", lambda lines: [])
+
+
+def cells(page, table='<table class="sortable" id="results">'):
+    """The texts in the rows of a table."""
+    (inside,) = re.findall(f"{table}(.*?)</table>", page.read_text(), re.DOTALL)
+    rows = [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL) for row in re.findall(r"<tr.*?</tr>", inside, re.DOTALL)]
+    return [[html.unescape(" ".join(re.sub(r"<[^>]*>", " ", cell).split())) for cell in row] for row in rows if row]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_table_has_means_deviations_and_what_was_published(workspace):
+    expected = {"recipe": {"source": "a paper", "fid": {"value": 3.17, "tolerance": 0.1}}}
+    for seed, fid in ((1, 2.0), (2, 4.0)):
+        write_cell(workspace / "s", seed, "objective=vlb", f"seed={seed}", seed=seed, choices={"objective": "vlb"},
+                   metrics=measured(fid=fid), expected=expected, seconds=60.0 * seed,
+                   published=[{"metric": "fid", "verdict": "as published"}])  # fmt: skip
+    write_cell(workspace / "s", 3, "objective=simple", "seed=1", metrics=measured(9.0, 8.0), seconds=30.0)
+    report.publish([workspace / "s"], workspace / "s")
+    page = workspace / "s/report.html"
+    vlb, first, second, simple = cells(page)
+    assert vlb[0] == "vlb"
+    assert vlb[2].startswith("3.000 ± 1.414 published 3.17")
+    assert vlb[3:] == ["1.5", "2"]
+    assert first == ["seed 1", "", "2.000", "1.0", ""]
+    assert second == ["seed 2", "", "4.000", "2.0", ""]
+    assert simple == ["simple", "8.000 (± 0.250)", "9.000", "0.5", "1"]
+    assert re.findall(r"<b>(.*?)</b>", page.read_text()) == ["3.000"]  # of one IS there is no best
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_the_heading_counts_the_runs_by_how_they_ended(workspace):
+    for i, status in enumerate(["failed", "finished", "finished", "refused", "finished", "refused"]):
+        write_cell(workspace / "s", i, f"optimizer.lr={i}", status=status, begun=status != "refused")
+    report.publish([workspace / "s"], workspace / "s")
+    assert "3 finished, 2 refused, 1 failed ·" in (workspace / "s/report.html").read_text()
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_films_are_made_of_the_first_six_configurations(workspace):
+    for i in range(8):
+        cell = write_cell(workspace / "s", i, f"optimizer.lr={i}", settings={"optimizer.lr": i})
+        Image.new("RGB", (16, 16)).save(cell / "samples/step_0000075.png")
+    report.publish([workspace / "s"], workspace / "s")
+    filmed = re.findall(r'alt="Samples of (\S+) over the steps"', (workspace / "s/report.html").read_text())
+    assert filmed == [f"optimizer.lr={i}" for i in range(6)]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_a_setting_that_runs_of_one_configuration_do_not_share_is_said_of_each(workspace):
+    for i, lr in enumerate([0.1, 0.2, 0.1]):
+        write_cell(workspace / "s", i, "objective=vlb", choices={"objective": "vlb"}, settings={"optimizer.lr": lr})
+    write_cell(workspace / "s", 3, "objective=simple", settings={"optimizer.lr": 0.2})
+    report.publish([workspace / "s"], workspace / "s")
+    assert ["optimizer.lr", "0.1 / 0.2", "0.2"] in cells(workspace / "s/report.html", "<table>")
+
+
+def test_offline_runs_are_uploaded_in_their_order_and_an_address_is_no_longer_than_one(workspace):
+    folder = write_run(workspace / "a run")
+    for name in ("offline-run-2", "offline-run-1", "run-3"):
+        (folder / "wandb" / name).mkdir(parents=True)
+    (run,) = collect.within([folder])
+    at = folder / "wandb"
+    assert page_of_runs._wandb(run) == ("", f"wandb sync '{at}/offline-run-1' '{at}/offline-run-2'")
+    (at / "url").write_text("http://not.secure")
+    assert page_of_runs._wandb(run)[0] == ""
+    (at / "url").write_text("https://wandb.ai/" + "x" * 5000)
+    assert len(page_of_runs._wandb(run)[0]) == 300
