@@ -48,6 +48,15 @@ def test_precision_is_what_the_machine_multiplies_fast_unless_said_otherwise(mac
         assert settled("recipe=cifar10", "trainer.precision=32-true") == "32-true"
 
 
+def test_the_precision_is_that_of_the_device_that_was_asked_for(monkeypatch):
+    """On a machine whose GPU multiplies bfloat16 and whose CPU does not, a run on the CPU stays in float32."""
+    gpu = torch.device("cuda")
+    monkeypatch.setattr(torch.accelerator, "current_accelerator", lambda check_available: gpu)
+    monkeypatch.setattr(hardware, "multiplies_bfloat16", lambda device: device == "cuda")
+    found = [settled("recipe=cifar10", f"trainer.accelerator={each}") for each in ("auto", "gpu", "cpu")]
+    assert found == ["bf16-mixed", "bf16-mixed", "32-true"]
+
+
 @pytest.mark.parametrize("recipe", ["digits", "swiss_roll"])
 def test_what_is_small_stays_in_float32_on_every_machine(machine, recipe):
     machine(True)
