@@ -1,4 +1,4 @@
-"""What a section of a configuration describes is built if conf/ names it, its settings fit, and it keeps its contract."""
+"""What a configuration describes is built if conf/ names it, its settings fit, and it keeps its contract."""
 
 import sys
 import types
@@ -90,7 +90,7 @@ def test_what_the_caller_knows_must_be_taken(named):
         instantiate(section(), anything, x=3, width=5)
     found = instantiate(section("Open", settings=[1], more="text"), anything, x=3).settings
     assert found == {"settings": [1], "more": "text", "x": 3}
-    with pytest.raises(ValueError, match="^Many has no setting width"):
+    with pytest.raises(ValueError, match=r"^Many has no setting width"):
         instantiate(section("Many", width=[1]), anything)
     assert takes(section(), "x")
     assert not takes(section(), "width")
@@ -101,7 +101,7 @@ def test_what_is_wrong_inside_of_the_class_is_said_as_the_class_says_it(named):
         raise ValueError(f"x={x} is too large")
 
     named(Mine=refuse)
-    with pytest.raises(ValueError, match="^x=3 is too large$"):
+    with pytest.raises(ValueError, match=r"^x=3 is too large$"):
         instantiate(section(x=3), anything)
 
 
@@ -174,7 +174,7 @@ def test_a_function_may_make_what_the_contract_asks_for_and_nothing_else(named):
     assert type(instantiate(section("right"), Contract)) is Whole
     with pytest.raises(ValueError, match=r"^things\.wrong gives a Other, and must give a ddpm\.contract\.Contract$"):
         instantiate(section("wrong"), Contract)
-    with pytest.raises(ValueError, match="it states no width$"):
+    with pytest.raises(ValueError, match=r"it states no width$"):
         instantiate(section("short"), Contract)
 
 
@@ -211,7 +211,7 @@ def test_only_what_conf_names_is_looked_up(build):
 
 def test_annotations_that_only_a_type_checker_can_read_ask_for_nothing(named):
     class Mine:
-        def __init__(self, x: "NotImported", n: "int") -> None:  # noqa: F821
+        def __init__(self, x: "NotImported", n: "int") -> None:
             self.x, self.n = x, n
 
     class Readable:

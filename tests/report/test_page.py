@@ -262,19 +262,19 @@ def test_the_table_has_means_deviations_and_what_was_published(workspace):
     expected = {"recipe": {"source": "a paper", "fid": {"value": 3.17, "tolerance": 0.1}}}
     for seed, fid in ((1, 2.0), (2, 4.0)):
         write_cell(workspace / "s", seed, "objective=vlb", f"seed={seed}", seed=seed, choices={"objective": "vlb"},
-                   metrics=measured(fid=fid), expected=expected, seconds=60.0 * seed,
+                   metrics=measured(fid, 6.0 + seed), expected=expected, seconds=60.0 * seed,
                    published=[{"metric": "fid", "verdict": "as published"}])  # fmt: skip
     write_cell(workspace / "s", 3, "objective=simple", "seed=1", metrics=measured(9.0, 8.0), seconds=30.0)
     report.publish([workspace / "s"], workspace / "s")
     page = workspace / "s/report.html"
     vlb, first, second, simple = cells(page)
-    assert vlb[0] == "vlb"
+    assert vlb[:2] == ["vlb", "7.500 ± 0.707"]
     assert vlb[2].startswith("3.000 ± 1.414 published 3.17")
     assert vlb[3:] == ["1.5", "2"]
-    assert first == ["seed 1", "", "2.000", "1.0", ""]
-    assert second == ["seed 2", "", "4.000", "2.0", ""]
+    assert first == ["seed 1", "7.000 (± 0.250)", "2.000", "1.0", ""]
+    assert second == ["seed 2", "8.000 (± 0.250)", "4.000", "2.0", ""]
     assert simple == ["simple", "8.000 (± 0.250)", "9.000", "0.5", "1"]
-    assert re.findall(r"<b>(.*?)</b>", page.read_text()) == ["3.000"]  # of one IS there is no best
+    assert re.findall(r"<b>(.*?)</b>", page.read_text()) == ["3.000"]  # the errors tell no IS from the other
 
 
 @pytest.mark.usefixtures("undrawn")
@@ -293,6 +293,15 @@ def test_films_are_made_of_the_first_six_configurations(workspace):
     report.publish([workspace / "s"], workspace / "s")
     filmed = re.findall(r'alt="Samples of (\S+) over the steps"', (workspace / "s/report.html").read_text())
     assert filmed == [f"optimizer.lr={i}" for i in range(6)]
+
+
+@pytest.mark.usefixtures("undrawn")
+def test_each_dataset_is_shown_once_beside_the_first_configuration_that_has_it(workspace):
+    for i, (option, level) in enumerate([("a", 10), ("b", 20), ("c", 10), ("d", 20)]):
+        cell = write_cell(workspace / "s", i, f"data={option}", choices={"data": option})
+        Image.new("RGB", (40, 40), (level, 0, 0)).save(cell / "data.png")
+    report.publish([workspace / "s"], workspace / "s")
+    assert re.findall('alt="Examples of the data of (.*?)"', (workspace / "s/report.html").read_text()) == ["a", "b"]
 
 
 @pytest.mark.usefixtures("undrawn")
