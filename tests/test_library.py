@@ -1,6 +1,7 @@
 """What a notebook imports."""
 
 import math
+import re
 import subprocess
 import sys
 from inspect import unwrap  # of the check of types, where a wrong one is meant
@@ -22,6 +23,9 @@ from ddpm.data import given
 from ddpm.data.kind import POINTS
 from ddpm.data.pixels import to_unit
 from ddpm.diffusion.likelihood import evaluate_bound
+from ddpm.diffusion.prediction import X0
+from ddpm.diffusion.schedule import linear
+from ddpm.diffusion.variance import FixedLarge
 from ddpm.runs import folders
 
 SHAPE = (3, 1, 8, 8)
@@ -69,6 +73,16 @@ def test_bits_per_dim_are_the_bound_s(p):
     torch.testing.assert_close(ddpm.bits_per_dim(p, images, seed=4), want)
 
 
+def test_bits_per_dim_count_every_channel():
+    """Of a network that says nothing, on two images of three channels."""
+    network = torch.nn.Conv2d(3, 3, 1)
+    network.forward = lambda x, t: torch.zeros_like(x)
+    p = ddpm.ReverseProcess(network, ddpm.ForwardProcess(linear(5)), X0(), FixedLarge())
+    images = torch.randint(0, 256, (2, 3, 4, 5), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    nats = evaluate_bound(p, to_unit(images), torch.Generator().manual_seed(0)).nats
+    torch.testing.assert_close(ddpm.bits_per_dim(p, images), nats / (60 * math.log(2)))
+
+
 def test_bits_per_dim_draw_x_1_as_often_as_an_evaluation_does(tmp_path):
     long = ddpm.load(saved(tmp_path / "run.ckpt", *SMALL, "schedule.T=200"))
     evaluations = []
@@ -110,9 +124,11 @@ def test_a_run_s_samples_are_guided_as_it_says_and_otherwise_where_that_is_said(
     run = ddpm.Run(tmp_path)
     led, plain = (ddpm.sample(run.load(), SHAPE, ddpm.DDIM(steps=5), label=4, guidance=scale) for scale in (2.0, 0.0))
     assert not torch.equal(led, plain)
-    drawn = [run.samples(3, ddpm.DDIM(steps=5), label=4, **how) for how in ({}, {"guidance": 0.0})]
+    drawn = [run.samples(3, ddpm.DDIM(steps=5), label=4, **how) for how in ({}, {"guidance": 0.0}, {"seed": 1})]
     assert torch.equal(drawn[0], led)
     assert torch.equal(drawn[1], plain)
+    assert not torch.equal(drawn[2], led)
+    assert run.results is None  # nothing was measured yet
 
 
 def test_the_bound_is_that_given_the_label(told):
@@ -127,7 +143,8 @@ def test_labels_and_guidance_that_cannot_be(p, told):
     ]:
         with pytest.raises(ValueError, match=said):
             ddpm.sample(p, 3, **words)
-    for label, said in [(None, "add label=0..9"), (10, "0..9"), (-2, "0..9"), ([1, 2], r"are \[2\] for 3")]:
+    counts = [([1, 2], r"are \[2\] for 3"), ([1] * 4, r"are \[4\] for 3")]
+    for label, said in [(None, "add label=0..9"), (10, "0..9"), (-2, "0..9"), *counts]:
         with pytest.raises(ValueError, match=said):
             ddpm.sample(told, 3, label=label)
     with pytest.raises(ValueError, match="only of a process that"):
@@ -214,7 +231,7 @@ def test_a_program_goes_on_as_it_was_after_a_run(workspace):
 
     for seed in (3, 4):  # what a callback draws, and the workers of a loader, depends on the run's own seed
         torch.manual_seed(seed)
-        run = ddpm.train(*SMALL, "evaluate_after=false", callbacks=[Draw()])
+        run = ddpm.train(*SMALL, "evaluate_after=false", callbacks=Draw())
     assert drawn[0] == drawn[1]
     assert not folders.is_locked(run.folder)
     torch.manual_seed(7)
@@ -310,7 +327,7 @@ def test_what_is_no_callback_is_refused_before_anything_is_made(callbacks, works
     assert list(workspace.iterdir()) == []
 
 
-@pytest.mark.parametrize("label", [True, torch.tensor([1.0, 1.0])])
+@pytest.mark.parametrize("label", [True, torch.tensor([1.0, 1.0]), torch.tensor([1j, 1j])])
 def test_a_label_is_a_whole_number(told, label):
     with pytest.raises(ValueError, match="classes are whole numbers"):
         ddpm.sample(told, 2, label=label)
@@ -379,8 +396,9 @@ class Stream(torch.utils.data.IterableDataset):
 def test_data_that_are_none(data, message, workspace):
     with pytest.raises(RequestError, match=message):
         ddpm.train(*SMALL, dataset=data)
-    with pytest.raises(RequestError, match="data=folder beside dataset="):
-        ddpm.train("data=folder", dataset=torch.zeros(40, 1, 8, 8, dtype=torch.uint8))
+    for words in ("data=folder", "++data.size=8"):
+        with pytest.raises(RequestError, match=re.escape(f"{words} beside dataset=")):
+            ddpm.train(words, dataset=torch.zeros(40, 1, 8, 8, dtype=torch.uint8))
     assert not list(workspace.iterdir())
 
 

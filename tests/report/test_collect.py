@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+from pathlib import Path
 
 import pytest
 import yaml
@@ -26,7 +27,8 @@ def test_each_run_is_found_once_however_it_is_reached(tmp_path):
     (tmp_path / "runs/aa_latest").symlink_to("digits/b")
     (tmp_path / "runs/sweeps/latest").symlink_to("s")
     (tmp_path / "runs/digits/circle").symlink_to(tmp_path / "runs")
-    found = collect.within([tmp_path / "runs", tmp_path / "runs/digits/a", tmp_path / "runs/sweeps/latest"])
+    again = ["runs/digits/a", "runs/sweeps/latest", "runs/sweeps/s/000_cell"]
+    found = collect.within([tmp_path / "runs", *(tmp_path / folder for folder in again)])
     names = [str(run.folder.relative_to(tmp_path / "runs")) for run in found]
     assert names == ["digits/a", "digits/b", "sweeps/s/000_cell", "sweeps/s/001_cell"]
     assert [run.overrides for run in found] == [None, None, {"objective": "simple"}, {"objective": "vlb"}]
@@ -44,13 +46,13 @@ def test_what_has_not_begun_is_a_row_with_its_reason(tmp_path):
 def test_a_run_without_a_sweep_is_as_finished_as_its_files_say(tmp_path):
     write_run(tmp_path / "a", step=100)
     write_run(tmp_path / "b", step=60)
-    assert [(run.status, run.reason) for run in collect.within([tmp_path])] == [
-        ("finished", ""),
-        ("unfinished", "step 60 of 100"),
+    assert [(run.status, run.reason, run.why) for run in collect.within([tmp_path])] == [
+        ("finished", "", ""),
+        ("unfinished", "step 60 of 100", "step 60 of 100"),
     ]
 
 
-@pytest.mark.parametrize(("step", "noted"), [(100, False), (60, True), (None, False)])
+@pytest.mark.parametrize(("step", "noted"), [(100, False), (120, False), (60, True), (None, False)])
 def test_numbers_of_an_earlier_step_are_noted(tmp_path, step, noted):
     folder = write_run(tmp_path / "a", step=100, metrics=measured(fid=1.0))
     content = json.loads((folder / "results.json").read_text())
@@ -119,13 +121,45 @@ def test_the_lines_before_the_damage_are_kept(tmp_path):
     assert "line 4" in found.why
 
 
+def test_the_bound_is_read_over_t_and_the_distortion_over_the_rate(tmp_path):
+    run = write_run(tmp_path / "a")
+    (run / "bound.csv").write_text("t,term,term_stderr\n1,0.5,0.1\n2,0.25,0.1\n")
+    (run / "rate_distortion.csv").write_text("reverse_step,t,rate_bits_per_dim,rmse\n1,9,0.5,30\n2,8,1.5,20\n")
+    (found,) = collect.within([run])
+    assert (found.terms, found.rates) == (([1, 2], [0.5, 0.25]), ([0.5, 1.5], [30, 20]))
+
+
 def test_a_run_that_was_measured_on_its_way_says_so(tmp_path):
     run = write_run(tmp_path / "a", step=60, metrics=measured(fid=9.0))
     (found,) = collect.within([run])
     assert (found.status, found.reason, found.finished) == ("measured", "measured at step 60 of 100", True)
+    content = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(content | {"step": 80}))  # further than what was logged
+    (found,) = collect.within([run])
+    assert found.reason == "measured at step 80 of 100"
     (run / "metrics.csv").unlink()  # an evaluation's folder, in which nothing was trained
     (found,) = collect.within([run])
     assert found.status == "finished"
+
+
+def test_what_was_measured_of_a_model_of_unknown_length_is_finished(tmp_path):
+    run = write_run(tmp_path / "a", step=60, metrics=measured(fid=9.0), settings={"max_steps": None})
+    (found,) = collect.within([run])
+    assert (found.status, found.reason) == ("finished", "")
+
+
+def test_the_configuration_is_the_run_s_or_else_that_of_its_results(tmp_path):
+    """An evaluation in a sweep has no config.yaml."""
+    run = write_run(tmp_path / "a", metrics=measured(fid=9.0), settings={"optimizer.lr": 0.5})
+    content = json.loads((run / "results.json").read_text())
+    (run / "results.json").write_text(json.dumps(content | {"config": {"optimizer": {"lr": 0.25}}}))
+    (found,) = collect.within([run])
+    assert found.setting("optimizer.lr") == "0.5"
+    cell = write_cell(tmp_path / "s", 0, "sampler.steps=5", metrics=measured(fid=9.0))
+    (cell / "config.yaml").unlink()
+    (cell / "results.json").write_text((run / "results.json").read_text())
+    (found,) = collect.within([tmp_path / "s"])
+    assert found.setting("optimizer.lr") == "0.25"
 
 
 @pytest.mark.parametrize(
@@ -146,6 +180,11 @@ def test_numbers_that_are_none_are_said_and_not_used(tmp_path):
     assert "inception_score is 1000" in found.why
 
 
+def test_a_metric_may_have_parts_alone(tmp_path):
+    (found,) = collect.within([write_run(tmp_path / "a", metrics={"other": {"low": 1.0, "high": 2.0}})])
+    assert (found.metrics, found.problems) == ({"other": {"low": 1.0, "high": 2.0}}, [])
+
+
 @pytest.mark.parametrize("size", ["1" + "0" * 400, "many", "[]", "null"])
 def test_no_time_is_said_for_a_batch_size_that_is_no_number(size, tmp_path):
     run = write_run(tmp_path / "a")
@@ -156,11 +195,66 @@ def test_no_time_is_said_for_a_batch_size_that_is_no_number(size, tmp_path):
 
 def test_a_damaged_record_is_said_in_its_row(tmp_path):
     folder = write_cell(tmp_path, 0, "seed=1", metrics=measured(fid=1.0))
-    for content in ('{"overrides": [', "[]", '{"overrides": [1]}', '{"overrides": [], "seconds": "x"}'):
+    wrong = ('{"overrides": [', "[]", '{"overrides": [1]}', '{"overrides": [], "seconds": "x"}')
+    for content in (*wrong, '{"overrides": [], "status": 3}', '{"overrides": [], "reason": ["x"]}'):
         folder.with_name(f"{folder.name}.json").write_text(content)
         (run,) = collect.within([tmp_path])
         assert "000_cell.json is not a sweep's record" in run.why
         assert run.finished  # by its files
+
+
+def test_a_record_elsewhere_is_not_read(tmp_path):
+    folder = write_cell(tmp_path / "runs", 0, "seed=1", reason="secret")
+    record = folder.with_name("000_cell.json").rename(tmp_path / "elsewhere.json")
+    folder.with_name("000_cell.json").symlink_to(record)
+    (run,) = collect.within([tmp_path / "runs"])
+    assert run.why == "000_cell.json is not a sweep's record of a run"
+
+
+def test_a_folder_that_may_not_be_read_is_passed_over(tmp_path, monkeypatch):
+    write_run(tmp_path / "a")
+    (tmp_path / "locked").mkdir()
+    iterdir = Path.iterdir
+
+    def refusing(folder):
+        if folder.name == "locked":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return iterdir(folder)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    assert [run.folder.name for run in collect.within([tmp_path])] == ["a"]
+
+
+def test_what_files_say_is_made_printable(tmp_path):
+    """Control characters in a stranger's files could move a terminal's cursor."""
+    evil = "\x1b[2J\n\x07"
+    metrics, published = {evil: {evil: 1.0, "value": 2}}, [{"metric": evil, "verdict": evil}]
+    folder = write_cell(tmp_path, 0, f"a{evil}={evil}", status=evil, reason=evil, metrics=metrics, published=published,
+                        protocol={evil: evil})  # fmt: skip
+    (run,) = collect.within([tmp_path])
+    said = [run.status, run.reason, run.why, *run.overrides, *run.metrics, *run.protocol, *run.protocol.values()]
+    said += [*run.overrides.values(), *run.verdicts, *run.verdicts.values(), *run.metrics["\\x1b[2J \\x07"]]
+    assert all(text.isprintable() for text in said)
+    folder.with_name("000_cell.json").unlink()
+    (folder / "results.json").write_text(json.dumps({"metrics": {evil: {"value": evil}}, "protocol": {}}))
+    (run,) = collect.within([folder])
+    assert run.problems
+    assert run.why.isprintable()
+
+
+def test_runs_of_earlier_versions_have_today_s_settings(tmp_path):
+    """Keys that have moved, and defaults of what was not there; from config.yaml as from results.json."""
+    earlier = {"data": {"batch_size": 64}, "evaluation": {"kid": {"subset_size": 7}}}
+    write_run(tmp_path / "a")
+    (tmp_path / "a/config.yaml").write_text(yaml.safe_dump(earlier))
+    write_run(tmp_path / "s/000_cell", metrics=measured(fid=1.0))
+    write_cell(tmp_path / "s", 0, begun=False)
+    (tmp_path / "s/000_cell/config.yaml").unlink()
+    content = json.loads((tmp_path / "s/000_cell/results.json").read_text())
+    (tmp_path / "s/000_cell/results.json").write_text(json.dumps(content | {"config": earlier}))
+    for run in collect.within([tmp_path]):
+        keys = ("loader.batch_size", "evaluation.kid.subset_size", "evaluation.kid.subsets", "data.batch_size")
+        assert [run.setting(key) for key in keys] == ["64", "7", "100", ""]
 
 
 def test_another_programs_json_is_no_run(tmp_path):
