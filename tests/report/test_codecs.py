@@ -1,12 +1,13 @@
 """What picture codecs need, beside the bound of the same images, in a report."""
 
 import math
+import re
 
 import pytest
 from written_runs import measured, write_cell, write_run
 
 from ddpm import report
-from ddpm.report import collect, table
+from ddpm.report import collect, curves, table
 
 
 def coded(png=4.5, n=297, title="PNG"):
@@ -42,6 +43,18 @@ def test_the_numbers_of_a_codec_are_those_of_the_file(tmp_path):
     (run,) = collect.within([write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0), codecs=coded(0.0))])
     assert run.codecs.lossless == {"PNG": 0.0}
     assert run.codecs.curves == {"JPEG": ([0.25, 1.5], [20.0, 5.0])}  # of rates 0.25 and 1.5
+
+
+def test_a_codec_is_named_where_its_curve_begins(tmp_path):
+    """At its lowest rate, where the curves are the furthest from each other."""
+    run = write_run(tmp_path / "a", metrics=measured(bits_per_dim=4.0), codecs=coded())
+    (run / "rate_distortion.csv").write_text("rate_bits_per_dim,rmse\n0,20\n1,5\n")
+    (plot,) = (each for each in curves.plots(table.of(collect.within([run])).lines) if each.title.startswith("Rate"))
+    x, y = map(float, re.search(r'x="([\d.]+)" y="([\d.]+)"[^>]*>JPEG<', plot.svg).groups())
+    ends = re.findall(r"[ML] ([\d.]+) ([\d.]+)", plot.svg.partition('data-line="0"')[2])[:2]
+    (left, top), (right, _) = [map(float, end) for end in ends]
+    assert (x - left) / (right - left) == pytest.approx(0.25, abs=0.05)  # of the run's way from rate 0 to 1
+    assert y == pytest.approx(top, abs=5)  # where the distortion is the run's first, 20
 
 
 @pytest.mark.long

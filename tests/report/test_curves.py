@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from itertools import pairwise
+from itertools import combinations, pairwise
 from pathlib import Path
 
 import pytest
@@ -85,9 +85,78 @@ def test_a_curve_goes_where_its_numbers_go():
     assert steps[1][1] == pytest.approx(2 * steps[0][1], abs=0.05)  # down is more, in SVG
 
 
+DECADES, THIRDS = [1.0, 10.0, 100.0], [1.0, 2.0, 3.0]
+VALIDATION = "validation/bits_per_dim_16_timesteps"
+
+
+@pytest.mark.parametrize(
+    ("about", "axes"),
+    [
+        ({"history": {"train/loss": (THIRDS, DECADES)}}, ("step", "loss")),
+        ({"history": {VALIDATION: (THIRDS, THIRDS)}}, ("step", "bits/dim")),
+        ({"history": {VALIDATION: (THIRDS, DECADES)}}, ("step", "bits/dim")),
+        ({"history": {"validation/fid_100_samples": (THIRDS, THIRDS)}}, ("step", "value")),
+        ({"terms": (DECADES, DECADES)}, ("t", "term")),
+        ({"rates": (THIRDS, THIRDS)}, ("rate (bits/dim)", "RMSE")),
+    ],
+    ids=["loss", "validation", "wide validation", "of samples", "bound", "rate"],
+)
+def test_equal_ratios_are_equal_ways_where_an_axis_is_logarithmic_and_equal_differences_elsewhere(about, axes):
+    (plot,) = curves.plots([line("a", **about)])
+    points = [(float(x), float(y)) for x, y in drawn(plot.svg)[0]]
+    for values in zip(*points, strict=True):
+        first, second = (b - a for a, b in pairwise(values))
+        assert first == pytest.approx(second, abs=0.03)
+    assert all(f">{label}</text>" in plot.svg for label in axes)
+
+
+def test_a_caption_says_what_was_validated():
+    names = [VALIDATION, "validation/train_bits_per_dim_16_timesteps", "validation/fid_100_samples"]
+    found = curves.plots([line("a", dict.fromkeys(names, (THIRDS, THIRDS)))])
+    assert [plot.caption for plot in found] == [
+        "bits per dim 16 timesteps: an estimate of the bound on held-out images.",
+        "fid 100 samples: by so many samples.",
+        "train bits per dim 16 timesteps: the same estimate on training images.",
+    ]
+
+
+def of_lines(svg):
+    """Of every line of a figure its configuration, and what is drawn of it."""
+    _, *parts = svg.split('<g class="line" data-line="')
+    return [(part[0], part.partition('<g id="')[0]) for part in parts]
+
+
+def test_a_configuration_keeps_its_colour_and_dashes_where_another_has_no_curve():
+    lines = [line(str(i), {"train/loss": (THIRDS, THIRDS)} if i in (1, 8) else {}) for i in range(9)]
+    (plot,) = curves.plots(lines)
+    assert [(i, re.search(r"--series-\d", part)[0], "dasharray" in part) for i, part in of_lines(plot.svg)] == [
+        ("1", "--series-1", False), ("8", "--series-2", True),
+    ]  # fmt: skip
+
+
+def test_a_line_is_thin_among_several_seeds_and_a_single_point_is_marked():
+    one, several = ({"train/loss": (THIRDS[:n], THIRDS[:n])} for n in (1, 3))
+    (plot,) = curves.plots([line("alone", several), line("seeds", several, several), line("point", one)])
+    found = [(i, re.search(r"stroke-width: ([\d.]+)", part)[1], "<use" in part) for i, part in of_lines(plot.svg)]
+    assert found == [("0", "1.6", False), ("1", "0.9", False), ("1", "0.9", False), ("2", "1.6", True)]
+
+
+def test_a_title_of_a_stranger_s_is_text_and_long_labels_are_cut():
+    title = '<b>\\1&"'
+    made = curves.drawing(title, "", ("x" * 60, "y$\\frac{$" + "z" * 60), lambda axes: axes.plot([1], [1]))
+    assert 'aria-label="&lt;b&gt;\\1&amp;&#34;"' in made.svg
+    assert f">{'x' * 60}</text>" in made.svg
+    assert f">y$\\frac{{${'z' * 50}…</text>" in made.svg
+    assert len("y$\\frac{$" + "z" * 50 + "…") == 60
+
+
 def test_what_a_logarithm_cannot_show_is_left_out():
     assert curves.plots([line("a", terms=([1.0, 2.0], [0.0, -1.0]))]) == []
     (plot,) = curves.plots([line("a", terms=([1.0, 2.0, 3.0, 4.0], [-1.0, 2.0, 1.0, 0.5]))])
+    assert len(drawn(plot.svg)[0]) == 3
+    (plot,) = curves.plots([line("a", terms=([0.0, 1.0, 2.0], [2.0, 1.0, 0.5]))])
+    assert len(drawn(plot.svg)[0]) == 2
+    (plot,) = curves.plots([line("a", {"train/loss": ([0.0, 1.0, 2.0, 3.0], [-0.5, 2.0, 1.0, 0.5])})])
     assert len(drawn(plot.svg)[0]) == 3
 
 
@@ -99,12 +168,13 @@ def test_the_ticks_of_values_that_nearly_agree_differ():
 
 
 def test_figures_are_the_same_each_time_and_share_no_id():
-    history = {"train/loss": ([1.0, 2.0], [2.0, 1.0]), "validation/bits_per_dim_16_timesteps": ([1.0, 2.0], [5.0, 4.0])}
+    names = ("train/loss", VALIDATION, "validation/fid_100_samples")
+    history = {name: ([1.0, 2.0], [2.0, 1.0]) for name in names}
     lines = [line("a", history)]
     once, again = curves.plots(lines), curves.plots(lines)
     assert once == again
     ids = [set(re.findall(r'id="([^"]*)"', plot.svg)) for plot in once]
-    assert not ids[0] & ids[1]
+    assert all(not one & other for one, other in combinations(ids, 2))
     assert all(
         set(re.findall(r'(?:url\(|href=")#([^")]*)', plot.svg)) <= own for plot, own in zip(once, ids, strict=True)
     )
