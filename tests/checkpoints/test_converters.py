@@ -1,5 +1,6 @@
 """Checkpoints of other codebases: the same function after reading as before saving, every key used; else one line."""
 
+import inspect
 import json
 import math
 import sys
@@ -16,6 +17,7 @@ from safetensors.torch import save_file
 import ddpm
 from ddpm import build
 from ddpm.checkpoints import checkpoint
+from ddpm.checkpoints.converters import diffusers
 from ddpm.checkpoints.converters.converted import Converted
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
@@ -118,6 +120,109 @@ def test_what_other_diffusers_networks_have(options, tmp_path):
     assert resolved(tmp_path, "recipe=lsun_church").choices.variance == variance
 
 
+def defaults_of(theirs):
+    """What a class of theirs takes where its configuration leaves something out."""
+    parameters = dict(inspect.signature(theirs.__init__).parameters)
+    del parameters["self"]
+    return {name: list(p.default) if isinstance(p.default, tuple) else p.default for name, p in parameters.items()}
+
+
+NETWORK = {"_class_name": "UNet2DModel", **defaults_of(UNet2DModel), "sample_size": 64}
+SCHEDULER = {"_class_name": "DDPMScheduler", **defaults_of(DDPMScheduler)}
+
+
+@pytest.mark.parametrize(
+    ("read", "whole", "needed"),
+    [
+        (
+            diffusers._network,
+            NETWORK,
+            {"block_out_channels", "down_block_types", "up_block_types", "attention_head_dim", "sample_size"},
+        ),
+        (diffusers._diffusion, SCHEDULER, set()),
+    ],
+    ids=["network", "scheduler"],
+)
+def test_what_a_configuration_leaves_out_has_the_library_s_default(read, whole, needed):
+    said = read(whole)
+    for key in whole.keys() - needed:
+        assert read({name: value for name, value in whole.items() if name != key}) == said, key
+
+
+NETWORK_OTHERWISE = {
+    "sample_size": 32,
+    "center_input_sample": True,
+    "time_embedding_type": "fourier",
+    "time_embedding_dim": 64,
+    "freq_shift": 1,
+    "down_block_types": ["DownBlock2D"] * 4,
+    "mid_block_type": None,
+    "up_block_types": ["UpBlock2D"] * 4,
+    "block_out_channels": [32, 64, 96, 128],
+    "layers_per_block": 1,
+    "mid_block_scale_factor": 2,
+    "downsample_padding": 0,
+    "downsample_type": "resnet",
+    "upsample_type": "resnet",
+    "act_fn": "gelu",
+    "attention_head_dim": 16,
+    "norm_num_groups": 16,
+    "attn_norm_num_groups": 16,
+    "norm_eps": 1e-6,
+    "resnet_time_scale_shift": "spatial",
+    "add_attention": False,
+    "class_embed_type": "identity",
+    "num_class_embeds": 5,
+}
+# The weights tell the first two, and are turned by the third; dropout is for training; the last goes with "learned".
+NETWORK_LEFT = {"in_channels", "out_channels", "flip_sin_to_cos", "dropout", "num_train_timesteps"}
+SCHEDULER_OTHERWISE = {
+    "num_train_timesteps": 500,
+    "beta_start": 1e-3,
+    "beta_end": 0.03,
+    "beta_schedule": "sigmoid",
+    "trained_betas": [0.1],
+    "variance_type": "fixed_large",
+    "clip_sample": False,
+    "prediction_type": "sample",
+    "thresholding": True,
+    "clip_sample_range": 2.0,
+    "rescale_betas_zero_snr": True,
+}
+# Two are of thresholding, two say which times are visited, which is our sampler's.
+SCHEDULER_LEFT = {"dynamic_thresholding_ratio", "sample_max_value", "timestep_spacing", "steps_offset"}
+
+
+def understood(read, config):
+    """What is stated of a configuration, or why it is refused."""
+    try:
+        return read(config)
+    except ValueError as refusal:
+        return str(refusal)
+
+
+@pytest.mark.parametrize(
+    ("read", "whole", "otherwise", "left"),
+    [
+        (diffusers._network, NETWORK, NETWORK_OTHERWISE, NETWORK_LEFT),
+        (diffusers._diffusion, SCHEDULER, SCHEDULER_OTHERWISE, SCHEDULER_LEFT),
+    ],
+    ids=["network", "scheduler"],
+)
+def test_every_option_of_the_library_s_is_understood_or_refused(read, whole, otherwise, left):
+    assert otherwise.keys() | left == whole.keys() - {"_class_name"}
+    for key, value in otherwise.items():
+        found = understood(read, {**whole, key: value})
+        if isinstance(found, str):
+            assert key in found or "levels on the way up" in found
+        else:
+            assert found != read(whole), key
+
+
+def test_a_log_of_a_variance_is_the_same_variance():
+    assert diffusers._diffusion({**SCHEDULER, "variance_type": "fixed_small_log"}) == diffusers._diffusion(SCHEDULER)
+
+
 @pytest.mark.parametrize(
     ("scheduler", "name"),
     [
@@ -171,7 +276,13 @@ def test_former_names_of_attention(unet, folder):
         ("config.json", {"up_block_types": ["UpBlock2D"] * 4}, "other levels on the way up"),
         ("config.json", {"block_out_channels": [32, 48, 64, 64]}, "not multiples of 32"),
         ("config.json", {"block_out_channels": "absent"}, "block_out_channels"),
+        ("config.json", {"block_out_channels": 32}, "whose configuration cannot be read"),
         ("config.json", {"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
+        ("config.json", {"downsample_padding": 2}, "downsample_padding=2, and ours 0 or 1"),
+        ("config.json", {"attn_norm_num_groups": 8}, "attn_norm_num_groups other than norm_num_groups"),
+        ("config.json", {"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift=spatial"),
+        ("config.json", {"sample_size": 8.0}, "sample_size is 8.0, which is no size of images"),
+        ("config.json", {"sample_size": [8, True]}, "sample_size is [8, True], which is no size of images"),
         ("config.json", {"sample_size": "8"}, "sample_size is 8, which is no size of images"),
         ("config.json", {"sample_size": [8, 8, 8]}, "sample_size is [8, 8, 8], which is no size of images"),
         ("config.json", {"sample_size": -8}, "sample_size is -8, which is no size of images"),
@@ -223,6 +334,22 @@ def test_two_tensors_of_one_name_are_refused(unet, folder):
         checkpoint.load(folder)
 
 
+def test_what_is_no_configuration_and_no_weights_is_refused(folder):
+    (folder / "diffusion_pytorch_model.safetensors").unlink()
+    torch.save([1.0], folder / "diffusion_pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"model\.bin holds a list, not weights by name"):
+        checkpoint.load(folder)
+    whole = (folder / "config.json").read_text()
+    for content, said in (
+        ("[1]", "holds no configuration"),
+        (whole + " " * (1 << 20), "size"),
+        ("{", "cannot be read"),
+    ):
+        (folder / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=rf"config\.json .*{said}"):
+            checkpoint.load(folder)
+
+
 @pytest.mark.parametrize("missing", ["config.json", "scheduler_config.json", "diffusion_pytorch_model.safetensors"])
 def test_an_incomplete_folder_is_refused(folder, missing):
     (folder / missing).unlink()
@@ -261,6 +388,23 @@ def test_a_training_checkpoint_of_ddim_s_gives_the_average(tmp_path):
     torch.save([*states, theirs.state_dict()], tmp_path / "ckpt.pth")
     assert_same_function(ddpm.load(tmp_path / "ckpt.pth"), theirs, *batch())
     assert checkpoint.load(tmp_path / "ckpt.pth").step == 1234
+
+
+@pytest.mark.parametrize("before", [0, 3, 5])
+def test_a_list_of_another_length_states_no_step_in_the_place_of_its_weights(tmp_path, before):
+    theirs = ours().state_dict()
+    torch.save([*[{"other": 1}, {}, 5, 1234, {}][:before], theirs], tmp_path / "ckpt.pth")
+    read = checkpoint.load(tmp_path / "ckpt.pth")
+    assert read.step == (1234 if before == 5 else 0)
+    assert torch.equal(read.weights["conv_in.weight"], theirs["conv_in.weight"])
+
+
+def test_a_file_of_weights_alone_is_taken_for_the_paper_s_model(tmp_path):
+    """Whatever the recipe has; and a second output for each channel for a variance that was learned."""
+    theirs = randomise(UNet(1, 2, 32, (1, 2), 1), seed=3)
+    torch.save(theirs.state_dict(), tmp_path / "model.ckpt")
+    choices = resolved(tmp_path / "model.ckpt", "recipe=digits").choices
+    assert (choices.schedule, choices.prediction, choices.variance) == ("linear", "eps", "learned")
 
 
 @pytest.mark.parametrize("step", [None, "many", math.inf, math.nan, [3]])
@@ -398,7 +542,14 @@ def test_the_published_numbers_of_tensors():
 
 
 def test_a_file_of_no_known_layout_is_described(tmp_path):
-    for content, what in (({"model": {}}, "1 keys: model"), ([1, 2], "a list"), ({}, "nothing")):
+    for content, what in (
+        ({"model": {}}, "1 keys: model"),
+        ([1, 2], "a list"),
+        ([], "a list"),
+        ({}, "nothing"),
+        ({"a": 1, "b": 2, "c": 3}, "3 keys: a, b, c"),
+        ({**dict.fromkeys("abcd", 1)}, "4 keys: a, b, c, ..."),
+    ):
         torch.save(content, tmp_path / "x.pt")
         with pytest.raises(ValueError, match=f"no known layout: it holds {what}; known are our own"):
             checkpoint.load(tmp_path / "x.pt")

@@ -34,6 +34,11 @@ def test_each_run_is_found_once_however_it_is_reached(tmp_path):
     assert [run.overrides for run in found] == [None, None, {"objective": "simple"}, {"objective": "vlb"}]
 
 
+def test_a_run_that_was_named_before_its_sweep_comes_first_and_once(tmp_path):
+    cells = [write_cell(tmp_path / "s", k, f"seed={k}") for k in range(3)]
+    assert [run.folder for run in collect.within([cells[1], tmp_path / "s"])] == [cells[1], cells[0], cells[2]]
+
+
 def test_what_has_not_begun_is_a_row_with_its_reason(tmp_path):
     write_cell(tmp_path, 0, "objective=hybrid", status="refused", reason="needs a learned variance", begun=False)
     write_cell(tmp_path, 1, "objective=vlb", status="waiting", begun=False)
@@ -58,7 +63,7 @@ def test_numbers_of_an_earlier_step_are_noted(tmp_path, step, noted):
     content = json.loads((folder / "results.json").read_text())
     (folder / "results.json").write_text(json.dumps(content | {"step": step}))
     (run,) = collect.within([tmp_path])
-    assert ("measured at step 60, and is at step 100: evaluate it again" in run.why) == noted
+    assert run.why == "measured at step 60, and is at step 100: evaluate it again" * noted
     assert run.measured["fid"]["value"] == 1.0
 
 
@@ -117,7 +122,7 @@ def test_the_lines_before_the_damage_are_kept(tmp_path):
     run = write_run(tmp_path / "a")
     (run / "metrics.csv").write_text("step,train/loss\n20,0.5\n40,0.25\n60")
     (found,) = collect.within([run])
-    assert found.history["train/loss"] == ([20, 40], [0.5, 0.25])
+    assert found.history == {"train/loss": ([20, 40], [0.5, 0.25])}
     assert "line 4" in found.why
 
 
