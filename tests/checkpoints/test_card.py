@@ -2,14 +2,18 @@
 
 import json
 import os
+import re
 
 import pytest
+import yaml
 from huggingface_hub import ModelCard
 from random_checkpoint import saved
 
 import ddpm
+from ddpm.checkpoints.card import _front_matter
 from ddpm.commands.evaluate import evaluate
 from ddpm.commands.export import export
+from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.evaluation.protocol import digest_of_weights
 
@@ -58,6 +62,59 @@ def test_the_hub_s_library_reads_every_number_with_its_protocol(run, workspace, 
         assert (each.dataset_type, each.task_type) == ("digits", "unconditional-image-generation")
     assert found["fid"].metric_name == "FID"
     assert (found["fid"].dataset_split, found["inception_score"].dataset_split) == ("test", None)
+
+
+def test_the_card_says_what_the_model_is_and_what_was_measured(workspace):
+    small = [
+        "recipe=lsun_church",
+        "data.size=[8,16]",
+        "network.channels=8",
+        "network.groups=4",
+        "network.channel_mult=[1,1]",
+    ]
+    small += ["network.num_res_blocks=1", "schedule.T=20"]
+    (workspace / "run/checkpoints").mkdir(parents=True)
+    (workspace / "run/config.yaml").touch()
+    saved("run/checkpoints/last.ckpt", *small, "prediction=v", "variance=fixed_small", "name=mine", "sampler.steps=5")
+    (workspace / "run/results.json").write_text(results_of("run"))
+    p = ddpm.load("run")
+    count = sum(weights.numel() for weights in p.network.parameters())
+    export(["ckpt=run", "to=out"])
+    card = card_of(workspace / "out")
+    said = card.content
+    assert f"of lsun_church images, 3x8x16: {count:,} parameters, after 7 steps of training." in " ".join(said.split())
+    for line in ("| schedule | linear |", "| prediction | v |", "| variance | fixed_small |", "| T | 20 |"):
+        assert line in said
+    assert "num_inference_steps=20)" in said
+    assert "| fid | 12.5000 | 1,500 images against 297 of test |" in said
+    assert "| inception_score | 9.2500 ± 0.125 (std) | 1,500 images |" in said
+    assert "| bits_per_dim | 1.7500 ± 0.01 (stderr) | 297 images |" in said
+    of_test = {each.metric_type for each in card.data.eval_results if each.dataset_split == "test"}
+    assert of_test == {"fid", "bits_per_dim"}
+    assert not re.search(
+        "[&*]id0", (workspace / "out/README.md").read_text()
+    )  # an alias of YAML's, which the Hub does not read
+
+
+def test_weights_of_no_step_are_not_said_to_be_trained_and_are_called_as_their_file(workspace):
+    import torch
+
+    saved("weights.ckpt", "recipe=digits", "name=other")
+    content = torch.load("weights.ckpt", weights_only=True)
+    torch.save({**content, "global_step": 0}, "weights.ckpt")
+    export(["ckpt=weights.ckpt", "to=out", "format=safetensors"])
+    said = card_of(workspace / "out").content
+    assert "\n# weights\n" in said
+    assert "ckpt=FOLDER" in said
+    assert "num_inference_steps" not in said
+    assert "parameters.\n" in said
+
+
+def test_the_data_are_called_by_their_own_name():
+    config = compose(["data=given", "data.name=mine", "data.shape=[1,8,8]", "data.content=x"])
+    found = yaml.safe_load(_front_matter("model", config, "diffusers", RESULTS))
+    assert [each["dataset"]["name"] for each in found["model-index"][0]["results"]] == ["mine"] * 2
+    assert next(iter(found)) == "library_name"  # in the order of the Hub's own cards
 
 
 @pytest.mark.parametrize(

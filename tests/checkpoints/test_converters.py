@@ -113,6 +113,13 @@ def test_what_other_diffusers_networks_have(options, tmp_path):
     theirs = randomise(UNet2DModel(**{**CIFAR10, **options}), seed=2)
     variance = "learned_range" if "out_channels" in options else "fixed_small"
     DDPMPipeline(theirs, DDPMScheduler(variance_type=variance)).save_pretrained(tmp_path)
+    for file, theirs_by_default in (
+        ("unet/config.json", UNet2DModel),
+        ("scheduler/scheduler_config.json", DDPMScheduler),
+    ):
+        said, defaults = json.loads((tmp_path / file).read_text()), defaults_of(theirs_by_default)
+        unsaid = [key for key in said if key in defaults and said[key] == defaults[key] and key != "attention_head_dim"]
+        edit(tmp_path / file, **dict.fromkeys(unsaid, "absent"))  # as whoever writes one by hand
     size = (32, 16) if "sample_size" in options else (32, 32)
     data = f"data.size=[{size[0]},{size[1]}]"
     p = ddpm.load(tmp_path, "recipe=lsun_church", data)
@@ -127,7 +134,7 @@ def defaults_of(theirs):
     return {name: list(p.default) if isinstance(p.default, tuple) else p.default for name, p in parameters.items()}
 
 
-NETWORK = {"_class_name": "UNet2DModel", **defaults_of(UNet2DModel), "sample_size": 64}
+NETWORK = {"_class_name": "UNet2DModel", **defaults_of(UNet2DModel), "sample_size": 32}
 SCHEDULER = {"_class_name": "DDPMScheduler", **defaults_of(DDPMScheduler)}
 
 
@@ -150,7 +157,7 @@ def test_what_a_configuration_leaves_out_has_the_library_s_default(read, whole, 
 
 
 NETWORK_OTHERWISE = {
-    "sample_size": 32,
+    "sample_size": 64,
     "center_input_sample": True,
     "time_embedding_type": "fourier",
     "time_embedding_dim": 64,
@@ -332,6 +339,19 @@ def test_two_tensors_of_one_name_are_refused(unet, folder):
     save_file(weights, folder / "diffusion_pytorch_model.safetensors")
     with pytest.raises(ValueError, match=r"two of its tensors are what we call temb.dense.0.weight"):
         checkpoint.load(folder)
+
+
+def test_an_index_of_a_pipeline_may_lie_beside_files_at_the_root(unet, folder):
+    (folder / "model_index.json").write_text("{}")
+    assert_same_function(ddpm.load(folder), unet, *batch())
+
+
+def test_weights_without_a_time_embedding_lack_it(unet, folder):
+    edit(folder / "config.json", flip_sin_to_cos=True)
+    weights = {key: value for key, value in unet.state_dict().items() if not key.startswith("time_embedding.linear_1")}
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(RequestError, match=r"2 missing \(temb\.dense\.0"):
+        ddpm.load(folder)
 
 
 def test_what_is_no_configuration_and_no_weights_is_refused(folder):
