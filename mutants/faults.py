@@ -1607,6 +1607,12 @@ FAULTS = [
         ("raise (error.__cause__ or error) from None", "raise error from None"),
     ),
     *of(
+        "checkpoints/converters/pytorch_diffusion.py",
+        "checkpoints/test_converters.py",
+        ('[*stated, "network.groups=32"]', "stated"),
+        ("[*OF_THE_PAPER, *assumed,", "[*assumed,"),
+    ),
+    *of(
         "checkpoints/converters/diffusers.py",
         "checkpoints/test_converters.py",
         ('config.get("flip_sin_to_cos", True)', 'config.get("flip_sin_to_cos", False)'),

@@ -423,7 +423,9 @@ def test_a_file_of_weights_alone_is_taken_for_the_paper_s_model(tmp_path):
     """Whatever the recipe has; and a second output for each channel for a variance that was learned."""
     theirs = randomise(UNet(1, 2, 32, (1, 2), 1), seed=3)
     torch.save(theirs.state_dict(), tmp_path / "model.ckpt")
-    choices = resolved(tmp_path / "model.ckpt", "recipe=digits").choices
+    config = resolved(tmp_path / "model.ckpt", "recipe=digits")
+    assert config.network.groups == 32
+    choices = config.choices
     assert (choices.schedule, choices.prediction, choices.variance) == ("linear", "eps", "learned")
 
 
@@ -543,8 +545,11 @@ def test_a_file_of_w86763777_s(tmp_path):
     torch.save({**states, "sched": {"last_epoch": 9}, "step": 800_000, "x_T": torch.randn(4)}, tmp_path / "ckpt.pt")
     assert_same_function(ddpm.load(tmp_path / "ckpt.pt"), theirs, *batch())
     assert checkpoint.load(tmp_path / "ckpt.pt").step == 800_000
-    with pytest.raises(RequestError, match=r"schedule.T cannot change.*states schedule.T=1000"):
-        resolved(tmp_path / "ckpt.pt", "schedule.T=500")
+    for stated in ("schedule.T=1000", "schedule=linear", "prediction=eps", "network.groups=32"):
+        key = stated.partition("=")[0]
+        asked = {"schedule": "cosine", "prediction": "v"}.get(key, "8")
+        with pytest.raises(RequestError, match=f"^{key} cannot change.*states {stated}$"):
+            resolved(tmp_path / "ckpt.pt", f"{key}={asked}")
 
 
 def test_weights_in_half_precision_are_read_in_float32(tmp_path):
@@ -573,6 +578,9 @@ def test_a_file_of_no_known_layout_is_described(tmp_path):
         torch.save(content, tmp_path / "x.pt")
         with pytest.raises(ValueError, match=f"no known layout: it holds {what}; known are our own"):
             checkpoint.load(tmp_path / "x.pt")
+    with pytest.raises(ValueError, match=r"known are our own.*, diffusers.*, .*improved-diff") as refusal:
+        checkpoint.load(tmp_path / "x.pt")
+    assert all(name in str(refusal.value) for name in ("pesser/pytorch_diffusion", "w86763777/pytorch-ddpm"))
     save_file({"time_embedding.linear_1.weight": torch.zeros(1)}, tmp_path / "x.safetensors")
     with pytest.raises(ValueError, match="give the folder"):
         checkpoint.load(tmp_path / "x.safetensors")

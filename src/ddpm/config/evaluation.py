@@ -109,7 +109,8 @@ def compose_converted(base: dict[str, Any], overrides: Sequence[str]) -> tuple[d
         if facts.get(key) == override.lstrip("+"):
             continue
         if against := [fact for fact in facts if _within(fact, key) or _within(key, fact)]:
-            raise RequestError(f"{key} cannot change: the file ({layout}) states {facts[max(against, key=len)]}")
+            nearest_fact = key if key in facts else max(against, key=len)
+            raise RequestError(f"{key} cannot change: the file ({layout}) states {facts[nearest_fact]}")
         given.append(override)
     open_to = {override.key_or_group for override in parse(given)}
     said = [override for override in assumed if parse([override])[0].key_or_group not in open_to] + stated + given
