@@ -285,6 +285,7 @@ def test_former_names_of_attention(unet, folder):
         ("config.json", {"block_out_channels": "absent"}, "block_out_channels"),
         ("config.json", {"block_out_channels": 32}, "whose configuration cannot be read"),
         ("config.json", {"class_embed_type": "timestep"}, "class_embed_type='timestep'"),
+        ("config.json", {"norm_eps": "1e-5"}, "its norm_eps is 1e-5, which is no number"),
         ("config.json", {"downsample_padding": 2}, "downsample_padding=2, and ours 0 or 1"),
         ("config.json", {"attn_norm_num_groups": 8}, "attn_norm_num_groups other than norm_num_groups"),
         ("config.json", {"resnet_time_scale_shift": "spatial"}, "resnet_time_scale_shift=spatial"),

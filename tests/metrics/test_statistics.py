@@ -186,6 +186,26 @@ def test_score_is_the_mean_divergence_from_the_marginal():
     assert len({numbers(begun(InceptionScore(splits), logits.float()), 90)[0] for splits in (1, 2, 9)}) == 3
 
 
+def test_a_score_is_the_mean_over_splits_of_one_permutation_of_the_logits():
+    """torch-fidelity's permutation, by the seed that it publishes; pooled features have no part in it."""
+    logits = some_features(90)
+    score = InceptionScore(9)
+    score.begin(6)
+    score.update(Features(torch.zeros(90, 6), logits), torch.arange(90))
+    order = np.random.RandomState(2020).permutation(90)  # noqa: NPY002
+    parts = logits.double()[torch.from_numpy(order)].softmax(1).split(10)
+    each = torch.stack([(p * (p / p.mean(0)).log()).sum(1).mean().exp() for p in parts])
+    assert numbers(score, 90) == pytest.approx([each.mean().item(), each.std(unbiased=False).item()], rel=1e-5)
+
+
+def test_a_note_says_over_which_splits_of_how_many_images():
+    ours, real = {"inception_score": {"n": 1500, "splits": 7}}, {"inception_score": {"n": 297, "splits": 7}}
+    said = "IS: mean ± deviation over 7 splits of {} images; real ones of the train split"
+    assert InceptionScore().notes(ours, real) == [said.format("297 and 1,500")]
+    assert InceptionScore().notes(ours, {}) == [said.format("1,500")]
+    assert InceptionScore().notes({}, real) == []
+
+
 @pytest.mark.parametrize(
     "metric",
     [InceptionScore(7), KernelDistance(3, 8), PrecisionRecall(4), FrechetDistance()],
@@ -254,6 +274,15 @@ def test_a_reference_too_small_is_refused():
 def test_settings_out_of_range_are_refused_by_their_names(made, message):
     with pytest.raises(ValueError, match=message):
         made()
+
+
+def test_settings_are_torch_fidelity_s_unless_others_are_asked_for():
+    from torch_fidelity.defaults import DEFAULTS
+
+    made = InceptionScore(), KernelDistance(), PrecisionRecall()
+    own = [value for metric in made for value in metric.chosen.values()]
+    names = ("isc_splits", "kid_subsets", "kid_subset_size", "prc_neighborhood")
+    assert own == [DEFAULTS[name] for name in names]
 
 
 def test_the_least_settings_are_taken():
