@@ -11,11 +11,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from PIL import Image
 
-from ddpm.data.conditioning import ConditionedBatch
-from ddpm.data.dataset import DataError, Dataset, InMemory
+from ddpm.data.conditioning import ConditionedBatch, Label, Unconditional
+from ddpm.data.dataset import DataError, Dataset, InMemory, Resident
 from ddpm.data.digits import Digits
 from ddpm.data.folder import Folder
-from ddpm.data.module import DataModule
+from ddpm.data.module import DataModule, InChunks
 from ddpm.data.order import Order
 
 
@@ -283,3 +283,68 @@ def test_examples_on_the_device_make_the_same_batches():
 
 def test_examples_stay_in_host_memory_unless_there_is_a_gpu():
     assert isinstance(ready(Numbered(), resident="auto").train, InMemory)
+
+
+def on_a_gpu(module: DataModule) -> DataModule:
+    """As if a Trainer had it on a GPU."""
+    placed(module, 0, 1).trainer.strategy.root_device = torch.device("cuda", 0)
+    return module
+
+
+@pytest.mark.parametrize(("free", "kept"), [(4 * 44, []), (4 * 44 + 4, [11]), (4 * 192, [11]), (4 * 192 + 4, [48, 11])])
+def test_a_split_stays_on_a_gpu_of_which_it_takes_less_than_a_quarter(free, kept, monkeypatch):
+    """Of what is free: an example has 4 bytes, and there are 48 to train and 11 to test."""
+    found = []
+
+    def resident(examples, device):
+        found.append((len(examples), device))
+        return examples
+
+    monkeypatch.setattr("ddpm.data.module.Resident", resident)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 1 << 30))
+    module = on_a_gpu(DataModule(Numbered(), 12, 3, 9, resident="auto"))
+    monkeypatch.setattr(module, "_order", lambda: None)
+    module.setup()
+    assert found == [(n, torch.device("cuda", 0)) for n in kept]
+
+
+def test_batches_are_pinned_where_they_travel_to_a_gpu(pictures):
+    def pinned(module):
+        return module.train_dataloader().loader.pin_memory
+
+    module = ready(Numbered())
+    assert not pinned(module)
+    assert pinned(on_a_gpu(module))
+    module.train = Resident(module.train, torch.device("cpu"))
+    assert not pinned(module)
+    streamed = Folder(4, str(pictures), channels=1, array_gib=0.0, root=str(pictures.parent / "root"))
+    loader = ready(streamed, num_workers=2).train_dataloader().loader
+    assert (loader.num_workers, loader.persistent_workers) == (2, True)
+
+
+class Labelled(Numbered):
+    """Image k is of class k mod 3."""
+
+    classes = 3
+
+    def split(self, name):
+        values = super().split(name).values
+        return InMemory(values, values[:, 0, 0, 0].long() % 3)
+
+
+def test_every_batch_says_what_is_told_of_its_examples():
+    module = ready(Labelled(), chunk=4, conditioning=Label(3))
+    chunks = [batch for loader in (module.val_dataloader(), module.train_subset_dataloader()) for _, batch in loader]
+    for batch in (*module.train_dataloader(), *chunks):
+        assert torch.equal(batch.condition.labels, batch.values[:, 0, 0, 0].long() % 3)
+    with pytest.raises(DataError, match=r"labels are 0\.\.1"):
+        ready(Labelled(), conditioning=Label(2))
+
+
+def test_a_chunk_that_begins_at_the_end_is_empty(pictures):
+    """Where examples are decoded as they are needed, too, of which no batch can be made of none."""
+    dataset = Folder(4, str(pictures), channels=1, held_out=0.2, array_gib=0.0, root=str(pictures.parent / "root"))
+    dataset.prepare()
+    for examples in (Numbered(test=8).split("test"), dataset.split("test")):
+        chunks = InChunks(examples, 8, 4, Unconditional())
+        assert [len(chunks[k][1].values) for k in range(4)] == [4, 4, 0, 0]

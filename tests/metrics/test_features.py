@@ -127,8 +127,9 @@ def test_features_are_float32_whatever_surrounds_them(digits, split):
 
 
 def test_the_digits_classifier_takes_digits_only(digits):
-    with pytest.raises(ValueError, match="takes 1x8x8 images, not 3x32x32"):
-        digits(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    for shape in ((3, 32, 32), (1, 16, 16)):
+        with pytest.raises(ValueError, match=f"takes 1x8x8 images, not {'x'.join(map(str, shape))}"):
+            digits(torch.zeros(2, *shape, dtype=torch.uint8))
 
 
 @pytest.mark.slow
@@ -191,6 +192,59 @@ def test_without_network_it_says_which_file_to_put_where(tmp_path, monkeypatch):
     assert str(tmp_path / "checkpoints") in refusal(name="clip-rn50")
 
 
+def test_a_download_is_checked_and_made_once(tmp_path, monkeypatch):
+    asked = []
+
+    def download(url, path, sha256):
+        asked.append((url, sha256))
+        Path(path).write_bytes(b"weights")
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path / "hub"))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    for name, file in (("vgg16", "weights.pth"), ("clip-rn50", "clip-rn50-abc.pt")):
+        published = features.Published("https://example.org/weights.pth", "abc")
+        for _ in range(2):
+            assert features._downloaded(name, published) == tmp_path / "hub/checkpoints" / file
+    assert asked == [("https://example.org/weights.pth", "abc")] * 2
+
+
+def test_another_file_than_the_published_one_is_out_of_reach(tmp_path, monkeypatch):
+    def download(*_):
+        raise RuntimeError('invalid hash value (expected "abc", got "def")')
+
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    monkeypatch.setattr(torch.hub, "download_url_to_file", download)
+    with pytest.raises(features.OutOfReachError, match=r"could not be fetched .*invalid hash value"):
+        features._downloaded("vgg16", features.PUBLISHED["vgg16"])
+    assert issubclass(features.OutOfReachError, ValueError)  # which ends a request in a line
+
+
+def test_what_torch_fidelity_cannot_fetch_is_out_of_reach():
+    def unreachable(*_, **__):
+        raise RuntimeError("no network\nand more")
+
+    with pytest.raises(features.OutOfReachError, match=r"^dinov2 could not be fetched: no network$"):
+        features._fetched_by_torch_fidelity(unreachable, "dinov2", [])
+
+
+def test_a_digest_is_of_names_and_values_whatever_their_order():
+    def network(**values):
+        made = torch.nn.Module()
+        for name, value in values.items():
+            made.register_buffer(name, torch.tensor(value))
+        return made
+
+    digest = features._digest(network(a=[1.0, 2.0], b=3))
+    assert digest == features._digest(network(b=3, a=[1.0, 2.0]))
+    others = [network(a=[1.0, 2.5], b=3), network(a=[1.0, 2.0], c=3), network(a=[1.0, 2.0]), network(a=[1.0], b=3)]
+    assert digest not in map(features._digest, others)
+
+
+def test_features_that_are_not_at_hand_are_asked_for_in_vain():
+    with pytest.raises(ValueError, match="the features of vgg16 are not at hand"):
+        features.Missing("vgg16")(torch.zeros(1, 3, 8, 8, dtype=torch.uint8))
+
+
 def refusal(**arguments):
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the caller looks at the message
         TorchFidelity(**arguments)
@@ -210,6 +264,15 @@ def test_a_hostile_file_is_refused_without_being_run(tmp_path):
     torch.save({"fc.weight": Hostile(tmp_path / "was_run")}, tmp_path / "weights.pth")
     assert "more than tensors" in refusal(weights=tmp_path / "weights.pth", trust=True)
     assert not (tmp_path / "was_run").exists()
+
+
+@pytest.mark.parametrize("content", [{"fc.weight": 3}, [torch.zeros(3)]])
+def test_what_is_no_state_dict_is_said_to_be_none(content, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    torch.save(content, tmp_path / "weights.pth")
+    assert (
+        refusal(weights="~/weights.pth", trust=True) == f"features.weights={tmp_path}/weights.pth holds no state dict"
+    )
 
 
 def test_files_that_hold_no_such_weights(tmp_path, inception_weights):

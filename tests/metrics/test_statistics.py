@@ -10,6 +10,7 @@ from commands import in_processes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from metrics_in_processes import begun, held, metrics_over, numbers, process, some_features
+from safetensors.torch import save
 from torch import nn
 
 from ddpm.metrics.features import Features, TorchFidelity
@@ -98,9 +99,22 @@ def test_statistics_are_kept_with_their_protocol(tmp_path):
         FeatureStatistics.load(path, {"extractor": "digits", "split": "test"})
     with pytest.raises(ValueError, match="another protocol: chunk is None, not 20"):
         FeatureStatistics.load(path, PROTOCOL | {"chunk": 20})
+    with pytest.raises(ValueError, match="another protocol: count is 297, not '297'"):
+        FeatureStatistics.load(path, PROTOCOL | {"count": "297"})
 
 
-@pytest.mark.parametrize("content", [None, b"", b"mean and covariance"])
+STATISTICS = {"mean": torch.zeros(2), "cov": torch.zeros(2, 2)}
+ABOUT = {"protocol": json.dumps(PROTOCOL), "count": "9"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(None, b"", b"mean and covariance", save(STATISTICS), save(STATISTICS, {"protocol": ABOUT["protocol"]})),
+        *(save(STATISTICS, {**ABOUT, "count": "many"}), save({"mean": torch.zeros(2)}, ABOUT)),
+    ],
+    ids=["missing", "empty", "text", "of nothing", "of how many", "of many", "without a covariance"],
+)
 def test_what_is_no_file_of_statistics(tmp_path, content):
     path = tmp_path / "statistics.safetensors"
     if content is not None:
@@ -192,7 +206,7 @@ def test_a_score_is_the_mean_over_splits_of_one_permutation_of_the_logits():
     score = InceptionScore(9)
     score.begin(6)
     score.update(Features(torch.zeros(90, 6), logits), torch.arange(90))
-    order = np.random.RandomState(2020).permutation(90)  # noqa: NPY002
+    order = np.random.RandomState(2020).permutation(90)
     parts = logits.double()[torch.from_numpy(order)].softmax(1).split(10)
     each = torch.stack([(p * (p / p.mean(0)).log()).sum(1).mean().exp() for p in parts])
     assert numbers(score, 90) == pytest.approx([each.mean().item(), each.std(unbiased=False).item()], rel=1e-5)
@@ -221,9 +235,9 @@ def test_the_fewest_images_are_enough_and_one_less_is_not(metric):
 
 
 def test_a_sample_counts_once():
-    score = begun(InceptionScore(), some_features(20))
-    score.update(Features(some_features(3), some_features(3)), torch.tensor([20, 7, 21]))
-    with pytest.raises(ValueError, match="sample 7 was counted twice"):
+    score = begun(InceptionScore(), some_features(20), 2 * torch.arange(20))
+    score.update(Features(some_features(3), some_features(3)), torch.tensor([40, 14, 42]))
+    with pytest.raises(ValueError, match="sample 14 was counted twice"):
         score.compute(23)
 
 
