@@ -458,11 +458,14 @@ FAULTS = [
             "            if True:\n                *_, last",
         ),
         ("        with self.precision():\n            states", "        if True:\n            states"),
-        ("generator)\n            return to_uint8", "generator, clip=False)\n            return to_uint8"),
-        ("return to_uint8(last.x_t)[: len(chunk.indices)]", "return to_uint8(last.x_0)[: len(chunk.indices)]"),
+        ("generator)\n            try:", "generator, clip=False)\n            try:"),
         (
-            "return to_uint8(last.x_t)[: len(chunk.indices)]",
-            "return to_uint8(last.x_t.clamp(-1, 1) * 0.99)[: len(chunk.indices)]",
+            "return to_uint8(numbers(last.x_t))[: len(chunk.indices)]",
+            "return to_uint8(numbers(last.x_0))[: len(chunk.indices)]",
+        ),
+        (
+            "return to_uint8(numbers(last.x_t))[: len(chunk.indices)]",
+            "return to_uint8(numbers(last.x_t).clamp(-1, 1) * 0.99)[: len(chunk.indices)]",
         ),
         ("self.chunks.generator(SAMPLES, chunk.k)", "self.chunks.generator(SAMPLES, 0)"),
         ("torch.randn((n, *self.shape)", "torch.rand((n, *self.shape)"),
@@ -1589,7 +1592,7 @@ FAULTS = [
         "report/pictures.py",
         "report/test_pictures.py",
         ("(len(steps) - 1) / (FRAMES - 1)", "(len(steps) - 1) / FRAMES"),
-        ("image.width > WIDEST or len(content) > LARGEST", "image.width > WIDEST"),
+        ("image.width > WIDEST or len(content) > MAX_BYTES", "image.width > WIDEST"),
         ('formats=("PNG",)', "formats=None"),
     ),
     *of(
@@ -1714,7 +1717,11 @@ FAULTS = [
         ("nothing = told and told.dropped()", "nothing = told"),
         ("torch.linspace(0, 1, lambdas", "torch.linspace(0, 1 - 1 / lambdas, lambdas"),
         ("context.noise(2, context.draw(ENCODE, t))", "context.noise(1, context.draw(ENCODE, t))"),
-        ("if size != (width, height):", "if False:"),
+    ),
+    *of(
+        "data/picture.py",
+        "figures/test_figures.py",
+        ("if image.size != (self.width, self.height):", "if False:"),
     ),
     *of(
         "figures/restored.py",

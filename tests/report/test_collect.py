@@ -187,7 +187,7 @@ def test_numbers_that_are_none_are_said_and_not_used(tmp_path):
 
 def test_a_metric_may_have_parts_alone(tmp_path):
     (found,) = collect.within([write_run(tmp_path / "a", metrics={"other": {"low": 1.0, "high": 2.0}})])
-    assert (found.metrics, found.problems) == ({"other": {"low": 1.0, "high": 2.0}}, [])
+    assert (found.measured, found.problems) == ({"other": {"low": 1.0, "high": 2.0}}, [])
 
 
 @pytest.mark.parametrize("size", ["1" + "0" * 400, "many", "[]", "null"])
@@ -237,8 +237,8 @@ def test_what_files_say_is_made_printable(tmp_path):
     folder = write_cell(tmp_path, 0, f"a{evil}={evil}", status=evil, reason=evil, metrics=metrics, published=published,
                         protocol={evil: evil})  # fmt: skip
     (run,) = collect.within([tmp_path])
-    said = [run.status, run.reason, run.why, *run.overrides, *run.metrics, *run.protocol, *run.protocol.values()]
-    said += [*run.overrides.values(), *run.verdicts, *run.verdicts.values(), *run.metrics["\\x1b[2J \\x07"]]
+    said = [run.status, run.reason, run.why, *run.overrides, *run.measured, *run.protocol, *run.protocol.values()]
+    said += [*run.overrides.values(), *run.verdicts, *run.verdicts.values(), *run.measured["\\x1b[2J \\x07"]]
     assert all(text.isprintable() for text in said)
     folder.with_name("000_cell.json").unlink()
     (folder / "results.json").write_text(json.dumps({"metrics": {evil: {"value": evil}}, "protocol": {}}))
