@@ -169,10 +169,10 @@ def _given(dataset: Any, overrides: Sequence[str]) -> Dataset | None:
         raise RequestError(str(error)) from error
 
 
-def _described(images: Dataset) -> list[str]:
-    shape = ",".join(map(str, images.shape))
-    about = {"name": quote(images.name), "shape": f"[{shape}]", "content": quote(images.fingerprint)}
-    about["num_classes"] = str(images.num_classes)
+def _described(dataset: Dataset) -> list[str]:
+    shape = ",".join(map(str, dataset.shape))
+    about = {"name": quote(dataset.name), "shape": f"[{shape}]", "content": quote(dataset.fingerprint)}
+    about["num_classes"] = str(dataset.num_classes)
     return ["data=given", *(f"data.{key}={value}" for key, value in about.items())]
 
 
@@ -193,10 +193,10 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
         return _trained(saved, config, build.dataset(config))
 
 
-def _trained(saved: checkpoint.Checkpoint, config: DictConfig, images: Dataset) -> ReverseProcess:
+def _trained(saved: checkpoint.Checkpoint, config: DictConfig, dataset: Dataset) -> ReverseProcess:
     """The process of a checkpoint, which knows what its network was trained on."""
-    p = build.trained(saved, config, images)
-    p.event_shape, p.always_conditioned = images.shape, config.condition.get("drop") == 0
+    p = build.trained(saved, config, dataset)
+    p.event_shape, p.always_conditioned = dataset.shape, config.condition.get("drop") == 0
     return p
 
 

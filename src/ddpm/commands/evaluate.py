@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     from ddpm.evaluation.results import Results
 
 
-def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results | None":
+def evaluate(overrides: list[str], dataset: "Dataset | None" = None) -> "Results | None":
     """Evaluate a checkpoint, or make figures of it.
 
     Args:
-        images: in the place of the configuration's dataset.
+        dataset: in the place of the configuration's dataset.
 
     Returns:
         The results, on rank 0; None for figures.
@@ -40,10 +40,10 @@ def evaluate(overrides: list[str], images: "Dataset | None" = None) -> "Results 
         RequestError: the request is wrong; nothing was written.
     """
     with folders.releasing():
-        return _evaluate(overrides, images)
+        return _evaluate(overrides, dataset)
 
 
-def _evaluate(overrides: list[str], images: "Dataset | None") -> "Results | None":
+def _evaluate(overrides: list[str], dataset: "Dataset | None") -> "Results | None":
     with request_errors():  # a wrong request ends here, before anything is written
         saved, config = _composed(overrides)
         from ddpm import build, launch
@@ -53,13 +53,13 @@ def _evaluate(overrides: list[str], images: "Dataset | None") -> "Results | None
 
         loggers.check(config)
         launch.count_processes(config.trainer)  # raises where that is not possible
-        images = build.dataset(config, images)
-        p = build.trained(saved, config, images)
+        dataset = build.dataset(config, dataset)
+        p = build.trained(saved, config, dataset)
         if config.figures:
-            figures = build.figures(config, images, saved, p)
+            figures = build.figures(config, dataset, saved, p)
             folder = folders.figures_folder(saved.run, saved.name, config.out)
         else:
-            evaluation = build.evaluation(config, images)
+            evaluation = build.evaluation(config, dataset)
             name = evaluation.protocol(p)["fingerprint"]
             if saved.run is None:  # another file of this name may hold other weights
                 name += f"-{digest_of_weights(p)[:10]}"
@@ -80,7 +80,7 @@ def _evaluate(overrides: list[str], images: "Dataset | None") -> "Results | None
             shown = loggers.of_evaluation(folder, plain(config), saved)
             with loggers.closing(shown):
                 results.publish(folder, shown, saved.step, config.keep)
-            if saved.run and not config.out and saved.data in (None, images.fingerprint):
+            if saved.run and not config.out and saved.data in (None, dataset.fingerprint):
                 results.write(saved.run)  # the newest on the run's own data, where the report looks
     if rank.index == 0:
         say(*loggers.how_to_look(shown), f"results: {folder / 'results.json'}")

@@ -41,16 +41,16 @@ def export(overrides: list[str]) -> None:
         others = with_chosen(others)
         saved = checkpoint.load(path_of("ckpt", others))
         config = compose_evaluation(saved.config, others)
-        images = build.dataset(config)
-        p = build.trained(saved, config, images)
-        jsons = formats.diffusers_configs(p, config, images.shape) if kind == "diffusers" else {}
+        dataset = build.dataset(config)
+        p = build.trained(saved, config, dataset)
+        jsons = formats.diffusers_configs(p, config, dataset.shape) if kind == "diffusers" else {}
         user = hub.check_push(push) if push else ""
         folder = folders.claim(Path(to), "to")
     if kind == "diffusers":
         formats.write_diffusers(folder, p, config, jsons)
     else:
         formats.write_safetensors(folder, p, config, saved.step)
-    write_whole(folder / "README.md", card.card(saved, config, p, images.shape, kind))
+    write_whole(folder / "README.md", card.card(saved, config, p, dataset.shape, kind))
     say(f"exported: {folder}")
     if push:
         try:

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from ddpm.data.dataset import Dataset
 
 
-def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Sequence[Callback]" = ()) -> Path:
+def train(overrides: list[str], dataset: "Dataset | None" = None, callbacks: "Sequence[Callback]" = ()) -> Path:
     """Train, and evaluate if the configuration says so.
 
     Args:
-        images: in the place of the configuration's dataset.
+        dataset: in the place of the configuration's dataset.
         callbacks: of Lightning's Trainer, beside those of every run.
 
     Returns:
@@ -39,10 +39,10 @@ def train(overrides: list[str], images: "Dataset | None" = None, callbacks: "Seq
         RequestError: the request is wrong; nothing was written.
     """
     with folders.releasing():
-        return _train(overrides, images, callbacks)
+        return _train(overrides, dataset, callbacks)
 
 
-def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[Callback]") -> Path:
+def _train(overrides: list[str], dataset: "Dataset | None", callbacks: "Sequence[Callback]") -> Path:
     with request_errors():  # a wrong request ends here, before anything is written
         overrides, proposal = with_chosen(overrides), None
         if proposes(overrides) and not resume.goes_on(overrides):
@@ -59,7 +59,7 @@ def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[
 
         launch.resolve_precision(config)
         processes = launch.count_processes(config.trainer)
-        images = build.dataset(config, images)
+        dataset = build.dataset(config, dataset)
         saved, monitor = checkpoint.newest(run) if run else None, monitor_of(plain(config))
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
@@ -72,13 +72,13 @@ def _train(overrides: list[str], images: "Dataset | None", callbacks: "Sequence[
         start = checkpoint.load(config.init) if config.init and not saved else None
         sign(config)
         loggers.check(config)
-        data, module = build.data_module(config, images, processes), build.module(config, images, start)
+        data, module = build.data_module(config, dataset, processes), build.module(config, dataset, start)
         build.check_shares(module.p.network, processes * config.trainer.accumulate)
-        sampler, guidance = build.sampler(config), build.guidance(config, images)
+        sampler, guidance = build.sampler(config), build.guidance(config, dataset)
         if saved:
-            build.check_resumed(saved, module, images)
-        evaluation = build.evaluation(config, images) if config.evaluate_after else None
-        few = build.sample_metrics_in_training(config, images)
+            build.check_resumed(saved, module, dataset)
+        evaluation = build.evaluation(config, dataset) if config.evaluate_after else None
+        few = build.sample_metrics_in_training(config, dataset)
         callbacks = [*build.callbacks(config), *callbacks]
         folder = folders.start(config, again=run is not None)
     if proposal:
