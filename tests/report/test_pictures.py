@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ddpm.report import pictures
-from ddpm.report.run import Run
+from ddpm.report.run import ReportedRun
 
 
 def noise(width, height, seed=0):
@@ -20,7 +20,7 @@ def run_with(folder, images, kind="samples"):
     (folder / kind).mkdir(parents=True)
     for step, image in images.items():
         image.save(folder / kind / f"step_{step}.png")
-    return Run(folder, "finished")
+    return ReportedRun(folder, "finished")
 
 
 def opened(picture):
@@ -108,7 +108,7 @@ def test_what_is_no_png_is_not_opened(tmp_path):
 
 
 def test_a_run_without_a_sheet_of_its_data_lacks_nothing(tmp_path):
-    run = Run(tmp_path, "finished")
+    run = ReportedRun(tmp_path, "finished")
     assert pictures.sheet(run) is None
     assert run.problems == []
     noise(30, 20).convert("L").save(tmp_path / "data.png")
