@@ -389,6 +389,8 @@ class Stream(torch.utils.data.IterableDataset):
         (torch.zeros(10, 1, 8, 8, dtype=torch.uint8), "1 test examples: at least 2"),
         (np.zeros((40, 8, 8, 3), np.uint8), "with channels last as it seems: put them first"),
         ("pictures", "a str is no data"),
+        (np.array([[None]]), "an array of object is no data"),
+        (np.full((40, 2), np.nan), "the train examples hold numbers that are not finite"),
         (7, "a int is no data"),
         ([np.zeros((1, 8, 8), np.uint8), np.zeros((1, 4, 4), np.uint8)], "of one shape"),
     ],

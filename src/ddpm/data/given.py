@@ -126,6 +126,8 @@ def _part(data: Any) -> Part:
     if isinstance(data, Tensor):
         return Part(_exact(data.detach().cpu().contiguous()))
     if isinstance(data, np.ndarray):
+        if data.dtype.kind not in "biufc":
+            raise DataError(f"an array of {data.dtype} is no data: give one of numbers")
         return Part(_exact(torch.from_numpy(np.ascontiguousarray(data))))
     unnumbered = torch.utils.data.Dataset.__getitem__  # which only raises
     if isinstance(data, torch.utils.data.Dataset) and type(data).__getitem__ is unnumbered:
@@ -179,6 +181,8 @@ def _check(part: Part, split: Split) -> None:
             f"the {split} examples are {values.dtype} {list(values.shape)}: images must be torch.uint8 [n, channels, "
             "height, width], from 0 to 255; points must be float [n, 2], about -1 to 1"
         )
+    if points and not values.isfinite().all():
+        raise DataError(f"the {split} examples hold numbers that are not finite: leave these points out")
     if images and values.shape[3] <= 4 < min(values.shape[1:3]):
         raise DataError(
             f"the {split} examples are {list(values.shape)}, with channels last as it seems: put them first, as "
