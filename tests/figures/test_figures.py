@@ -131,6 +131,17 @@ def test_codecs_of_the_same_images_stand_beside_rate_and_distortion(context):
     assert list(line.get_ydata()) == expected["rmse"]
 
 
+@pytest.mark.parametrize("channels", [1, 2, 3, 5])
+def test_images_of_any_channels_can_be_seen(channels):
+    images = torch.arange(64 * 2 * channels).reshape(2, channels, 8, 8).to(torch.uint8) // channels
+    seen = images if channels == 3 else images.float().mean(1, keepdim=True).byte().expand(-1, 3, -1, -1)
+    picture = drawing.grid(images, 2)
+    assert picture.mode == "RGB"
+    factor, gap = drawing.READABLE // 8, drawing.READABLE // 16
+    shown = np.asarray(picture)[gap + factor // 2 :: factor][:8]
+    assert np.array_equal(shown[:, gap + factor // 2 :: factor][:, :8], seen[0].permute(1, 2, 0))
+
+
 @pytest.mark.parametrize("kind", ["picture", "plot", "film", "array"])
 def test_files_that_cannot_be_written_to_the_last_are_as_they_were(kind, tmp_path, monkeypatch):
     picture = Image.new("L", (8, 8), 7)

@@ -85,9 +85,11 @@ def grid(images: Tensor, columns: int) -> Image.Image:
 
 
 def _tiled(images: Tensor, columns: int, factor: int) -> Image.Image:
-    enlarged = interpolate(images.float(), scale_factor=factor, mode="nearest").byte()
+    """The images in rows; of other than 1 or 3 channels, which no screen has, their mean is shown."""
+    seen = images.float() if images.shape[1] in (1, 3) else images.float().mean(1, keepdim=True)
+    enlarged = interpolate(seen, scale_factor=factor, mode="nearest").byte().expand(-1, 3, -1, -1)
     gap = max(2, min(enlarged.shape[-2:]) // 16)
-    rows = make_grid(enlarged.expand(-1, 3, -1, -1) if images.shape[1] == 1 else enlarged, columns, gap, pad_value=GAP)
+    rows = make_grid(enlarged, columns, gap, pad_value=GAP)
     return Image.fromarray(rows.permute(1, 2, 0).contiguous().numpy())
 
 
