@@ -459,14 +459,9 @@ FAULTS = [
         ),
         ("        with self.precision():\n            states", "        if True:\n            states"),
         ("generator)\n            try:", "generator, clip=False)\n            try:"),
-        (
-            "return to_uint8(numbers(last.x_t))[: len(chunk.indices)]",
-            "return to_uint8(numbers(last.x_0))[: len(chunk.indices)]",
-        ),
-        (
-            "return to_uint8(numbers(last.x_t))[: len(chunk.indices)]",
-            "return to_uint8(numbers(last.x_t).clamp(-1, 1) * 0.99)[: len(chunk.indices)]",
-        ),
+        ("to_uint8(numbers(last.x_t))", "to_uint8(numbers(last.x_0))"),
+        ("to_uint8(numbers(last.x_t))", "to_uint8(numbers(last.x_t.clamp(-1, 1) * 0.99))"),
+        ("to_uint8(numbers(last.x_t))", "to_uint8(last.x_t)"),
         ("self.chunks.generator(SAMPLES, chunk.k)", "self.chunks.generator(SAMPLES, 0)"),
         ("torch.randn((n, *self.shape)", "torch.rand((n, *self.shape)"),
         ("states = [x_T, *(state.x_t for", "states = [x_T, *(state.x_0 for"),
@@ -644,6 +639,7 @@ FAULTS = [
     *of(
         "data/picture.py",
         "data/test_picture.py",
+        ("if image.size != (self.width, self.height):", "if False:"),
         (
             "image.width / self.width, image.height / self.height",
             "image.width // self.width, image.height // self.height",
@@ -1717,11 +1713,6 @@ FAULTS = [
         ("nothing = told and told.dropped()", "nothing = told"),
         ("torch.linspace(0, 1, lambdas", "torch.linspace(0, 1 - 1 / lambdas, lambdas"),
         ("context.noise(2, context.draw(ENCODE, t))", "context.noise(1, context.draw(ENCODE, t))"),
-    ),
-    *of(
-        "data/picture.py",
-        "figures/test_figures.py",
-        ("if image.size != (self.width, self.height):", "if False:"),
     ),
     *of(
         "figures/restored.py",
