@@ -576,6 +576,7 @@ FAULTS = [
         ("(repeated := index[1:] == index[:-1]).any()", "(repeated := index[1:] == index[:-1]).all()"),
         ("for key in [*protocol, *found]:", "for key in found:"),
         ("rows.to(self.device, torch.float32)", "rows.to(self.device, torch.bfloat16)"),
+        ("KeyError, TypeError, ValueError) as", "ValueError) as"),
     ),
     *of(
         "metrics/kid.py",
@@ -855,6 +856,9 @@ FAULTS = [
         ("            accumulate=self.accumulate,\n", ""),
         ("math.ceil(gib)", "round(gib)"),
         ("self.validated or len(self.test), len(self.test), LARGEST", "self.validated or len(self.test), LARGEST"),
+        ("if start >= stop:", "if start > stop:"),
+        ("self.chunk, self.conditioning)", "self.chunk, Unconditional())"),
+        (".nbytes < torch.cuda.mem_get_info(device)[0] / 4", ".nbytes < torch.cuda.mem_get_info(device)[1] / 4"),
     ),
     *of(
         "data/order.py",

@@ -57,6 +57,7 @@ def test_batches_are_those_of_the_order():
     module = ready(Numbered())
     assert [numbers(batch) for batch in module.train_dataloader()] == list(Order(48, 12, 3, 9))
     assert all(batch.values.dtype == torch.uint8 for batch in module.train_dataloader())
+    assert len(module.train_dataloader()) == 9
 
 
 def test_two_processes_share_each_batch_and_every_chunk():
@@ -348,3 +349,39 @@ def test_a_chunk_that_begins_at_the_end_is_empty(pictures):
     for examples in (Numbered(test=8).split("test"), dataset.split("test")):
         chunks = InChunks(examples, 8, 4, Unconditional())
         assert [len(chunks[k][1].values) for k in range(4)] == [4, 4, 0, 0]
+
+
+def test_what_is_decoded_as_it_is_needed_is_kept_on_no_device(pictures):
+    streamed = Folder(4, str(pictures), channels=1, array_gib=0.0, root=str(pictures.parent / "root"))
+    assert not isinstance(ready(streamed, resident=True).train, Resident)
+
+
+class Broken(Numbered):
+    """Its examples cannot be read; it counts how often it was prepared."""
+
+    prepared = 0
+
+    def prepare(self):
+        self.prepared += 1
+
+    def split(self, name):
+        class Unreadable(InMemory):
+            in_memory, count = False, 48
+
+            def __len__(self):
+                return self.count
+
+            def __getitems__(self, indices):
+                raise DataError("cannot be read")
+
+        return Unreadable(super().split(name).values)
+
+
+def test_an_example_that_cannot_be_read_is_told_of_when_it_is_needed():
+    """The first one is looked at before, which might be none that is asked for."""
+    module = ready(broken := Broken())
+    assert broken.prepared == 1
+    with pytest.raises(DataError, match=r"^cannot be read$"):
+        next(iter(module.train_dataloader()))
+    module.train.count = 1 << 28  # of 4 bytes
+    assert module.advice.endswith("data.array_gib=1")
