@@ -3,7 +3,8 @@ import torch
 from torch import nn
 
 from ddpm.diffusion.condition import Condition
-from ddpm.diffusion.prediction import X0, Epsilon
+from ddpm.diffusion.decoder import ContinuousDecoder
+from ddpm.diffusion.prediction import X0, Epsilon, Prediction
 from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.schedule import linear
@@ -82,14 +83,47 @@ def test_everything_after_the_network_is_float32_under_autocast():
 
 
 def test_what_is_known_of_a_process_is_known_of_it_over_another_network():
-    p = ReverseProcess(nn.Identity(), q, X0(), FixedSmall())
+    p = ReverseProcess(nn.Identity(), q, X0(), FixedSmall(), ContinuousDecoder())
+    assert p.given(None) is p
     assert (p.event_shape, p.always_conditioned) == (None, False)
     p.event_shape, p.always_conditioned = (3, 8, 8), True
     for other in (p.over(nn.Identity()), p.given(Condition(torch.tensor([1])))):
-        assert (other.event_shape, other.always_conditioned) == ((3, 8, 8), True)
+        assert (other.event_shape, other.always_conditioned, other.decoder) == ((3, 8, 8), True, p.decoder)
 
 
 def test_a_network_without_channels_for_the_variance_is_noticed():
     p = ReverseProcess(Fixed(torch.zeros(1, 3)), q, X0(), Learned())
     with pytest.raises(ValueError, match="are due"):
         p(torch.zeros(1, 3), torch.tensor([5]))
+
+
+class Twice(Prediction):
+    """x_0 by a network that is given twice x_t; of too few channels, if that is asked for."""
+
+    def __init__(self, channels):
+        self.channels = channels
+
+    def network_input(self, q, x_t, t):
+        return 2 * x_t
+
+    def target(self, q, x_0, noise, t):
+        return x_0
+
+    def x_0(self, q, output, x_t, t):
+        return output[:, : self.channels]
+
+
+def test_the_network_is_given_what_the_prediction_makes_of_x_t():
+    network, x_t, t = Fixed(torch.zeros(1, 3)), torch.ones(1, 3), torch.tensor([5])
+    ReverseProcess(network, q, Twice(3), FixedSmall())(x_t, t)
+    assert torch.equal(network.seen[0], 2 * x_t)
+    with pytest.raises(ValueError, match=r"Twice\.x_0 is \[1, 1\] for x_t \[1, 3\]"):
+        ReverseProcess(network, q, Twice(1), FixedSmall())(x_t, t)
+
+
+def test_the_variance_is_that_of_the_step_that_is_taken():
+    p, x_t, t, s = ReverseProcess(Fixed(torch.zeros(1, 2)), q, X0(), FixedSmall()), torch.zeros(1, 2), 50, 20
+    step = p(x_t, torch.tensor([t]), torch.tensor([s])).step
+    a_t, a_s = q.alpha_bar[[t, s]]
+    beta_tilde = (1 - a_s) / (1 - a_t) * (1 - a_t / a_s)
+    torch.testing.assert_close(step.log_var.exp().expand(1, 2), beta_tilde.float().expand(1, 2))
