@@ -39,7 +39,7 @@ class SASolver(Sampler):
         corrector: int = 3,
         tau: float = 1.0,
         S_min: float = 0.05,
-        S_max: float | None = 1.5,
+        S_max: float | None = 2.0,
         spacing: str = "log_snr",
         times: Times | None = None,
     ) -> None:
