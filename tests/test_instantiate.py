@@ -49,18 +49,26 @@ def taking(kind):
         (str, ["3"], {3: "a text", False: "a text"}),
         (int | None, [3, None], {"3": "a whole number or null", False: "a whole number or null"}),
         (Optional[float], [3, None], {"x": "a number or null"}),  # noqa: UP045
-        (int | list[int], [3, "whatever", None], {}),  # what is not made of plain types alone is the class's to check
-        (list[int], [[1, 2], "whatever"], {}),
+        (int | list[int], [3, [1, 2]], {"3": "a whole number or a list", None: "a whole number or a list"}),
+        (list[int], [[1, 2]], {"3": "a list", 3: "a list"}),
+        (dict[str, int], ["whatever"], {}),  # what is not made of plain types alone is the class's to check
     ],
-    ids=["int", "float", "bool", "str", "int or null", "float or null", "int or list", "list"],
+    ids=["int", "float", "bool", "str", "int or null", "float or null", "int or list", "list", "others"],
 )
 def test_settings_are_of_the_types_that_the_class_says(named, kind, fit, others):
     named(Mine=taking(kind))
     for value in fit:
         assert instantiate(section(x=value), anything).x == value
     for value, due in others.items():
-        with pytest.raises(ValueError, match=f"^Mine: x={value} is not {due}$"):
+        typed = {"True": "true", "False": "false", "None": "null"}.get(str(value), value)
+        with pytest.raises(ValueError, match=f"^Mine: x={typed} is not {due}$"):
             instantiate(section(x=value), anything)
+
+
+def test_what_is_handed_over_in_place_of_a_setting_may_be_of_another_type(named):
+    """As the times of a file in place of its name."""
+    named(Mine=taking(list[int]))
+    assert instantiate(section(x="times.json"), anything, x=[3, 2]).x == [3, 2]
 
 
 def test_a_list_of_settings_is_a_list(named):

@@ -50,7 +50,8 @@ def instantiate(node: DictConfig, contract: Callable[..., T], **arguments: Any) 
             f"it takes {', '.join(key for key in taken if key in node) or 'none'}"
         )
     for key, parameter in taken.items():
-        if key in node and parameter.kind not in MANY and not _is_of(parameter.annotation, node[key]):
+        stated = key in node and key not in arguments and parameter.kind not in MANY
+        if stated and not _is_of(parameter.annotation, node[key]):
             raise ValueError(f"{name}: {key}={shown(node[key])} is not {_words(parameter.annotation)}")
     if lacking := [key for key in arguments if key not in taken and not _takes_any(taken)]:
         raise ValueError(f"{node['_target_']} must take {', '.join(arguments)}, and takes no {', '.join(lacking)}")
