@@ -384,6 +384,20 @@ def test_links_to_nothing_are_pictures_that_cannot_be_read(tmp_path, capsys):
     assert "1 of" in capsys.readouterr().err
 
 
+def test_pipes_and_devices_are_not_read(tmp_path):
+    """Reading the first would wait for ever, and reading the second would fill the memory."""
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for k in range(8):
+        Image.new("RGB", (4, 4), (k, 0, 0)).save(folder / f"{k}.png")
+    os.mkfifo(folder / "pipe.png")
+    (folder / "zero.png").symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=r"cannot read .*pipe\.png: it is a device or a pipe"):
+        make(folder)
+    dataset = make(folder, on_error="skip", held_out=0.4)
+    assert len(dataset.split("train")) + len(dataset.split("test")) == 8
+
+
 def test_names_need_not_be_utf_8(tmp_path, capsys):
     folder = tmp_path / "pictures"
     folder.mkdir()

@@ -3,10 +3,15 @@ import math
 import pytest
 import torch
 from diffusers import SASolverScheduler
-from peer_samplers import SIGMA, Q, rng, states, theirs, x_T
+from peer_samplers import SIGMA, Q, Wavy, rng, states, theirs, x_T
 
 from ddpm.config.compose import compose
+from ddpm.diffusion.prediction import X0
+from ddpm.diffusion.process import ForwardProcess
+from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.diffusion.sampler import Ancestral
+from ddpm.diffusion.schedule import linear
+from ddpm.diffusion.variance import FixedSmall
 from ddpm.samplers.sa_solver import SASolver
 
 LIMITS = {"S_min": 0.2, "S_max": 3.0}  # six of the nine steps below begin between them
@@ -42,8 +47,10 @@ def test_it_is_what_diffusers_does_up_to_the_last_step(order, corrector, tau):
 
 
 def test_all_steps_of_one_estimate_with_all_noise_are_the_ancestral_chain():
-    sampler = SASolver(1000, 1, 0, S_min=0.0, S_max=None)
-    torch.testing.assert_close(states(sampler, x_T()), states(Ancestral(), x_T()), rtol=1e-9, atol=1e-9)
+    p = ReverseProcess(Wavy(), ForwardProcess(linear(100, rescale=True)), X0(), FixedSmall())
+    samplers = SASolver(100, 1, 0, S_min=0.0, S_max=None, spacing="uniform"), Ancestral()
+    ours, want = ([state.x_t for state in sampler(p, x_T(), rng())] for sampler in samplers)
+    torch.testing.assert_close(ours, want, rtol=1e-9, atol=1e-9)
 
 
 def test_a_corrector_changes_the_states_that_are_left_behind_alone():

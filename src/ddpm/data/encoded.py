@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -70,7 +71,10 @@ class Files(Source):
         return one_line(self.folder / self.names[index])
 
     def read(self, index: int) -> bytes:
-        return (self.folder / self.names[index]).read_bytes()
+        path = self.folder / self.names[index]
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError("it is a device or a pipe, whose reading may never end")
+        return path.read_bytes()
 
 
 def one_line(name: object) -> str:

@@ -92,10 +92,8 @@ class SASolver(Sampler):
     def _x_0(self, q: ForwardProcess, visits: list[Visit], t: Time, s: Time) -> Batch:
         """The constant x_0 whose step from t to s is that of the polynomial through the estimates of the visits."""
         start, length = half_log_snr(q, t), self._length(q, t, s)
-        u = (
-            torch.stack([half_log_snr(q, visit.t) - start for visit in visits], 1)
-            / (half_log_snr(q, s) - start)[:, None]
-        )
+        h = half_log_snr(q, s) - start
+        u = torch.stack([(half_log_snr(q, visit.t) - start) / h for visit in visits], 1)
         moments = [torch.ones_like(length)]  # of u between 0 and 1, which the step weighs by exp(length u)
         for k in range(1, len(visits)):
             moments.append(-1 / torch.expm1(-length) - k / length * moments[-1])
