@@ -1258,7 +1258,7 @@ FAULTS = [
     *of(
         "samplers/sa_solver.py",
         "samplers/test_sa_solver.py diffusion/test_sampler.py::test_a_sampler_says_whether_it_draws_noise",
-        ("chain(here.before, self.corrector - 1)", "chain(here.before, self.corrector)"),
+        ("chain(here.before, self.corrector)][: self.corrector]", "chain(here.before, self.corrector)]"),
         ("self._x_0(q, chain(here.before, self.order), t, s)", "here.before.estimate.x_0"),
         ("self._x_0(q, chain(here, self.order), t, s)", "self._x_0(q, chain(here, self.corrector), t, s)"),
         ("(-torch.expm1(2 * (h - length))).sqrt()", "(-torch.expm1(h - length)).sqrt()"),

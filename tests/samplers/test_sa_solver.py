@@ -78,6 +78,7 @@ def test_noise_is_added_between_the_limits_alone():
         ({"steps": 2}, "steps=2 must be at least 3, for this order"),
         ({"steps": 3, "corrector": 4}, "steps=3 must be at least 4, for this order"),
         ({"S_min": 2.0}, "the first below the second"),
+        ({"S_min": -0.1}, "S_min=-0.1 and S_max=2.0 must be limits of sigma"),
     ],
 )
 def test_what_there_is_not(settings, complaint):

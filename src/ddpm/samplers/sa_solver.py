@@ -69,7 +69,7 @@ class SASolver(Sampler):
         if here.before is None or not self.corrector:
             return here
         t, s, x_t = here.before.t, here.t, here.x_t
-        visits = [here, *chain(here.before, self.corrector - 1)][: self.corrector]
+        visits = [here, *chain(here.before, self.corrector)][: self.corrector]
         gained = self._x_0(q, visits, t, s) - self._x_0(q, chain(here.before, self.order), t, s)
         return here._replace(x_t=x_t + q.signal(s, x_t) * expand(-torch.expm1(-self._length(q, t, s)), x_t) * gained)
 
