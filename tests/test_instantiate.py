@@ -66,7 +66,7 @@ def test_settings_are_of_the_types_that_the_class_says(named, kind, fit, others)
 
 
 def test_what_is_handed_over_in_place_of_a_setting_may_be_of_another_type(named):
-    """As the times of a file in place of its name."""
+    """The times that a sampler takes are handed over in this way, where the setting is the name of their file."""
     named(Mine=taking(list[int]))
     assert instantiate(section(x="times.json"), anything, x=[3, 2]).x == [3, 2]
 

@@ -79,7 +79,7 @@ def test_a_trainer_that_cannot_be_is_refused_with_what_was_asked_for(words, aske
 
 @pytest.mark.parametrize(("here", "there"), [(True, True), (True, False), (False, True), (False, False)])
 def test_what_holds_everywhere_holds_here_and_there(here, there, monkeypatch):
-    """Of two processes, whose other's answer is known; alone there is nobody to ask."""
+    """Two processes must agree, and the answer of the other is known here; a process that is alone asks nobody."""
 
     def all_reduce(flag, op):
         of_both = {torch.distributed.ReduceOp.MIN: min, torch.distributed.ReduceOp.MAX: max}[op]

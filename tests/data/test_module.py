@@ -287,14 +287,14 @@ def test_examples_stay_in_host_memory_unless_there_is_a_gpu():
 
 
 def on_a_gpu(module: DataModule) -> DataModule:
-    """As if a Trainer had it on a GPU."""
+    """This is the module as a Trainer on a GPU would have it."""
     placed(module, 0, 1).trainer.strategy.root_device = torch.device("cuda", 0)
     return module
 
 
 @pytest.mark.parametrize(("free", "kept"), [(4 * 44, []), (4 * 44 + 4, [11]), (4 * 192, [11]), (4 * 192 + 4, [48, 11])])
 def test_a_split_stays_on_a_gpu_of_which_it_takes_less_than_a_quarter(free, kept, monkeypatch):
-    """Of what is free: an example has 4 bytes, and there are 48 to train and 11 to test."""
+    """An example takes 4 bytes here, and there are 48 to train and 11 to test; `free` is what the GPU has left."""
     found = []
 
     def resident(examples, device):
@@ -343,7 +343,7 @@ def test_every_batch_says_what_is_told_of_its_examples():
 
 
 def test_a_chunk_that_begins_at_the_end_is_empty(pictures):
-    """Where examples are decoded as they are needed, too, of which no batch can be made of none."""
+    """Pictures that are decoded as they are needed can make no batch of no examples, and are not asked for one."""
     dataset = Folder(4, str(pictures), channels=1, held_out=0.2, array_gib=0.0, root=str(pictures.parent / "root"))
     dataset.prepare()
     for examples in (Numbered(test=8).split("test"), dataset.split("test")):
@@ -357,7 +357,7 @@ def test_what_is_decoded_as_it_is_needed_is_kept_on_no_device(pictures):
 
 
 class Broken(Numbered):
-    """Its examples cannot be read; it counts how often it was prepared."""
+    """A dataset whose examples cannot be read, and which counts how often it was prepared."""
 
     prepared = 0
 
@@ -378,7 +378,7 @@ class Broken(Numbered):
 
 
 def test_an_example_that_cannot_be_read_is_told_of_when_it_is_needed():
-    """The first one is looked at before, which might be none that is asked for."""
+    """The module does not read an example before that: it might be one that no batch has."""
     module = ready(broken := Broken())
     assert broken.prepared == 1
     with pytest.raises(DataError, match=r"^cannot be read$"):

@@ -362,7 +362,7 @@ def test_a_chain_that_begins_between_its_times_goes_on_with_those_below():
 
 
 def test_one_noise_for_all_examples_is_that_of_one_example():
-    """So that what differs between samples comes from where they began."""
+    """With it, samples differ only because they began at different x_T."""
     p, one = model(ForwardProcess(linear(20)), X0()), gaussian_noise(1)
     alone = run(Ancestral(), p, one)
     together = Ancestral()(p, one.expand(3, 1), rng(), clip=False, repeat_noise=True)
@@ -385,7 +385,7 @@ class Remembering(Sampler):
 
 
 def test_a_step_is_told_of_three_visits_before_it_and_no_more():
-    """Third order in DEIS needs three; with all of them, every state of the chain would stay in memory."""
+    """DEIS of order 3 needs three; if all were kept, every state of the chain would stay in memory."""
     sampler = Remembering(7)
     run(sampler, model(ForwardProcess(linear(50)), X0()), gaussian_noise(2))
     assert sampler.told == [1, 2, 3, 4, 4, 4, 4]

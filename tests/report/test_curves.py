@@ -121,7 +121,7 @@ def test_a_caption_says_what_was_validated():
 
 
 def of_lines(svg):
-    """Of every line of a figure its configuration, and what is drawn of it."""
+    """This lists each line of a figure: the number of its configuration, and its part of the SVG."""
     _, *parts = svg.split('<g class="line" data-line="')
     return [(part[0], part.partition('<g id="')[0]) for part in parts]
 

@@ -1,4 +1,4 @@
-"""What of a run's pictures goes into the page: the newest, small enough, and the training as a film."""
+"""The page of a report shows the newest pictures of a run, made small enough, and the training as a film."""
 
 import base64
 import io
@@ -61,7 +61,7 @@ def test_a_large_picture_is_made_smaller_in_proportion(tmp_path, size, shown):
 
 
 def test_a_picture_keeps_the_best_quality_that_is_small_enough(tmp_path):
-    """Of something smooth, no more is lost than must be."""
+    """A smooth ramp is small enough at the first quality, and must not be compressed any further."""
     ramp = Image.fromarray(np.add.outer(np.arange(600), np.arange(600)).astype(np.float32) / 5).convert("RGB")
     image, _ = opened(pictures.newest(run_with(tmp_path, {1: ramp}), "samples"))
     expected = io.BytesIO()

@@ -103,7 +103,7 @@ class PictureTransform:
             return self.pixels(image)
 
     def exactly(self, encoded: bytes) -> UInt8[np.ndarray, "c h w"]:
-        """The same of a picture that, upright, has the target's size. Raises DataError where it has not."""
+        """Prepares a picture, and raises DataError if it is no whole picture or, upright, has not the target's size."""
         with opened(encoded) as image:
             pixels = self.pixels(image)
             if image.size != (self.width, self.height):
