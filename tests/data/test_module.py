@@ -378,7 +378,7 @@ class Broken(Numbered):
 
 
 def test_an_example_that_cannot_be_read_is_told_of_when_it_is_needed():
-    """The module does not read an example before that: it might be one that no batch has."""
+    """The module looks at the first example before that, but no batch may ask for it, so that its error can wait."""
     module = ready(broken := Broken())
     assert broken.prepared == 1
     with pytest.raises(DataError, match=r"^cannot be read$"):
