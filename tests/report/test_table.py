@@ -113,6 +113,17 @@ def test_what_the_errors_do_not_tell_from_the_best_is_marked_with_it(tmp_path):
     assert best(found, "bits/dim") == ["optimizer.lr=1", "optimizer.lr=2"]  # ± 0.025 each: 0.035 together
 
 
+def test_a_mean_without_the_run_that_is_not_finite_is_not_the_best(tmp_path):
+    for i, (lr, fid) in enumerate([(1, 1.0), (1, float("nan")), (2, 2.0), (2, 2.0), (3, 3.0), (3, 3.0)]):
+        own = {"optimizer.lr": lr}
+        write_cell(tmp_path, i, f"optimizer.lr={lr}", f"seed={i % 2}", seed=i % 2, settings=own, metrics=measured(fid))
+    found = made(tmp_path)
+    fids = column(found, "FID")
+    assert [line.shown(fids) for line in found.lines] == ["1.000 [1 not finite]", "2.000 ± 0.000", "3.000 ± 0.000"]
+    assert best(found, "FID") == ["optimizer.lr=2"]
+    assert any("[not finite]" in note for note in found.notes)
+
+
 def test_where_nothing_can_be_told_apart_nothing_is_best(tmp_path):
     for i, bits in enumerate((4.0, 4.01)):
         own = {"optimizer.lr": i}

@@ -90,8 +90,7 @@ def _numbers(made: Table, i: int, line: Line) -> list[Number]:
     for j, column in enumerate(made.columns):
         mean = line.mean(column)
         text = "" if mean is None else column.number(mean)
-        aside = line.deviation(column) or line.error(column)
-        numbers.append(Number(text, mean, aside, line.published(column), (i, j) in made.best))
+        numbers.append(Number(text, mean, line.aside(column), line.published(column), (i, j) in made.best))
     return [*numbers, Number(minutes(made, line), made.minutes(line))]
 
 

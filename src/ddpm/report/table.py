@@ -74,7 +74,17 @@ class Line:
         mean = self.mean(column)
         if mean is None:
             return ""
-        return " ".join(filter(None, [column.number(mean), self.deviation(column) or self.error(column)]))
+        return " ".join(filter(None, [column.number(mean), self.aside(column)]))
+
+    def aside(self, column: Column) -> str:
+        """What is said beside the mean: its deviation or error, and how many runs have no number to be averaged."""
+        missing = f"[{n} not finite]" if (n := self.not_finite(column)) else ""
+        return " ".join(filter(None, [self.deviation(column) or self.error(column), missing]))
+
+    def not_finite(self, column: Column) -> int:
+        """The number of finished runs that were measured, but whose number here is not finite."""
+        found = [run.measured[column.metric] for run in self.finished if column.metric in run.measured]
+        return sum(column.part not in parts for parts in found)
 
     def deviation(self, column: Column) -> str:
         return f"± {column.number(self.spread(column))}" if len(self.values(column)) > 1 else ""
@@ -202,8 +212,12 @@ def _grouped(runs: Sequence[ReportedRun], keys: Sequence[str]) -> list[Line]:
 
 
 def _best(lines: Sequence[Line], column: Column) -> list[int]:
-    """The lines with the best mean, and those that cannot be told from it by the errors that are shown."""
-    known = {i: mean for i, line in enumerate(lines) if (mean := line.mean(column)) is not None}
+    """The lines with the best mean, and those that cannot be told from it by the errors that are shown.
+
+    A line with a number that is not finite is not ranked: its mean would be the better for the run that failed.
+    """
+    means = {i: line.mean(column) for i, line in enumerate(lines) if not line.not_finite(column)}
+    known = {i: mean for i, mean in means.items() if mean is not None}
     if not known or column.quantity.better is None:
         return []
     target = column.quantity.best(list(known.values()))
@@ -225,6 +239,8 @@ def _notes(made: Table, differing: dict[str, list[str]], void: Sequence[Column])
         error_of = {column.quantity.title.partition(",")[0]: column.quantity.error_is for column in with_error}
         errors = ", ".join(f"of {title} {error}" for title, error in error_of.items())
         notes.append(f"(±): one run, so the metric's own error: {errors}. It says nothing of other seeds.")
+    if any(line.mean(column) is not None and line.not_finite(column) for line in lines for column in columns):
+        notes.append("[not finite]: so many runs are not in the mean, which is therefore not ranked.")
     if any(0 < len(line.finished) < len(line.runs) for line in lines):
         notes.append("Means are over the runs that finished.")
     for part, values in differing.items():
