@@ -1510,6 +1510,7 @@ FAULTS = [
             "statistics.stdev(values) if len(values) > 1 else 0.0",
         ),
         ("if len(with_it) != 1 or", "if"),
+        ("for i, line in enumerate(lines) if not line.not_finite(column)}", "for i, line in enumerate(lines)}"),
         ("column.quantity.best(list(known.values()))", "min(known.values())"),
         ("math.hypot(error, lines[i].spread(column))", "error"),
         ("return near if len(near) < len(known) else []", "return near"),
@@ -1584,7 +1585,7 @@ FAULTS = [
     *of(
         "report/page.py",
         "report/test_page.py",
-        ("line.deviation(column) or line.error(column)", "line.error(column)"),
+        ("mean, line.aside(column), line", "mean, line.error(column), line"),
         ("(i, j) in made.best", "(j, i) in made.best"),
         ("made.lines[:MOST_FILMS], film", "made.lines, film"),
     ),

@@ -16,13 +16,17 @@ from ddpm.runs import folders
 from ddpm.sweep import sweep
 from ddpm.sweep.work import WORKS
 from ddpm.training import resume
-from ddpm.training.monitor import monitor_of
+from ddpm.training.monitor import Monitor, monitor_of
 
 if TYPE_CHECKING:
+    from lightning import Trainer
     from lightning.pytorch.callbacks import Callback
     from omegaconf import DictConfig
 
+    from ddpm.checkpoints.checkpoint import Checkpoint
     from ddpm.data.dataset import Dataset
+    from ddpm.evaluation.evaluation import Evaluation
+    from ddpm.training.module import DiffusionModule
 
 
 def train(overrides: list[str], dataset: "Dataset | None" = None, callbacks: "Sequence[Callback]" = ()) -> Path:
@@ -53,7 +57,6 @@ def _train(overrides: list[str], dataset: "Dataset | None", callbacks: "Sequence
         config, run = resume.compose_resumable(overrides, _config_of)
         from ddpm import build, launch
         from ddpm.checkpoints import checkpoint
-        from ddpm.evaluation.results import has_measured
         from ddpm.loggers import loggers
         from ddpm.training.trainer import fit, trainer_of
 
@@ -64,9 +67,7 @@ def _train(overrides: list[str], dataset: "Dataset | None", callbacks: "Sequence
         if saved:
             resume.check(saved.config, config, saved.path, saved.step)
             monitor.resume(saved.monitor, saved.path)
-            finished = resume.why_finished(config, saved.step, monitor)
-            evaluated = has_measured(saved.path, saved.step, Path(config.out), config.evaluation.metrics)
-            if finished and not saved.pending and (evaluated or not config.evaluate_after):
+            if finished := _finished(config, saved, monitor):
                 say(f"{config.out} is finished: {finished}")
                 return Path(config.out)
         start = checkpoint.load(config.init) if config.init and not saved else None
@@ -94,16 +95,35 @@ def _train(overrides: list[str], dataset: "Dataset | None", callbacks: "Sequence
     with loggers.closing(trainer.loggers):
         fit(trainer, module, data, saved.path if saved else None)
         if evaluation:
-            last = str(folder / "checkpoints" / checkpoint.LAST)
-            about = {"ckpt": last, "step": trainer.global_step, "config": plain(config)}
             folder = trainer.strategy.broadcast(folder)  # only rank 0 knows what it is called
-            with launch.sharing(f"it is trained, and measured with: {typed('evaluate', f'ckpt={folder}')}"):
-                results = evaluation.run(module.p_ema, launch.rank_of(trainer), about, folder)
-            if trainer.is_global_zero:
-                results.published = published.compare(config, results.metrics, trainer.global_step)
-                results.publish(folder, trainer.loggers, trainer.global_step)
+            _evaluate(trainer, evaluation, module, config, folder)
     say(*loggers.how_to_look(trainer.loggers), f"run folder: {folder}")
     return folder
+
+
+def _finished(config: "DictConfig", saved: "Checkpoint", monitor: Monitor) -> str:
+    """Why nothing is left to be done for the run of this checkpoint, "" if something is."""
+    from ddpm.evaluation.results import has_measured
+
+    evaluated = has_measured(saved.path, saved.step, Path(config.out), config.evaluation.metrics)
+    left = saved.pending or (config.evaluate_after and not evaluated)
+    return "" if left else resume.why_finished(config, saved.step, monitor)
+
+
+def _evaluate(
+    trainer: "Trainer", evaluation: "Evaluation", module: "DiffusionModule", config: "DictConfig", folder: Path
+) -> None:
+    """Measure the averaged weights of the run that has just been trained."""
+    from ddpm import launch
+    from ddpm.checkpoints import checkpoint
+
+    step = trainer.global_step
+    about = {"ckpt": str(folder / "checkpoints" / checkpoint.LAST), "step": step, "config": plain(config)}
+    with launch.sharing(f"it is trained, and measured with: {typed('evaluate', f'ckpt={folder}')}"):
+        results = evaluation.run(module.p_ema, launch.rank_of(trainer), about, folder)
+    if trainer.is_global_zero:
+        results.published = published.compare(config, results.metrics, step)
+        results.publish(folder, trainer.loggers, step)
 
 
 def _config_of(ckpt: str) -> dict[str, Any]:
