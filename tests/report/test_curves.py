@@ -160,6 +160,19 @@ def test_what_a_logarithm_cannot_show_is_left_out():
     assert len(drawn(plot.svg)[0]) == 3
 
 
+@pytest.mark.parametrize(("highest", "between"), [(900.0, True), (9000.0, False)])
+def test_a_logarithmic_axis_has_plain_numbers_and_those_between_powers_of_ten_where_there_is_room(highest, between):
+    (plot,) = curves.plots([line("a", {"train/loss": ([1.0, 2.0], [1.0, highest])})])
+    ticks = set(re.findall(r">([\d.]+)</text>", plot.svg))
+    assert {"1", "10", "100"} <= ticks
+    assert ({"20", "50", "200", "500"} <= ticks) == between
+
+
+def test_a_logarithmic_axis_has_ticks_between_powers_of_ten_where_there_are_none_of_these():
+    (plot,) = curves.plots([line("a", {"train/loss": ([1.0, 2.0], [0.031, 0.034])})])
+    assert len(set(re.findall(r">0\.03([\d.]+)</text>", plot.svg))) > 3
+
+
 def test_the_ticks_of_values_that_nearly_agree_differ():
     (plot,) = curves.plots([line("a", rates=([0.0, 1.0], [0.0101, 0.0109]))])
     ticks = re.findall(r">(0\.\d+)</text>", plot.svg)

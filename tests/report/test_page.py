@@ -244,12 +244,6 @@ def test_24_cells_of_large_pictures_make_a_small_page_and_are_decoded_once(works
 # --- without a browser -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """A page without curves, which take most of the time."""
-    monkeypatch.setattr(page_of_runs.curves, "plots", lambda lines: [])
-
-
 def cells(page, table='<table class="sortable" id="results">'):
     """The texts in the rows of a table."""
     (inside,) = re.findall(f"{table}(.*?)</table>", page.read_text(), re.DOTALL)

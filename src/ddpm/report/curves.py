@@ -23,6 +23,7 @@ POINTS = 200  # that are drawn of a curve, at most
 WINDOWS = 40  # a smoothed point is the mean over 1 / WINDOWS of its curve
 LONGEST = 60  # characters at an axis
 WIDE = 8.0  # ratio of the highest to the lowest value from which an axis is logarithmic
+CROWDED = 1000  # ratio of the highest to the lowest value from which a logarithmic axis has room for 1, 10, ... alone
 INK = "#010203"  # placeholder for the page's colour of text
 
 
@@ -149,9 +150,9 @@ def _plot(
             axes.annotate(name, (x[0], y[0]), (4, 0), color=INK, parse_math=False, **place)
         heights = [height for _, _, (_, y) in drawable for height in y]
         if log == "xy":
-            axes.set_xscale("log")
+            _make_logarithmic(axes, "x", [place for _, _, (x, _) in drawable for place in x])
         if log in ("y", "xy"):
-            axes.set_yscale("log")
+            _make_logarithmic(axes, "y", heights)
         elif log:
             widen(axes, "y", heights)
 
@@ -159,15 +160,24 @@ def _plot(
 
 
 def widen(axes: Any, which: Literal["x", "y"], values: Sequence[float]) -> None:
-    """Make that axis of matplotlib's logarithmic, with plain numbers at its ticks, where the values are far apart."""
-    from matplotlib.ticker import LogLocator
-
+    """Make that axis of matplotlib's logarithmic where the values are far apart."""
     if 0 < min(values) < max(values) / WIDE:
-        axes.set(**{f"{which}scale": "log"})
-        axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+        _make_logarithmic(axes, which, values)
+
+
+def _make_logarithmic(axes: Any, which: Literal["x", "y"], values: Sequence[float]) -> None:
+    """Make that axis logarithmic, with plain numbers at its ticks: powers of ten alone where others have no room."""
+    from matplotlib.ticker import AutoLocator, LogLocator, NullLocator
+
+    axes.set(**{f"{which}scale": "log"})
+    axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
+    axis.set_major_formatter("{x:g}")  # powers of ten as text need a parser, which takes half of the drawing's time
+    if max(values) < WIDE * min(values):  # perhaps between two powers of ten
+        axis.set_major_locator(AutoLocator())
+        axis.set_minor_locator(NullLocator())
+    else:
         axis.set_minor_locator(LogLocator(subs=(2, 5)))
-        axis.set_major_formatter("{x:g}")
-        axis.set_minor_formatter("{x:g}")
+        axis.set_minor_formatter("{x:g}" if max(values) < CROWDED * min(values) else "")
 
 
 def drawing(title: str, caption: str, labels: tuple[str, str], paint: Callable[[Any], None]) -> Plot:

@@ -1,6 +1,7 @@
 """report.html, one file that needs no other. Its template is page.html, and everything that goes in is escaped."""
 
 import base64
+import functools
 import hashlib
 import importlib.resources
 import shlex
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 from ddpm.messages import printable
@@ -50,14 +51,6 @@ class LabelledPicture:
 
 def render(made: Table, runs: Sequence[ReportedRun], title: str, out: Path) -> str:
     """The content of report.html in the folder `out`."""
-    environment = Environment(
-        loader=PackageLoader("ddpm.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = Markup  # our own drawing
     script = importlib.resources.files("ddpm.report").joinpath("page.js").read_text(encoding="utf-8")
     lines = [(line, _numbers(made, i, line), _by_seed(made, line)) for i, line in enumerate(made.lines)]
     counts = Counter(run.status or "unknown" for run in runs)
@@ -82,7 +75,20 @@ def render(made: Table, runs: Sequence[ReportedRun], title: str, out: Path) -> s
         "files": _files,
         "wandb": _wandb,
     }
-    return environment.get_template("page.html").render(content)
+    return _template().render(content)
+
+
+@functools.cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("ddpm.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup  # our own drawing
+    return environment.get_template("page.html")
 
 
 def _numbers(made: Table, i: int, line: Line) -> list[Number]:
