@@ -49,6 +49,12 @@ LONG = (
 
 
 @pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """There is one more worker than there are cores: tests also wait, for the processes that they have started."""
+    return 1 + len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+
+
+@pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node):
     """All workers have one server of processes."""
     node.workerinput["server"] = commands.server()
