@@ -1221,6 +1221,7 @@ FAULTS = [
         ("(1 / alpha_bar - 1).sqrt()", "(1 / alpha_bar - 1)"),
         ("for k in times if k != j", "for k in times[:2] if k != j"),
         ("return q.signal(s, x) * x", "return x"),
+        ("if not bool(q.snr(s).isfinite().all()):", "if False:"),
         ("- alpha_bar[:-1, None]) / alpha_bar.diff()[:, None]", "- alpha_bar[:-1, None]) / alpha_bar.diff()[0]"),
     ),
     *of(
@@ -1238,6 +1239,7 @@ FAULTS = [
         "samplers/heun.py",
         "samplers/test_peers.py samplers/test_times.py "
         "diffusion/test_sampler.py::test_a_sampler_says_whether_it_draws_noise",
+        (" or not 0 <= S_noise < math.inf", ""),
         ("(above**2 - now**2).clamp(min=0).sqrt()", "(above - now).clamp(min=0)"),
         ("self.S_noise * noise)", "noise)"),
         ("math.sqrt(2) - 1)", "math.sqrt(2))"),
@@ -1294,6 +1296,10 @@ FAULTS = [
         ("any(a <= b for a, b in pairwise(times))", "any(a < b for a, b in pairwise(times))"),
         ("times[0] != T or", ""),
         ("abs(a - b) <= 1e-6 * b", "abs(a - b) <= 1e-1 * b"),
+        ("abs(a - b) <= 1e-6 * b", "abs(a - b) <= 1e-6"),
+        ("not all(abs(a - b)", "not any(abs(a - b)"),
+        ("len(alpha_bar) != len(here) or ", ""),
+        ("if not times or not", "if not"),
         ("if path.stat().st_size > MAX_BYTES:", "if False:"),
         ("type(t) is int for t", "isinstance(t, int) for t"),
     ),

@@ -1,9 +1,11 @@
 """Every option of conf/ composes; every recipe and experiment builds and takes two optimizer steps, at reduced size."""
 
 import contextlib
+import inspect
 
 import pytest
 import torch
+from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from ddpm import build
@@ -81,6 +83,16 @@ def test_the_sampler_that_is_chosen_is_the_one_of_its_file():
             file = OmegaConf.load(CONF / "sampler" / f"{option}.yaml")
             chosen = compose([f"recipe={recipe}", f"sampler={option}"]).sampler
             assert {**chosen, "steps": None} == {**file, "steps": None}  # how many steps may be the recipe's
+
+
+@pytest.mark.parametrize(
+    "option",
+    [each for each in options_of("sampler") if "_target_" in OmegaConf.load(CONF / "sampler" / f"{each}.yaml")],
+)
+def test_a_sampler_that_is_made_in_python_has_the_settings_of_its_file(option):
+    file = dict(OmegaConf.load(CONF / "sampler" / f"{option}.yaml"))
+    arguments = inspect.signature(get_class(file.pop("_target_"))).parameters.values()
+    assert {each.name: each.default for each in arguments if each.kind != each.KEYWORD_ONLY} == file
 
 
 @pytest.mark.long

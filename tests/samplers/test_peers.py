@@ -10,9 +10,12 @@ from diffusers import DPMSolverMultistepScheduler, DPMSolverSinglestepScheduler
 from peer_samplers import SIGMA, Q, Wavy, rng, states, theirs, x_T
 from scipy.integrate import quad
 
+from ddpm.samplers.ddim import DDIM
 from ddpm.samplers.deis import DEIS
 from ddpm.samplers.dpm_solver import DPMSolver, DPMSolver2S
 from ddpm.samplers.heun import Heun
+from ddpm.samplers.sa_solver import SASolver
+from ddpm.samplers.unipc import UniPC
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # diffusers', of numpy 2
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}
@@ -131,6 +134,29 @@ def test_an_even_number_of_heun_s_steps_leaves_the_last_correction_out():
     assert Heun(4).steps(Q) == Heun(5).steps(Q)[:4]
     *_, before, last = states(Heun(4), x_T())
     torch.testing.assert_close(last, Wavy()(before, torch.zeros(5)))
+
+
+def test_heun_s_noise_is_added_up_to_the_nearest_sigma_of_the_table_the_first_among_them():
+    times = [1000, 990, 300, 4]
+    found = Heun(None, S_churn=40.0, times=times).steps(Q)
+    grown = math.sqrt(2) * SIGMA[times[1:]]
+    assert found[::2] == [1000, *(SIGMA[:, None] - grown).abs().argmin(0).tolist()]
+    assert found[1::2] == times[1:]
+    assert found[2] == 1000
+
+
+@pytest.mark.parametrize(
+    "sampler",
+    [
+        *(DPMSolver(9), DPMSolver(9, 3, 1.0), DPMSolver2S(8), DPMSolver2S(9), DEIS(9, 1), DEIS(9), UniPC(9, 3)),
+        *(SASolver(9), SASolver(9, tau=0.0), Heun(9), DDIM(9, 1.0)),
+    ],
+    ids=lambda sampler: f"{sampler.label}, {sampler.num_steps}",
+)
+def test_a_chain_ends_with_the_estimate_that_is_made_at_its_last_state(sampler):
+    """The last step goes to infinite SNR, where x_t is x_0: no solver goes beyond the network's estimate."""
+    *_, before, last = states(sampler, x_T())
+    torch.testing.assert_close(last, Wavy()(before, torch.full((5,), sampler.steps(Q)[-1] - 1)), **CLOSE)
 
 
 def coefficient(times, j, s):

@@ -23,7 +23,8 @@ from ddpm.diffusion.schedule import cosine, linear, quadratic
 from ddpm.diffusion.variance import FixedSmall
 from ddpm.samplers import times as files
 from ddpm.samplers.ddim import DDIM
-from ddpm.samplers.dpm_solver import DPMSolver
+from ddpm.samplers.deis import DEIS
+from ddpm.samplers.dpm_solver import DPMSolver, DPMSolver2S
 from ddpm.samplers.heun import Heun
 from ddpm.samplers.learned import Chains, noise_along, search, tries
 from ddpm.samplers.unipc import UniPC
@@ -68,6 +69,14 @@ def test_times_stand_in_the_place_of_the_grid():
         (lambda: DDIM(None, times=[900, 10]).steps(Q), "another T"),
         (lambda: UniPC(None, 3, times=[1000, 10, 1]), "at least 4, for this order"),
         (lambda: DPMSolver(3, 3), "at least 4, for this order"),
+        (lambda: DPMSolver(order=1), "order=1 is not one of 2, 3"),
+        (lambda: DPMSolver(eta=1.1), r"eta=1.1 must lie in \[0, 1\]"),
+        (lambda: DPMSolver2S(2), "at least 3, for this order"),
+        (lambda: DEIS(4), "at least 5, for this order"),
+        (lambda: DEIS(order=4), "order=4 is not one of 1, 2, 3"),
+        (lambda: Heun(2), "two for a step of Heun's, one for the last"),
+        (lambda: Heun(S_churn=float("inf")), "S_churn=inf and S_noise=1.0 must be numbers of at least 0"),
+        (lambda: Heun(S_noise=-0.1), "S_churn=0.0 and S_noise=-0.1 must be"),
         (lambda: Heun(7, times=[1000, 10]), "use steps=3"),
         (lambda: Heun(7, S_churn=1.0, S_min=200.0).steps(Q), "leave nothing of the schedule"),
         (lambda: Heun(7, S_churn=1.0, S_max=0.001).steps(Q), "leave nothing of the schedule"),
@@ -82,6 +91,9 @@ def test_a_file_of_times_is_read_back_for_its_schedule_alone(tmp_path):
     file = tmp_path / "times.json"
     file.write_text(json.dumps(files.described([1000, 400, 7], Q)))
     assert files.read(file, Q) == [1000, 400, 7]
+    every = tmp_path / "every.json"
+    every.write_text(json.dumps(files.described(range(1000, 0, -1), Q)))
+    assert files.read(every, Q) == list(range(1000, 0, -1))
     for other in (linear(1000, beta_T=0.0201), cosine(1000), linear(999)):
         with pytest.raises(ValueError, match=r"another schedule|times of T=1000"):
             files.read(file, ForwardProcess(other))
@@ -89,6 +101,17 @@ def test_a_file_of_times_is_read_back_for_its_schedule_alone(tmp_path):
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match="another schedule"):
         files.read(file, Q)
+
+
+@pytest.mark.parametrize("k", range(3))
+def test_a_schedule_that_differs_at_one_of_the_times_is_another(tmp_path, k):
+    """The file is off by a thousandth of alpha_bar, 4e-8 at t = T; or it has one too few, or one too many."""
+    content = files.described([1000, 400, 7], Q)
+    whole = content["alpha_bar"]
+    for alpha_bar in ([a * (1.001 if j == k else 1) for j, a in enumerate(whole)], whole[:k], whole + whole[: k + 1]):
+        (tmp_path / "x.json").write_text(json.dumps({**content, "alpha_bar": alpha_bar}))
+        with pytest.raises(ValueError, match=r"times of another schedule: its alpha_bar is not this one's"):
+            files.read(tmp_path / "x.json", Q)
 
 
 @pytest.mark.parametrize(
@@ -102,10 +125,11 @@ def test_a_file_of_times_is_read_back_for_its_schedule_alone(tmp_path):
         '{"T": 1000, "times": 3, "alpha_bar": []}',
         '{"T": "x", "times": [1], "alpha_bar": [1]}',
         '{"T": 1000, "times": [true], "alpha_bar": [1]}',
+        '{"T": 1000, "times": [], "alpha_bar": []}',
         "[" * 100_000,
         json.dumps(files.described([1000, 400], Q)) + " " * (1 << 21),
     ],
-    ids=map(str, range(10)),
+    ids=map(str, range(11)),
 )
 def test_what_is_no_file_of_times_is_refused_in_a_line(tmp_path, text):
     (tmp_path / "x.json").write_text(text)
