@@ -1443,6 +1443,10 @@ FAULTS = [
         ("if len(sizes) > 1:", "if False:"),
         ('if ours["time_scale"] != 1:', "if False:"),
         ('if ours["channel_mult"][0] != 1:', "if False:"),
+        ('if ours["resblock_updown"]:', "if False:"),
+        ("height >> level in ours", "width >> level in ours"),
+        ("| {widths[-1] // heads}", "| set()"),
+        ("if embeddings is None or not config.condition.drop:", "if embeddings is None:"),
     ),
     *of(
         "checkpoints/safe_reading.py",

@@ -75,6 +75,7 @@ def test_diffusers_draws_our_samples_from_the_same_noise(workspace, overrides):
         ["network.norm_eps=0.01"],
         ["network.heads=4", "network.channel_mult=[1,2,2]", "network.attention_resolutions=[8]"],
         ["network.head_channels=8", "network.channel_mult=[1,2]", "network.attention_resolutions=[32,16]"],
+        ["network.heads=1", "network.channel_mult=[1,2]", "network.attention_resolutions=[32,16]"],
     ],
     ids=" ".join,
 )
@@ -85,6 +86,21 @@ def test_a_network_s_settings_are_theirs(workspace, settings):
     with torch.no_grad():
         want = unet(x, t).sample
         assert (p.network(x, t) - want).norm() < 1e-5 * want.norm()
+
+
+def test_a_network_of_oblong_images_attends_at_the_heights_that_it_says(workspace):
+    """Its dropout goes along, for whoever trains it on."""
+    saved("run.ckpt", *SMALL, "recipe=lsun_church", "data.size=[32,16]", "network.channel_mult=[1,2]",
+          "network.num_res_blocks=1", "network.attention_resolutions=[16]", "network.dropout=0.25")  # fmt: skip
+    unet, p = exported("ckpt=run.ckpt", "to=out").unet, ddpm.load("run.ckpt")
+    assert unet.config.sample_size == [32, 16]
+    assert {module.p for module in unet.modules() if isinstance(module, torch.nn.Dropout) and module.p} == {0.25}
+    x, t = torch.randn(2, 3, 32, 16, generator=torch.Generator().manual_seed(1)), torch.tensor([3, 7])
+    with torch.no_grad():
+        want = unet(x, t).sample
+        assert (p.network(x, t) - want).norm() < 1e-5 * want.norm()
+        back = ddpm.load("out", "recipe=lsun_church", "data.size=[32,16]", "sampler.steps=5")
+        assert torch.equal(back.network(x, t), p.network(x, t))
 
 
 @pytest.mark.slow
@@ -112,6 +128,17 @@ def test_classes_and_one_more_for_none(workspace):
         assert (found - want).norm() < 1e-5 * want.norm()
         again = ddpm.load("out", "sampler.steps=5").network(x, t, Condition(torch.tensor([0, 9, 10])))
         assert (again - want).norm() < 1e-5 * want.norm()
+
+
+def test_classes_alone_where_none_was_dropped(workspace):
+    saved("run.ckpt", *SMALL, "condition=label", "condition.drop=0.0")
+    unet, p = exported("ckpt=run.ckpt", "to=out").unet, ddpm.load("run.ckpt")
+    x, t = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(1)), torch.tensor([2, 7])
+    labels = torch.tensor([0, 9])
+    with torch.no_grad():
+        want = unet(x, t, class_labels=labels).sample
+        assert (p.network(x, t, Condition(labels)) - want).norm() < 1e-5 * want.norm()
+    assert unet.class_embedding.weight.shape[0] == 10
 
 
 @pytest.mark.parametrize(
@@ -157,9 +184,15 @@ def test_safetensors_are_a_checkpoint(workspace, layout):
         (["prediction=mu"], "diffusers has no prediction=mu"),
         (["variance=learned", "objective=vlb"], "diffusers has no variance=learned"),
         (["network=iddpm", "network.attention_resolutions=[32,16]"], "heads of one size, and these have 8 and 16"),
+        (
+            ["network=iddpm", "network.channel_mult=[1,2]", "network.attention_resolutions=[32]"],
+            "heads of one size, and these have 8 and 16",  # that of the middle, which is always there
+        ),
         (["network.channel_mult=[2,2]"], "no network with channel_mult=[2, 2]"),
         (["network.patch_size=2"], "no network with patch_size=2"),
         (["network=iddpm", "network.time_scale=0.25"], "no network with time_scale=0.25"),
+        (["network=iddpm", "+network.resblock_updown=true"], "no UNet2DModel of diffusers has resblock_updown=true"),
+        (["condition=image"], "no pipeline for a network that is told an image"),
     ],
 )
 def test_what_diffusers_does_not_have_is_refused(workspace, overrides, message):
