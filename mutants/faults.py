@@ -452,6 +452,8 @@ FAULTS = [
     ),
     *of(
         "evaluation/samples.py",
+        ("if len(whole) != n:", "if False:"),
+        ("-(-n // (self.size * self.rank.world_size))", "n // (self.size * self.rank.world_size)"),
         EVALUATION,
         (
             "            with self.precision():\n                *_, last",
@@ -533,12 +535,18 @@ FAULTS = [
     ),
     *of(
         "evaluation/forecast.py",
+        ("len(shown) > ABREAST", "len(shown) >= ABREAST"),
+        ("if isinstance(value, float)", "if not isinstance(value, str)"),
+        ("for name in self.metrics if registry.of(name).in_tables", "for name in self.metrics"),
         EVALUATION,
         ("left = sum(costs) - done", "left = sum(costs)"),
         ("(time.perf_counter() - begun) / n", "time.perf_counter() - begun"),
     ),
     *of(
         "evaluation/checks.py",
+        ("chunks, precision, told))", "chunks, precision, lambda _: None))"),
+        ("min(chunks.size, TRIAL)", "TRIAL"),
+        ("with torch.no_grad(), precision():", "with torch.no_grad():"),
         EVALUATION,
         ("if settings.num_samples < metric.fewest:", "if settings.num_samples <= metric.fewest:"),
         (

@@ -7,6 +7,7 @@ import pytest
 import torch
 from evaluated import made
 
+from ddpm.diffusion.condition import Condition
 from ddpm.evaluation import forecast
 from ddpm.evaluation.chunks import Chunks
 from ddpm.launch import Rank
@@ -36,3 +37,22 @@ def test_the_time_of_an_evaluation_is_that_of_one_image_in_the_second_trial(monk
     p.network.register_forward_hook(lambda _, inputs, __: images.append(len(inputs[0])))
     seconds = forecast._seconds_per_evaluation(p, (1, 8, 8), chunks, nullcontext, lambda _: None)
     assert (seconds, images) == (9 / 32, [32, 32])
+
+
+@pytest.mark.parametrize("size", [5, 32])
+def test_the_trial_is_of_what_will_be_evaluated(size):
+    """It has a chunk's examples, told what samples are told, in the precision asked for and without gradients."""
+    p, _ = made("condition=label")
+    seen = []
+
+    def see(_, inputs, __):
+        x_t, t, condition = inputs
+        modes = torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")
+        seen.append((len(x_t), set(t.tolist()), condition.labels.tolist(), *modes))
+
+    p.network.register_forward_hook(see)
+    forecast.announce(
+        [forecast.Part("9 samples", "samples", 9, 4)], p, (1, 8, 8), Chunks(size, 0, Rank(0, 1, torch.device("cpu"))),
+        lambda: torch.autocast("cpu", torch.bfloat16), lambda indices: Condition(torch.tensor([*indices]) % 10),
+    )  # fmt: skip
+    assert seen == [(size, {p.q.T - 1}, [k % 10 for k in range(size)], False, True)] * 2

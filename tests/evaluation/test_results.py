@@ -10,6 +10,7 @@ import pytest
 import torch
 from evaluated import made
 from filelock import FileLock
+from lightning.pytorch.loggers import Logger
 from PIL import Image
 from random_checkpoint import saved
 
@@ -18,6 +19,7 @@ from ddpm.config.errors import RequestError
 from ddpm.evaluation import results
 from ddpm.figures import drawing
 from ddpm.launch import Rank
+from ddpm.metrics.fid import FrechetDistance
 from ddpm.runs import folders
 
 CPU = torch.device("cpu")
@@ -223,3 +225,69 @@ def test_samples_that_could_not_be_kept_to_the_last_leave_those_of_before(worksp
     results.KEEPERS[keep](workspace, iter(samples.flip(0).split(2)), 4)
     assert kept().keys() == before.keys()
     assert kept() != before
+
+
+class Told(Logger):
+    """A logger that keeps what it is told."""
+
+    name, version = "told", 0
+
+    def __init__(self):
+        super().__init__()
+        self.told = []
+
+    def log_metrics(self, metrics, step=None):
+        self.told.append((metrics, step))
+
+    def log_hyperparams(self, *_): ...
+
+
+def test_loggers_are_told_each_number_and_its_error_under_names_of_their_own():
+    logger = Told()
+    metrics = {
+        "fid": {"value": 3.5, "n": 9, "reference": "test"},
+        "kid": {"value": 0.25, "std": 0.125, "n": 9},
+    }
+    results.Results(metrics, {}, {}, {}).log([logger], 7)
+    assert logger.told == [({"evaluation/fid": 3.5, "evaluation/kid": 0.25, "evaluation/kid_std": 0.125}, 7)]
+
+
+@pytest.mark.parametrize("count", [5, 6])
+def test_more_than_five_metrics_stand_below_each_other(count, capsys):
+    names = ("inception_score", "fid", "kid", "precision", "recall", "fid_test")[:count]
+    metrics = {name: {"value": 1.0, "std": 0.5, "n": 9} for name in names}
+    metrics["bits_per_dim_gap"] = {"value": 1.0, "stderr": 0.5}  # which stands in the notes alone
+    results.Results(metrics, {}, {"fingerprint": "abc"}, {}).print()
+    heading = next(line for line in capsys.readouterr().out.splitlines() if "model" in line)
+    assert ("1.000" in heading) == (count == 5)
+
+
+@pytest.mark.parametrize(
+    ("extractor", "sampler", "said"),
+    [
+        ("digits", {"name": "ddim", "eta": 0.5}, "digits, which compares with itself only; sampler: ddim, eta 0.5"),
+        ("inception", {"name": "unipc", "order": 3}, "inception; sampler: unipc"),
+    ],
+)
+def test_a_note_says_by_what_samples_were_drawn_and_looked_at(extractor, sampler, said):
+    counts = {"evaluations_per_sample": 50, "timesteps": 1000, "fingerprint": "abc"}
+    protocol = {**counts, "features": {"extractor": extractor}, "sampler": sampler}
+    protocol |= {"condition": {"name": "label", "classes": 10}, "guidance": {"name": "cfg", "scale": 2.0}}
+    metrics = {"fid": {"value": 3.5, "n": 5000, "reference": "train", "reference_n": 50_000}}
+    assert results.Results(metrics, {}, protocol, {}, of_samples=[FrechetDistance()]).notes() == [
+        "FID: 5,000 samples against 50,000 images of the train split",
+        f"features: {said}, 50 of 1000 steps",
+        "condition of samples: name label, classes 10",
+        "guidance of samples: name cfg, scale 2.0",
+        "protocol abc",
+    ]
+
+
+@pytest.mark.parametrize("verdict", ["PASS", "FAIL", "another sampler"])
+def test_what_was_published_stands_beside_what_was_measured_where_they_compare(verdict, capsys):
+    entry = {"metric": "fid", "published": 3.17, "source": "a paper", "measured": 3.26, "tolerance": 0.3}
+    results.Results({}, {}, {"fingerprint": "abc"}, {}, published=[{**entry, "verdict": verdict}]).print()
+    said = "not held against it: another sampler"
+    if verdict != "another sampler":
+        said = f"measured 3.26, tolerance 0.3: {verdict}"
+    assert said in " ".join(capsys.readouterr().out.split())
