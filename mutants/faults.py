@@ -196,6 +196,9 @@ FAULTS = [
         ("share > TOLERABLE_WAIT", "share < TOLERABLE_WAIT"),
         ("trainer.global_step > self.every  #", "trainer.global_step >= self.every  #"),
         ("and not self._advised and", "and"),
+        ("% self.every == 0 and is_whole_step(trainer)", "% self.every == 0"),
+        ("start=trainer.global_step)", "start=0)"),
+        ("if (steps := trainer.global_step - self._bar.done) > 0:", "if (steps := trainer.global_step) > 0:"),
     ),
     *of(
         "training/pictures.py",

@@ -11,6 +11,7 @@ from ddpm.config.compose import compose
 from ddpm.data.conditioning import ConditionedBatch
 from ddpm.data.dataset import InMemory
 from ddpm.data.module import DataModule
+from ddpm.progress import Bar
 from ddpm.training import callbacks
 from ddpm.training.bound import EstimatedBound, MeanBound
 from ddpm.training.memorisation import Memorisation
@@ -65,6 +66,28 @@ def test_validating_is_not_waiting(monkeypatch):
     assert logged["train/images_per_second"] == pytest.approx(2 * 5 / 2)
 
 
+def test_images_per_second_are_told_once_a_step_and_are_those_since_they_were_told(monkeypatch):
+    """Steps of two micro-batches each, which take one second in the first and four in the second."""
+    config = compose(["debug=smoke", "loader.batch_size=5"])
+    module, trainer, throughput = build.module(config, build.dataset(config)), Trainer(), callbacks.Throughput(every=1)
+    logged, now = [], [0.0]
+    monkeypatch.setattr(module, "log_now", logged.append)
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    trainer.accumulate_grad_batches = 2
+    for trainer.global_step, first_of_two, seconds in (
+        (0, True, 1.0),
+        (1, False, 1.0),
+        (1, True, 4.0),
+        (2, False, 4.0),
+    ):
+        trainer.fit_loop = SimpleNamespace(_should_accumulate=lambda: first_of_two)  # noqa: B023
+        throughput.on_train_batch_start(trainer, module)
+        now[0] += seconds
+        throughput.on_train_batch_end(trainer, module, None, ConditionedBatch(torch.zeros(3, 1, 8, 8), None), 0)
+        module.on_train_batch_end()
+    assert [each["train/images_per_second"] for each in logged] == pytest.approx([5 / 2, 5 / 8])
+
+
 def waiting(monkeypatch, *shares):
     """Steps of a run of which, by turns, such shares of the time go by until the next batch is there."""
     config = compose(["debug=smoke"])
@@ -105,6 +128,42 @@ def test_advice_for_pictures_that_are_decoded_as_they_are_needed():
     assert data.advice.endswith("data.array_gib=1")
     data.train.values = data.train.values[:1].expand(2**24 + 1, -1)
     assert data.advice.endswith("data.array_gib=2")
+
+
+def test_the_bar_counts_whole_steps_on_from_where_a_run_goes_on(monkeypatch):
+    """A micro-batch after which the weights are as before moves nothing; ranks above 0 count in silence."""
+    made, shown, ended = [], [], []
+
+    class Shown(Bar):
+        def __init__(self, *arguments, **more):
+            super().__init__(*arguments, **more)
+            made.append((arguments, more))
+
+        def advance(self, steps=1, note=None):
+            super().advance(steps, note)
+            shown.append((self.done, note))
+
+        def __exit__(self, *error):
+            super().__exit__(*error)
+            ended.append(self.done)
+
+    monkeypatch.setattr(callbacks, "Bar", Shown)
+    config = compose(["debug=smoke"])
+    module, bar = build.module(config, build.dataset(config)), callbacks.TrainingBar()
+    trainer = SimpleNamespace(max_steps=9, is_global_zero=False, global_step=4)
+    bar.on_train_start(trainer, module)
+    rate = {"train/images_per_second": 80.4}
+    for trainer.global_step, module.latest in (
+        (4, {}),
+        (5, {"train/loss": 0.25}),
+        (5, rate),
+        (7, {"train/loss": 1} | rate),
+    ):
+        bar.on_train_batch_end(trainer, module)
+    assert made == [(("training", 9), {"enabled": False, "start": 4})]
+    assert shown == [(5, "loss 0.2500"), (7, "loss 1.0000  80 images/s")]
+    bar.on_exception(trainer, module, KeyboardInterrupt())
+    assert ended == [7]
 
 
 def test_who_learns_training_images_by_heart_is_warned_once(monkeypatch, capsys):

@@ -28,6 +28,7 @@ from ddpm.diffusion.process import ForwardProcess
 from ddpm.diffusion.reverse import ReverseProcess
 from ddpm.instantiate import instantiate
 from ddpm.training.divergence import DivergedError
+from ddpm.training.module import DiffusionModule
 
 T, STEPS, BATCH, SEED = 9, 7, 12, 5
 MUON_LR = 0.03
@@ -349,6 +350,20 @@ def test_a_gradient_that_is_not_finite_ends_the_run_at_its_step(wrong, workspace
         with expectation:
             module.configure_gradient_clipping(torch.optim.Adam(module.p.parameters()))
     assert (workspace / "diverged_step_0000004.safetensors").exists()
+
+
+def test_away_from_the_cpu_a_step_is_judged_with_the_next_or_where_that_is_asked_for(monkeypatch):
+    """So that the CPU need not wait for the device; each step is judged once."""
+    config = compose(SETTINGS)
+    module, judged = build.module(config, build.dataset(config)), []
+    monkeypatch.setattr(DiffusionModule, "device", torch.device("cuda"))
+    monkeypatch.setattr(module, "_require_finite", judged.append)
+    for step in ("first", "second"):
+        module._require_finite_soon(step)
+    assert judged == ["first"]
+    for _ in range(2):
+        module.require_finite_now()
+        assert judged == ["first", "second"]
 
 
 def test_processes_that_validate_unequal_shares_count_each_image_once(monkeypatch):
