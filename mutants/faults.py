@@ -964,6 +964,7 @@ FAULTS = [
     ),
     *of(
         "loggers/weights_and_biases.py",
+        ('and isinstance(parts.get("n"), int)', ""),
         "loggers/test_loggers.py",
         ('if was_online and mode == "online":', 'if mode == "online":'),
         ('key=lambda path: path.name.rpartition("run-")[2], ', ""),
@@ -1424,6 +1425,8 @@ FAULTS = [
         "checkpoints/converters/pytorch_ddpm.py",
         "checkpoints/test_converters.py",
         ("weights[first][:, 0::2], weights[first][:, 1::2]", "weights[first][:, 1::2], weights[first][:, 0::2]"),
+        ("len(joint) % (3 * module.heads) == 0", "True"),
+        ('["network=iddpm", *OF_THE_PAPER, *assumed]', '["network=iddpm", *assumed]'),
         ('flag("norm_eps", 1e-5)', 'flag("norm_eps", 1e-6)'),
         ('flag("symmetric_padding", True)', 'flag("symmetric_padding", False)'),
         ('flag("frequency_shift", 0)', 'flag("frequency_shift", 1)'),
@@ -1436,6 +1439,7 @@ FAULTS = [
         "checkpoints/test_export.py checkpoints/test_converters.py",
         ("json.dumps(_portable(config))", "json.dumps(plain(config))"),
         ("int(classes) + bool(config.condition.drop)", "int(classes)"),
+        ("    if first in weights:", "    if True:"),
         (
             "torch.cat([embeddings, torch.zeros_like(embeddings[:1])])",
             "torch.cat([torch.zeros_like(embeddings[:1]), embeddings])",

@@ -142,7 +142,9 @@ def test_a_number_that_is_not_finite_is_left_out(run, workspace):
     (run / "results.json").write_text(results_of(run, metrics=metrics))
     export(["ckpt=run", "to=out"])
     assert card_of(workspace / "out").data.eval_results is None
-    (run / "results.json").write_text(results_of(run, metrics={**metrics, "kid": {"value": 1.0, "n": 5}}))
+    of_how_many = {"value": 2.0}  # is not said
+    others = {"kid": {"value": 1.0, "n": 5}, "precision": of_how_many, "recall": {"value": 2.0, "n": "many"}}
+    (run / "results.json").write_text(results_of(run, metrics={**metrics, **others}))
     export(["ckpt=run", "to=other"])
     assert {each.metric_type for each in card_of(workspace / "other").data.eval_results} == {
         "inception_score",

@@ -18,7 +18,7 @@ import ddpm
 from ddpm import build
 from ddpm.checkpoints import checkpoint
 from ddpm.checkpoints.converters import diffusers
-from ddpm.checkpoints.converters.converted import Converted
+from ddpm.checkpoints.converters.converted import Converted, recipe
 from ddpm.config.compose import compose
 from ddpm.config.errors import RequestError
 from ddpm.config.evaluation import compose_evaluation
@@ -459,6 +459,13 @@ def test_a_file_of_improved_diffusion_s(tmp_path, options, overrides):
     assert config.choices.variance == ("learned_range" if "learn_sigma" in options else "fixed_large")
 
 
+def test_a_file_of_improved_diffusion_s_is_of_the_paper_s_diffusion_whatever_the_recipe_has(tmp_path):
+    torch.save(peer_networks.Improved(32, (1, 2), 1, (1,)).state_dict(), tmp_path / "model.pt")
+    config = resolved(tmp_path / "model.pt", "recipe=digits")
+    assert config.network.groups == 32
+    assert (config.choices.schedule, config.choices.prediction) == ("linear", "eps")
+
+
 def test_a_class_conditional_file_of_improved_diffusion_s(tmp_path):
     theirs = randomise(peer_networks.Improved(32, (1, 2), 1, (1,), classes=7), seed=5)
     torch.save(theirs.state_dict(), tmp_path / "model.pt")
@@ -553,6 +560,25 @@ def test_a_file_of_w86763777_s(tmp_path):
             resolved(tmp_path / "ckpt.pt", f"{key}={asked}")
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("time_embedding.timembedding.1.weight", "temb.dense.0.weight"), ("head.weight", "conv_in.weight")],
+)
+def test_a_file_of_w86763777_s_that_lacks_a_tensor_is_refused_by_its_name(tmp_path, name, said):
+    state = peer_networks.W86763777(1000, 32, (1, 2), 1, (1,)).state_dict()
+    torch.save({"ema_model": {key: value for key, value in state.items() if key != name}}, tmp_path / "ckpt.pt")
+    with pytest.raises(RequestError, match=said):
+        ddpm.load(tmp_path / "ckpt.pt", "recipe=cifar10")
+
+
+def test_queries_keys_and_values_of_a_length_that_no_heads_have_are_refused_by_their_name(tmp_path):
+    state = peer_networks.Improved(32, (1, 2), 1, (1,)).state_dict()
+    state["middle_block.1.qkv.weight"] = state["middle_block.1.qkv.weight"][:-1]
+    torch.save(state, tmp_path / "model.pt")
+    with pytest.raises(RequestError, match=r"mid\.attn_1\."):
+        ddpm.load(tmp_path / "model.pt", "network.heads=1", "recipe=cifar10")
+
+
 def test_weights_in_half_precision_are_read_in_float32(tmp_path):
     theirs = randomise(peer_networks.W86763777(1000, 32, (1, 2, 2, 2), 2, (1,)), seed=7).half()
     torch.save({"ema_model": theirs.state_dict(), "step": 1}, tmp_path / "ckpt.pt")
@@ -574,6 +600,7 @@ def test_a_file_of_no_known_layout_is_described(tmp_path):
         ([], "a list"),
         ({}, "nothing"),
         ({"a": 1, "b": 2, "c": 3}, "3 keys: a, b, c"),
+        ({"input_blocks.0.0.weight": torch.zeros(1)}, "1 keys: input_blocks.0.0.weight"),
         ({**dict.fromkeys("abcd", 1)}, "4 keys: a, b, c, ..."),
     ):
         torch.save(content, tmp_path / "x.pt")
@@ -608,6 +635,13 @@ def test_what_a_foreign_file_states_cannot_change(folder, overrides, message):
     with pytest.raises(RequestError) as refusal:
         resolved(folder, *overrides)
     assert message in str(refusal.value)
+
+
+@pytest.mark.parametrize("shape", [(3, 32, 32), (1, 8, 8)])
+def test_the_recipe_of_images_of_a_shape_has_images_of_this_shape(shape):
+    (override,) = recipe(*shape)
+    assert build.dataset(compose([override])).shape == shape
+    assert recipe(2, *shape[1:]) == []
 
 
 def test_a_recipe_is_asked_for_where_several_would_do(folder):
