@@ -977,6 +977,8 @@ FAULTS = [
     ),
     *of(
         "training/trainer.py",
+        ('for file in sorted(folder.glob("*/config.yaml"))', 'for file in folder.glob("*/config.yaml")'),
+        ('folder.glob("*/config.yaml")', 'folder.glob("*")'),
         "training/test_pictures.py",
         ("        guidance=guidance,\n", ""),
         ("seed=config.evaluation.seed,", "seed=config.seed,"),

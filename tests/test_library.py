@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from inspect import unwrap  # of the check of types, where a wrong one is meant
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -256,6 +257,19 @@ def test_a_script_runs_a_sweep_and_not_itself(workspace):
     printed = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, check=True).stdout
     assert printed.count("once") == 1
     assert printed.splitlines()[-1] == "[1, 2]"
+
+
+def test_the_runs_of_a_sweep_are_in_their_order_and_those_alone_that_began(workspace, monkeypatch):
+    for k in (10, 2, 11, 0, 1):
+        folder = workspace / "sweep" / f"{k:03d}_seed={k}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").touch()
+    (workspace / "sweep" / "012_seed=12").mkdir()
+    asked = []
+    monkeypatch.setattr(ddpm.library.sweep, "carry_out", lambda words, work: asked.append(words) or Path("sweep"))
+    found = ddpm.multirun("seed=0,1,2,10,11,12")
+    assert [run.folder for run in found] == [workspace / "sweep" / f"{k:03d}_seed={k}" for k in (0, 1, 2, 10, 11)]
+    assert asked == [["seed=0,1,2,10,11,12"]]
 
 
 @pytest.mark.parametrize(
