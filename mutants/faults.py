@@ -452,11 +452,11 @@ FAULTS = [
         ),
         (".clamp(max=len(chunk.indices) - 1)", ".clamp(max=len(examples) - 1 - chunk.indices[0])"),
         ('f"{k:06d}.npy"', 'f"{k % 4:06d}.npy"'),
+        ("if len(whole) != n:", "if False:"),
+        ("-(-n // (self.size * self.rank.world_size))", "n // (self.size * self.rank.world_size)"),
     ),
     *of(
         "evaluation/samples.py",
-        ("if len(whole) != n:", "if False:"),
-        ("-(-n // (self.size * self.rank.world_size))", "n // (self.size * self.rank.world_size)"),
         EVALUATION,
         (
             "            with self.precision():\n                *_, last",
@@ -535,21 +535,21 @@ FAULTS = [
         ("for image in batch.permute(0, 2, 3, 1).numpy()):", "for image in batch.permute(0, 3, 2, 1).numpy()):"),
         ("array.write(batch.permute(0, 2, 3, 1)", "array.write(batch"),
         ("f\"{found['value']:.{quantity.digits}f}{spread}\"", "f\"{found['value']:.1f}{spread}\""),
-    ),
-    *of(
-        "evaluation/forecast.py",
         ("len(shown) > ABREAST", "len(shown) >= ABREAST"),
         ("if isinstance(value, float)", "if not isinstance(value, str)"),
         ("for name in self.metrics if registry.of(name).in_tables", "for name in self.metrics"),
+    ),
+    *of(
+        "evaluation/forecast.py",
         EVALUATION,
         ("left = sum(costs) - done", "left = sum(costs)"),
         ("(time.perf_counter() - begun) / n", "time.perf_counter() - begun"),
-    ),
-    *of(
-        "evaluation/checks.py",
         ("chunks, precision, told))", "chunks, precision, lambda _: None))"),
         ("min(chunks.size, TRIAL)", "TRIAL"),
         ("with torch.no_grad(), precision():", "with torch.no_grad():"),
+    ),
+    *of(
+        "evaluation/checks.py",
         EVALUATION,
         ("if settings.num_samples < metric.fewest:", "if settings.num_samples <= metric.fewest:"),
         (
@@ -574,6 +574,8 @@ FAULTS = [
         ("half.T @ b.cov @ half).clamp(min=0).sqrt().sum()", "half.T @ b.cov @ half).clamp(min=0).sum().sqrt()"),
         ("axes * variances.clamp(min=0).sqrt()", "axes * variances.clamp(min=0)"),
         ("against(reference).statistics)", "found)"),
+        ('"train" if fid["reference"] == "test" else "test"', 'fid["reference"]'),
+        ('fid["n"] < FEW', 'fid["n"] <= FEW'),
     ),
     *of(
         "metrics/statistics.py",
@@ -646,6 +648,7 @@ FAULTS = [
         "metrics/test_registry.py report/test_table.py",
         ('return max if self.better == "higher" else min', 'return min if self.better == "higher" else max'),
         ("return base if split in SPLITS and base in _all() else name", "return base if split in SPLITS else name"),
+        ('bool(fact(target, "needs_reference"))', "False"),
     ),
     # --- data --------------------------------------------------------------------------------------------------------
     *of(
@@ -961,10 +964,10 @@ FAULTS = [
         ("st_mtime, reverse=True)", "st_mtime)"),
         ("num_inference_steps={T}", "num_inference_steps=1000"),
         ('for kind in ("std", "stderr")', 'for kind in ("std",)'),
+        ('and isinstance(parts.get("n"), int)', ""),
     ),
     *of(
         "loggers/weights_and_biases.py",
-        ('and isinstance(parts.get("n"), int)', ""),
         "loggers/test_loggers.py",
         ('if was_online and mode == "online":', 'if mode == "online":'),
         ('key=lambda path: path.name.rpartition("run-")[2], ', ""),
@@ -974,11 +977,11 @@ FAULTS = [
         "test_library.py",
         ("build.guidance(config, images) if guidance is None else _rule(guidance)", "_rule(guidance or 0.0)"),
         ("math.prod(images.shape[1:])", "math.prod(images.shape[2:])"),
+        ('for file in sorted(folder.glob("*/config.yaml"))', 'for file in folder.glob("*/config.yaml")'),
+        ('folder.glob("*/config.yaml")', 'folder.glob("*")'),
     ),
     *of(
         "training/trainer.py",
-        ('for file in sorted(folder.glob("*/config.yaml"))', 'for file in folder.glob("*/config.yaml")'),
-        ('folder.glob("*/config.yaml")', 'folder.glob("*")'),
         "training/test_pictures.py",
         ("        guidance=guidance,\n", ""),
         ("seed=config.evaluation.seed,", "seed=config.seed,"),
@@ -1377,6 +1380,7 @@ FAULTS = [
         ("min(len(x), len(y)) >= LEAST", "len(x) >= LEAST"),
         ("worst = max(found", "worst = min(found"),
         ("their_labels]).max()) + 1)", "their_labels]).max()))"),
+        (" if len(found) > 1 else 0.0", ""),
     ),
     *of(
         "metrics/agreement.py",
@@ -1421,27 +1425,27 @@ FAULTS = [
         ('stated.append("variance=learned_range")', "pass"),
         ("stated += told_classes", "_ = told_classes"),
         ('[flag("scale_shift", False)]', "[]"),
+        ("len(joint) % (3 * module.heads) == 0", "True"),
+        ('["network=iddpm", *OF_THE_PAPER, *assumed]', '["network=iddpm", *assumed]'),
         ('stated.append(flag("resblock_updown", True))', "pass"),
     ),
     *of(
         "checkpoints/converters/pytorch_ddpm.py",
         "checkpoints/test_converters.py",
         ("weights[first][:, 0::2], weights[first][:, 1::2]", "weights[first][:, 1::2], weights[first][:, 0::2]"),
-        ("len(joint) % (3 * module.heads) == 0", "True"),
-        ('["network=iddpm", *OF_THE_PAPER, *assumed]', '["network=iddpm", *assumed]'),
         ('flag("norm_eps", 1e-5)', 'flag("norm_eps", 1e-6)'),
         ('flag("symmetric_padding", True)', 'flag("symmetric_padding", False)'),
         ('flag("frequency_shift", 0)', 'flag("frequency_shift", 1)'),
         ("schedule.T={len(table)}", "schedule.T=1000"),
         ('step_of(content.get("step", 0))', "0"),
         ('content["ema_model"])', 'content.get("net_model", content["ema_model"]))'),
+        ("    if first in weights:", "    if True:"),
     ),
     *of(
         "checkpoints/export.py",
         "checkpoints/test_export.py checkpoints/test_converters.py",
         ("json.dumps(_portable(config))", "json.dumps(plain(config))"),
         ("int(classes) + bool(config.condition.drop)", "int(classes)"),
-        ("    if first in weights:", "    if True:"),
         (
             "torch.cat([embeddings, torch.zeros_like(embeddings[:1])])",
             "torch.cat([torch.zeros_like(embeddings[:1]), embeddings])",

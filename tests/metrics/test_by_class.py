@@ -64,6 +64,11 @@ def test_every_class_counts_the_last_too():
     assert found["fid_by_class"]["classes"] == found["kid_by_class"]["classes"] == 4
 
 
+def test_one_class_deviates_from_nothing():
+    found, _ = measured(features(25, 0), torch.zeros(25).long(), reference(features(25, 1), torch.zeros(25).long()))
+    assert (found["fid_by_class"]["classes"], found["fid_by_class"]["std"], found["kid_by_class"]["std"]) == (1, 0, 0)
+
+
 def test_the_classes_that_have_no_images_are_not_counted():
     labels = torch.tensor([1, 5]).repeat(25)
     found, metric = measured(features(50, 0), labels, reference(features(50, 1), labels))

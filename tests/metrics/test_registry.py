@@ -133,6 +133,14 @@ def test_which_way_is_better():
     }
 
 
+def test_facts_are_those_of_the_classes():
+    made, known = build.sample_metrics(compose([])), registry.metrics()
+    assert {metric.needs_reference for metric in made.values()} == {True, False}
+    for name, metric in made.items():
+        assert (known[name].needs_reference, known[name].settings) == (metric.needs_reference, metric.settings)
+        assert list(known[name].quantities) == list(metric.quantities)
+
+
 def test_names_and_splits():
     assert registry.of("fid_test").title == "FID, test"
     assert registry.base_of("precision_train") == "precision"

@@ -220,6 +220,21 @@ def test_a_note_says_over_which_splits_of_how_many_images():
     assert InceptionScore().notes({}, real) == []
 
 
+def test_a_note_says_against_what_images_and_whether_the_samples_are_few():
+    metrics = {
+        "fid": {"n": 2047, "reference_n": 1500, "reference": "train"},
+        "fid_test": {"n": 2048, "reference_n": 297, "reference": "test"},
+    }
+    assert FrechetDistance().notes(metrics, {"fid": {"n": 297}, "fid_test": {"n": 1500}}) == [
+        "FID: 2,047 samples against 1,500 images of the train split; fewer than 2,048, so biased upwards: "
+        "compare at equal counts",
+        "real images: 297 of the test split in the samples' place",
+        "FID, test: 2,048 samples against 297 images of the test split",
+        "real images: 1,500 of the train split in the samples' place",
+    ]
+    assert FrechetDistance().notes({}, {}) == []
+
+
 @pytest.mark.parametrize(
     "metric",
     [InceptionScore(7), KernelDistance(3, 8), PrecisionRecall(4), FrechetDistance()],
@@ -266,6 +281,12 @@ def test_no_samples_are_refused():
 def test_samples_that_are_missing_are_noticed():
     with pytest.raises(RuntimeError, match="20 images were counted where 21 were due"):
         begun(FrechetDistance(), some_features(20)).compute(21, REFERENCE)
+
+
+@pytest.mark.parametrize("metric", [FrechetDistance(), KernelDistance(3, 8), PrecisionRecall()])
+def test_samples_are_held_against_something(metric):
+    with pytest.raises(ValueError, match="holds samples against real images, and was given none"):
+        begun(metric, some_features(20)).compute(20)
 
 
 def test_a_reference_too_small_is_refused():
