@@ -1,5 +1,6 @@
 """What a notebook imports."""
 
+import copy
 import math
 import re
 import subprocess
@@ -425,3 +426,88 @@ def test_what_is_wrong_with_a_checkpoint_is_one_kind_of_error(written, workspace
         (workspace / "model.ckpt").write_text(written)
     with pytest.raises(RequestError, match=r"model\.ckpt"):
         ddpm.load("model.ckpt")
+
+
+NO_SEEDS = ["x", 1.5, None, 2**64, [1], torch.tensor([1, 2])]
+
+
+@pytest.mark.parametrize("seed", NO_SEEDS)
+def test_what_is_no_seed_is_said(p, seed):
+    for ask in (unwrap(ddpm.sample), unwrap(ddpm.bits_per_dim)):
+        what = SHAPE if ask is unwrap(ddpm.sample) else torch.zeros(SHAPE, dtype=torch.uint8)
+        with pytest.raises(ValueError, match=r"^seed=.*: give a whole number of at most 64 bits"):
+            ask(p, what, seed=seed)
+
+
+def test_a_seed_may_be_of_any_whole_numbers(p):
+    wanted = ddpm.sample(p, 2, ddpm.DDIM(steps=2), seed=3)
+    for seed in (np.int64(3), torch.tensor(3)):
+        assert torch.equal(unwrap(ddpm.sample)(p, 2, ddpm.DDIM(steps=2), seed), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_that_are_not_float32_are_answered_with_what_to_do(p, dtype):
+    narrow = copy.deepcopy(p).to(dtype)
+    for ask in (
+        lambda: ddpm.sample(narrow, 2, ddpm.DDIM(steps=2)),
+        lambda: ddpm.bits_per_dim(narrow, torch.zeros(SHAPE, dtype=torch.uint8)),
+    ):
+        with pytest.raises(ValueError, match=rf"weights are {dtype}, .* is torch\.float32: p\.float\(\) makes them so"):
+            ask()
+    with torch.autocast("cpu"):
+        assert ddpm.sample(p, 2, ddpm.DDIM(steps=2)).shape == (2, 1, 8, 8)
+
+
+def test_another_error_of_a_network_stays_what_it_is(p):
+    broken = copy.deepcopy(p)
+    broken.network.forward = lambda *_: torch.zeros(1) @ torch.zeros(2)
+    with pytest.raises(RuntimeError):
+        ddpm.sample(broken, 2)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"p": ddpm.Run("run")}, "a Run is no process: give what"),
+        ({"sampler": "ddim"}, r"sampler='ddim': give a sampler, as ddpm\.DDIM"),
+        ({"sampler": ddpm.DDIM}, "give a sampler"),
+        ({"sampler": 0}, "give a sampler"),
+        ({"guidance": "strong"}, "guidance='strong': give a weight"),
+        ({"guidance": None}, "guidance=None: give a weight"),
+    ],
+)
+def test_what_cannot_be_sampled_with_is_said(p, wrong, message):
+    with pytest.raises(ValueError, match=message):
+        unwrap(ddpm.sample)(**{"p": p, "shape": 2, **wrong})
+
+
+def test_images_that_are_none(p):
+    for wrong in (None, "pictures", np.full((1, 1, 8, 8), None)):
+        with pytest.raises(ValueError, match=r"is no images: give torch\.uint8"):
+            unwrap(ddpm.bits_per_dim)(p, wrong)
+    with pytest.raises(ValueError, match="a str is no process"):
+        unwrap(ddpm.bits_per_dim)("run", torch.zeros(SHAPE, dtype=torch.uint8))
+
+
+def test_settings_and_checkpoints_are_texts(workspace):
+    for call in (ddpm.train, ddpm.multirun, lambda *words: unwrap(ddpm.load)("run", *words)):
+        for strange in (["max_steps=5"], 5, None):
+            with pytest.raises(RequestError, match="is no setting: each is a text of its own"):
+                unwrap(call)(strange)
+    for call in (ddpm.load, ddpm.evaluate):
+        for strange in (None, 5):
+            with pytest.raises(RequestError, match="is no checkpoint: give a run, its folder, or a file"):
+                unwrap(call)(strange)
+    assert list(workspace.iterdir()) == []
+
+
+def test_a_run_stands_for_its_folder(run_folder):
+    run = ddpm.Run(run_folder)
+    images = run.samples(2)
+    assert torch.equal(images, run.samples((2, 1, 8, 8)))
+    assert torch.equal(ddpm.load(run).network.conv_in.weight, run.load().network.conv_in.weight)
+    for n in ("x", -1, (2, 3, 8, 8)):
+        with pytest.raises(ValueError, match=r"^shape="):
+            unwrap(ddpm.Run.samples)(run, n)
+    with pytest.raises(RequestError, match="nothing does not exist"):
+        ddpm.Run("nothing").samples()

@@ -1,12 +1,13 @@
 """Functions for notebooks, which `import ddpm` offers beside the processes and samplers themselves."""
 
+import contextlib
 import csv
 import importlib
 import json
 import math
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, SupportsIndex, TypeAlias
@@ -54,6 +55,10 @@ class Run:
     def __post_init__(self) -> None:
         object.__setattr__(self, "folder", Path(self.folder))
 
+    def __fspath__(self) -> str:
+        """Its folder, so that whatever takes a run folder takes a run."""
+        return str(self.folder)
+
     @property
     def config(self) -> dict[str, Any]:
         """The configuration."""
@@ -92,17 +97,19 @@ class Run:
 
         A network that is told an image is told what the run's pictures of samples were.
         """
-        saved = checkpoint.load(str(self.folder))
-        config = compose_evaluation(saved.config, [])
-        images = build.dataset(config)
-        p, drawn_by = _trained(saved, config, images), sampler or build.sampler(config)
+        with request_errors():
+            saved = checkpoint.load(str(self.folder))
+            config = compose_evaluation(saved.config, [])
+            images = build.dataset(config)
+            p, drawn_by = _trained(saved, config, images), build.sampler(config) if sampler is None else sampler
+        shape = _whole_shape(p, n)
         rule = build.guidance(config, images) if guidance is None else _rule(guidance)
         if label is None and (conditioning := build.conditioning(config)).needs == "image":
             images.prepare()
-            condition = conditioning.shown(images, n)
+            condition = conditioning.shown(images, shape[0])
         else:
-            condition = _condition(p, label, n)
-        return _drawn(p, (n, *images.shape), drawn_by, seed, rule, condition)
+            condition = _condition(p, label, shape[0])
+        return _drawn(p, shape, drawn_by, seed, rule, condition)
 
 
 def train(*overrides: str, dataset: Any = None, callbacks: Callback | Sequence[Callback] = ()) -> Run:
@@ -120,9 +127,10 @@ def train(*overrides: str, dataset: Any = None, callbacks: Callback | Sequence[C
     callbacks = [callbacks] if isinstance(callbacks, Callback) else callbacks
     if strange := [each for each in callbacks if not isinstance(each, Callback)]:
         raise RequestError(f"callbacks: a {type(strange[0]).__name__} is no callback of Lightning's")
-    images = _given(dataset, overrides)
+    words = _words(overrides)
+    images = _given(dataset, words)
     described = _described(images) if images is not None else []
-    return Run(train_command.train([*described, *quote_paths(overrides)], images, callbacks).resolve())
+    return Run(train_command.train([*described, *words], images, callbacks).resolve())
 
 
 def evaluate(run: Run | str | os.PathLike[str], *overrides: str, dataset: Any = None) -> Results | None:
@@ -139,10 +147,8 @@ def evaluate(run: Run | str | os.PathLike[str], *overrides: str, dataset: Any = 
     Raises:
         ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
     """
-    ckpt = run.folder if isinstance(run, Run) else run
-    return evaluate_command.evaluate(
-        [*quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides])], _given(dataset, overrides)
-    )
+    words = _words([_ckpt(run), *overrides])
+    return evaluate_command.evaluate(words, _given(dataset, words))
 
 
 def multirun(*overrides: str) -> list[Run]:
@@ -154,8 +160,26 @@ def multirun(*overrides: str) -> list[Run]:
     Raises:
         ddpm.config.errors.RequestError: the request is wrong, in one line; nothing was written.
     """
-    folder = sweep.carry_out(quote_paths(overrides), WORKS["train"]).resolve()
+    folder = sweep.carry_out(_words(overrides), WORKS["train"]).resolve()
     return [Run(file.parent) for file in sorted(folder.glob("*/config.yaml"))]
+
+
+def _words(overrides: Iterable[Any]) -> list[str]:
+    """Settings as the command line's words.
+
+    Raises:
+        RequestError: one is no text.
+    """
+    if strange := [each for each in overrides if not isinstance(each, str)]:
+        raise RequestError(f'{strange[0]!r} is no setting: each is a text of its own, as "max_steps=500"')
+    return quote_paths([*overrides])
+
+
+def _ckpt(ckpt: Any) -> str:
+    try:
+        return f"ckpt={os.fspath(ckpt)}"
+    except TypeError:
+        raise RequestError(f"{ckpt!r} is no checkpoint: give a run, its folder, or a file") from None
 
 
 def _given(dataset: Any, overrides: Sequence[str]) -> Dataset | None:
@@ -180,14 +204,14 @@ def load(ckpt: str | os.PathLike[str], *overrides: str) -> ReverseProcess:
     """The reverse process p of a checkpoint, with its averaged weights and, as `p.q`, the forward process.
 
     Args:
-        ckpt: whatever `evaluate.py ckpt=` takes: a run folder, a file, a diffusers folder, `hf://OWNER/NAME`.
+        ckpt: a run, or whatever `evaluate.py ckpt=` takes: a run folder, a file, a diffusers folder, `hf://OWNER/NAME`.
         overrides: settings as on the command line, for what another codebase's file leaves open: "recipe=lsun_church".
 
     Raises:
         ddpm.config.errors.RequestError: what is wrong with the checkpoint or the overrides, in one line.
     """
     with request_errors():
-        words = with_chosen(quote_paths([f"ckpt={os.fspath(ckpt)}", *overrides]))
+        words = with_chosen(_words([_ckpt(ckpt), *overrides]))
         saved = checkpoint.load(path_of("ckpt", words))
         config = compose_evaluation(saved.config, words)
         return _trained(saved, config, build.dataset(config))
@@ -224,18 +248,28 @@ def sample(
         ValueError: another shape than the model's; a label that there is not, one too few, or guidance of a model that
             knows no classes or was never trained without them; or samples that are not numbers.
     """
+    _check_process(p)
     whole = _whole_shape(p, shape)
-    return _drawn(p, whole, sampler or Ancestral(), seed, _rule(guidance), _condition(p, label, whole[0]))
+    drawn_by = Ancestral() if sampler is None else sampler
+    return _drawn(p, whole, drawn_by, seed, _rule(guidance), _condition(p, label, whole[0]))
 
 
-def _rule(guidance: float | Guidance) -> Guidance:
-    return guidance if isinstance(guidance, Guidance) else ClassifierFree(float(guidance))
+def _rule(guidance: Any) -> Guidance:
+    if isinstance(guidance, Guidance):
+        return guidance
+    try:
+        weight = float(guidance)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"guidance={guidance!r}: give a weight, 0 for none, or a Guidance") from None
+    return ClassifierFree(weight)
 
 
 def _drawn(
-    p: ReverseProcess, shape: Sequence[int], sampler: Sampler, seed: int, rule: Guidance, condition: Condition | None
+    p: ReverseProcess, shape: Sequence[int], sampler: Any, seed: Any, rule: Guidance, condition: Condition | None
 ) -> Shaped[Tensor, "n *event"]:
     """Samples of the process that the rule makes of p, given a condition."""
+    if not isinstance(sampler, Sampler):
+        raise ValueError(f"sampler={sampler!r}: give a sampler, as ddpm.DDIM(steps=50)")
     if rule.needs_dropped and rule.evaluations > 1:
         if not _classes(p) and not _sees_image(p):
             raise ValueError("guidance: this model knows no classes, and there is nothing to lead it by")
@@ -244,10 +278,11 @@ def _drawn(
                 "guidance: this model was never trained without its condition (condition.drop=0), and cannot be led "
                 "away from itself without it; ddpm.AutoGuidance leads it away from a weaker network"
             )
-    device = next(p.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator = _generator(p, seed)
+    device = generator.device
     x_T = torch.randn(*shape, generator=generator, device=device)
-    *_, last = sampler(rule(p).given(None if condition is None else condition.to(device)), x_T, generator)
+    with _of_float32(p):
+        *_, last = sampler(rule(p).given(None if condition is None else condition.to(device)), x_T, generator)
     return _kind(p).stored(numbers(last.x_t))
 
 
@@ -264,21 +299,64 @@ def bits_per_dim(
     Raises:
         ValueError: these are no images, or the model is of points; or as `sample`, of labels.
     """
+    _check_process(p)
     if _kind(p) is not IMAGES:
         raise ValueError("this model is of points, whose bound is a density, in nats: ddpm.evaluate measures it")
-    images = torch.as_tensor(images)
+    try:
+        images = torch.as_tensor(images)
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(
+            f"a {type(images).__name__} is no images: give torch.uint8 [n, channels, height, width]"
+        ) from None
     if images.dtype != torch.uint8 or images.ndim != 4:
         found = f"{images.dtype} {list(images.shape)}"
         raise ValueError(f"images are {found}: give torch.uint8 [n, channels, height, width], from 0 to 255")
     _whole_shape(p, images.shape)
-    device = next(p.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
-    told = p.given(_condition(p, label, len(images)))
-    bound = evaluate_bound(told, to_unit(images.to(device)), generator, draws_of_x_1=draws_of_x_1(p.q.T))
+    generator = _generator(p, seed)
+    told, x_0 = p.given(_condition(p, label, len(images))), to_unit(images.to(generator.device))
+    with _of_float32(p):
+        bound = evaluate_bound(told, x_0, generator, draws_of_x_1=draws_of_x_1(p.q.T))
     return bound.bits_per_dim(math.prod(images.shape[1:]))
 
 
-def _whole_shape(p: ReverseProcess, shape: SupportsIndex | Sequence[int]) -> tuple[int, ...]:
+def _check_process(p: Any) -> None:
+    if not isinstance(p, ReverseProcess):
+        raise ValueError(f"a {type(p).__name__} is no process: give what ddpm.load returns")
+
+
+def _generator(p: ReverseProcess, seed: Any) -> torch.Generator:
+    """The generator of all the noise, where the process is.
+
+    Raises:
+        ValueError: that is no seed.
+    """
+    generator = torch.Generator(next(p.parameters()).device)
+    try:
+        return generator.manual_seed(operator.index(seed))
+    except (TypeError, ValueError, RuntimeError):
+        raise ValueError(f"seed={seed!r}: give a whole number of at most 64 bits") from None
+
+
+@contextlib.contextmanager
+def _of_float32(p: ReverseProcess) -> Iterator[None]:
+    """Say what to do where a network fails whose weights are not float32, as the states of the chain are.
+
+    Raises:
+        ValueError: it does.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        strange = {weight.dtype for weight in p.network.parameters()} - {torch.float32}
+        if not strange or isinstance(error, torch.OutOfMemoryError):
+            raise
+        raise ValueError(
+            f"the network's weights are {strange.pop()}, and what it is given is torch.float32: p.float() makes them "
+            "so, and within torch.autocast it computes in half precision"
+        ) from error
+
+
+def _whole_shape(p: ReverseProcess, shape: Any) -> tuple[int, ...]:
     """The shape [n, ...] of a batch of the model's, of which n alone may be given.
 
     Raises:
