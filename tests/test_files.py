@@ -70,3 +70,31 @@ def test_processes_that_write_the_same_file_have_a_hidden_one_each(tmp_path, mon
         first.write(b"st")
     assert path.read_text() == "first"
     assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+def test_an_error_of_an_open_file_names_it(tmp_path, monkeypatch):
+    def fail(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(OSError, match=r"No space left on device: '.*/results\.json'$"):
+        files.write_whole(tmp_path / "results.json", "new")
+
+
+def fill(folder, *names):
+    for name in names:
+        (folder / name).mkdir()
+
+
+def test_a_folder_is_filled_at_once_or_not_at_all(tmp_path):
+    """Whatever a killed process has left, and beside hidden files of the user's."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".part").mkdir()
+    (tmp_path / ".part" / "half").touch()
+    with pytest.raises(FileExistsError), files.whole_content(tmp_path) as new:
+        fill(new, "half", "half")
+    assert [path.name for path in tmp_path.iterdir()] == [".git"]
+    with files.whole_content(tmp_path) as new:
+        fill(new, "folder", "folder/another")
+    assert {path.name for path in tmp_path.iterdir()} == {".git", "folder"}
+    assert (tmp_path / "folder" / "another").is_dir()

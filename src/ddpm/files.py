@@ -28,8 +28,10 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno and error.filename is None:  # of an open file
+            error.filename = str(path)
         raise
     sync_folder(path.parent)
 
@@ -51,6 +53,24 @@ def whole_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def whole_content(folder: Path) -> Iterator[Path]:
+    """A hidden folder inside one, whose files and folders move up into it when the block ends; none do if it fails.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    hidden = folder / ".part"
+    shutil.rmtree(hidden, ignore_errors=True)
+    hidden.mkdir()
+    try:
+        yield hidden
+        for path in hidden.iterdir():
+            path.rename(folder / path.name)
+    finally:
+        shutil.rmtree(hidden, ignore_errors=True)
 
 
 def write_whole(path: Path, content: str | bytes, *, shared: bool = False) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from ddpm.__main__ import COMMANDS, OVER_CONF, main
 from ddpm.config import command, groups
-from ddpm.config.errors import RequestError
+from ddpm.config.errors import RequestError, request_errors
 from ddpm.processes import RunFailedError
 
 
@@ -113,7 +113,15 @@ def test_a_full_disk_is_one_line_wherever_it_is_met(monkeypatch, capsys):
 
     monkeypatch.delenv("HYDRA_FULL_ERROR", raising=False)
     assert _end(writing, "0", monkeypatch) == 1
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device: 'report.html'\n"
+    said = "error: [Errno 28] No space left on device: 'report.html'; make room, and give the same command again\n"
+    assert capsys.readouterr().err == said
+
+    def refusing():
+        with request_errors():
+            writing()
+
+    assert _end(refusing, "0", monkeypatch) == 1
+    assert capsys.readouterr().err == said
 
 
 def test_another_error_of_a_file_that_nobody_foresaw_keeps_its_traceback(monkeypatch):

@@ -17,7 +17,7 @@ from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.evaluation import compose_evaluation
 from ddpm.config.grammar import path_of, quote_paths, split_keys
 from ddpm.config.which import with_chosen
-from ddpm.files import write_whole
+from ddpm.files import whole_content, write_whole
 from ddpm.messages import say
 from ddpm.processes import RunFailedError
 from ddpm.runs import folders
@@ -46,11 +46,12 @@ def export(overrides: list[str]) -> None:
         jsons = formats.diffusers_configs(p, config, dataset.shape) if kind == "diffusers" else {}
         user = hub.check_push(push) if push else ""
         folder = folders.claim(Path(to), "to")
-    if kind == "diffusers":
-        formats.write_diffusers(folder, p, config, jsons)
-    else:
-        formats.write_safetensors(folder, p, config, saved.step)
-    write_whole(folder / "README.md", card.card(saved, config, p, dataset.shape, kind))
+    with whole_content(folder) as new:  # else what one that failed has left would be in the way of the next
+        if kind == "diffusers":
+            formats.write_diffusers(new, p, config, jsons)
+        else:
+            formats.write_safetensors(new, p, config, saved.step)
+        write_whole(new / "README.md", card.card(saved, config, p, dataset.shape, kind))
     say(f"exported: {folder}")
     if push:
         try:

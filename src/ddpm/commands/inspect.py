@@ -11,6 +11,7 @@ from pathlib import Path
 from ddpm.config.errors import RequestError, request_errors
 from ddpm.config.grammar import parse, quote_paths, split_keys
 from ddpm.config.recipes import proposes
+from ddpm.files import whole_content
 from ddpm.messages import say
 from ddpm.runs import folders
 
@@ -38,7 +39,8 @@ def main(arguments: list[str]) -> int:
         say(*made.seen())
         made.make()
         folder = folders.claim(Path(own["out"])) if own.get("out") else folders.create(folders.ROOT / "inspections")
-        made.write_sheet(folder)
-        made.write(folder)
+        with whole_content(folder) as new:
+            made.write_sheet(new)
+            made.write(new)
     say(*made.report(), f"contact sheet: {folder / SHEET}", f"report: {folder / REPORT}")
     return 0

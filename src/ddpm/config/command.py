@@ -15,7 +15,7 @@ import hydra
 from omegaconf import DictConfig, OmegaConf
 
 from ddpm.config import groups
-from ddpm.config.errors import RequestError, is_of_the_disk, root_message
+from ddpm.config.errors import RequestError, advice_on, is_of_the_disk, root_message
 from ddpm.config.grammar import parse, quote_paths
 from ddpm.config.recipes import proposes
 from ddpm.messages import visible
@@ -38,7 +38,8 @@ def guarded(main: Callable[[], int]) -> NoReturn:
         if "HYDRA_FULL_ERROR" in os.environ:
             raise
         # What the command line is wrong with, rank 0 says; a file or memory may be missing on another machine alone.
-        _say_error(error, of_one=isinstance(error.__cause__, OSError | MemoryError | RuntimeError))
+        of_one = isinstance(error.__cause__, OSError | MemoryError | RuntimeError)
+        _say_error(f"{error}{advice_on(error.__cause__)}", of_one=of_one)
         code = error.code
     except RunFailedError as error:
         _say_error(error, of_one=isinstance(error.__cause__, OSError | ValueError))
@@ -58,7 +59,7 @@ def guarded(main: Callable[[], int]) -> NoReturn:
     except OSError as error:
         if not is_of_the_disk(error) or "HYDRA_FULL_ERROR" in os.environ:
             raise
-        _say_error(root_message(error), of_one=True)
+        _say_error(f"{root_message(error)}{advice_on(error)}", of_one=True)
         code = 1
     try:
         sys.stdout.flush()

@@ -72,6 +72,12 @@ def is_of_the_disk(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.errno in OF_THE_DISK
 
 
+def advice_on(error: BaseException | None) -> str:
+    """What to do about an error of the disk, to follow its message: "" where only its message says."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return "; make room, and give the same command again" if full else ""
+
+
 def root_message(error: BaseException) -> str:
     """The message of the first cause, on one line.
 
