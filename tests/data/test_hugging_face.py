@@ -266,3 +266,17 @@ def test_a_picture_that_cannot_be_read_is_named_or_skipped(tmp_path):
     with pytest.raises(DataError, match="row 5: it is not a picture"):
         made(tmp_path / "broken", image_column="image")
     assert len(made(tmp_path / "broken", image_column="image", on_error="skip").split("train")) == 5
+
+
+@pytest.mark.parametrize("empty", ["train", "test"])
+def test_a_split_without_rows_is_said_to_be_one(empty, tmp_path):
+    """Whether it was saved by the library or is a parquet file."""
+    splits = {split: table(0 if split == empty else 3, 1) for split in ("train", "test")}
+    datasets.DatasetDict(splits).save_to_disk(tmp_path / "saved")
+    with pytest.raises(DataError, match=r"saved cannot be read: .* \(a split without rows, or a damaged file"):
+        made(tmp_path / "saved")
+    (tmp_path / "files").mkdir()
+    for split, rows in splits.items():
+        rows.to_parquet(tmp_path / "files" / f"{split}.parquet")
+    with pytest.raises(DataError, match=rf'files cannot be read: Instruction "{empty}" corresponds to no data'):
+        made(tmp_path / "files")

@@ -105,6 +105,8 @@ class HuggingFace(Folder):
                 loaded = datasets.load_dataset(where, self.subset, revision=None if here else self.revision)
         except Exception as error:  # whatever a network, a server, a damaged file or an unknown format make it raise
             hint = "" if here else " (it needs a network, or HF_HOME with a copy of the dataset)"
+            if here and isinstance(error, IndexError):  # what the library makes of files that it has saved itself
+                hint = " (a split without rows, or a damaged file: each split needs some)"
             reasons = dict.fromkeys(first_line(each) for each in (error, _first_cause(error)))
             raise DataError(f"data.path={self.address} cannot be read: {': '.join(reasons)}{hint}") from error
         return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
