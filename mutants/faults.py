@@ -1420,7 +1420,7 @@ FAULTS = [
     *of(
         "checkpoints/converters/improved_diffusion.py",
         "checkpoints/test_converters.py",
-        ("weights[first].chunk(2, dim=1)[::-1]", "weights[first].chunk(2, dim=1)"),
+        ("matrix.chunk(2, dim=1)[::-1]", "matrix.chunk(2, dim=1)"),
         ("joint.reshape(module.heads, 3, -1,", "joint.reshape(3, module.heads, -1,"),
         ('stated.append("variance=learned_range")', "pass"),
         ("stated += told_classes", "_ = told_classes"),
@@ -1432,7 +1432,7 @@ FAULTS = [
     *of(
         "checkpoints/converters/pytorch_ddpm.py",
         "checkpoints/test_converters.py",
-        ("weights[first][:, 0::2], weights[first][:, 1::2]", "weights[first][:, 1::2], weights[first][:, 0::2]"),
+        ("matrix[:, 0::2], matrix[:, 1::2]", "matrix[:, 1::2], matrix[:, 0::2]"),
         ('flag("norm_eps", 1e-5)', 'flag("norm_eps", 1e-6)'),
         ('flag("symmetric_padding", True)', 'flag("symmetric_padding", False)'),
         ('flag("frequency_shift", 0)', 'flag("frequency_shift", 1)'),

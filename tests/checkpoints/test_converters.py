@@ -3,8 +3,10 @@
 import inspect
 import json
 import math
+import re
 import sys
 import types
+from pathlib import Path
 
 import peer_networks
 import pytest
@@ -16,7 +18,7 @@ from safetensors.torch import save_file
 
 import ddpm
 from ddpm import build
-from ddpm.checkpoints import checkpoint
+from ddpm.checkpoints import checkpoint, converters
 from ddpm.checkpoints.converters import diffusers
 from ddpm.checkpoints.converters.converted import Converted, recipe
 from ddpm.config.compose import compose
@@ -585,6 +587,51 @@ def test_weights_in_half_precision_are_read_in_float32(tmp_path):
     read = checkpoint.load(tmp_path / "ckpt.pt").weights
     assert {value.dtype for value in read.values()} == {torch.float32}
     assert torch.equal(read["conv_in.weight"], theirs.head.weight.float())
+
+
+OF_FILES = {
+    "pesser": (lambda: ours().state_dict(), "temb.dense.1.bias", "conv_in.weight"),
+    "improved": (
+        lambda: peer_networks.Improved(32, (1, 2), 1, (1,)).state_dict(),
+        "out.2.weight",
+        "time_embed.0.weight",
+    ),
+    "w86763777": (
+        lambda: peer_networks.W86763777(20, 32, (1, 2), 1, (1,)).state_dict(),
+        "time_embedding.timembedding.0.weight",
+        "time_embedding.timembedding.1.weight",
+    ),
+}
+
+
+@pytest.mark.parametrize("of", OF_FILES)
+def test_tensors_that_are_no_layer_s_are_named(of):
+    """Instead of what PyTorch says when it is to take their columns."""
+    made, any_tensor, matrix = OF_FILES[of]
+    state = made()
+
+    def refusal(**changes):
+        changed = {**state, **changes}
+        with pytest.raises(ValueError, match=r"^model\.pt is .*'s, but ") as refused:
+            converters.from_content({"ema_model": changed} if of == "w86763777" else changed, Path("model.pt"))
+        return str(refused.value)
+
+    for value in (torch.zeros(()), torch.zeros(0, 3), torch.eye(3).to_sparse()):
+        said = f"{any_tensor} is {list(value.shape)}, {value.layout}, which no layer's weights are"
+        assert refusal(**{any_tensor: value}).endswith(said)
+    flat = state[matrix].flatten()
+    assert re.search(rf"what we call \S+ is \[{len(flat)}\], no ", refusal(**{matrix: flat}))
+    state[3] = flat
+    assert refusal().endswith("a int, 3, is in the place of a tensor's name")
+
+
+@pytest.mark.parametrize("shape", [(256,), (32, 7)])
+def test_a_matrix_of_diffusers_for_other_than_sines_and_cosines_is_refused(unet, folder, shape):
+    edit(folder / "config.json", flip_sin_to_cos=True)
+    weights = {**unet.state_dict(), "time_embedding.linear_1.weight": torch.zeros(shape)}
+    save_file(weights, folder / "diffusion_pytorch_model.safetensors")
+    with pytest.raises(ValueError, match=r"is a diffusers folder, but .* no matrix for as many sines as cosines"):
+        checkpoint.load(folder)
 
 
 def test_the_published_numbers_of_tensors():

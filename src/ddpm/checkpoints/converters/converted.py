@@ -1,10 +1,12 @@
 """What every foreign layout comes down to, and the architecture that weights under our names imply."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ddpm.messages import printable
@@ -45,7 +47,9 @@ def architecture(weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
         ValueError: the tensors are not those of such a network.
     """
     try:
-        channels, images = weights["conv_in.weight"].shape[:2]
+        if (convolution := weights["conv_in.weight"]).ndim != 4:
+            raise ValueError(f"what we call conv_in.weight is {list(convolution.shape)}, no convolution of images")
+        channels, images = convolution.shape[:2]
         widths = [
             weights[f"down.{level}.block.0.conv1.weight"].shape[0] for level in range(count(weights, r"down\.(\d+)\."))
         ]
@@ -112,17 +116,40 @@ def count(keys: Iterable[str], pattern: str) -> int:
     return 1 + max((int(match[1]) for key in keys if (match := re.match(pattern, key))), default=-1)
 
 
-def tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+def sines_first(
+    weights: dict[str, Tensor], parts: Callable[[Float[Tensor, "out in"]], tuple[Tensor, ...]]
+) -> dict[str, Tensor]:
+    """Weights for time embeddings of sines and then cosines, as ours are, made of weights for theirs.
+
+    Args:
+        parts: takes the columns for sines and those for cosines out of their first layer's matrix.
+
+    Raises:
+        ValueError: that is no matrix with as many of both.
+    """
+    first = "temb.dense.0.weight"
+    if first not in weights:
+        return weights
+    if (matrix := weights[first]).ndim != 2 or matrix.shape[1] % 2:
+        raise ValueError(f"what we call {first} is {list(matrix.shape)}, no matrix for as many sines as cosines")
+    return {**weights, first: torch.cat(parts(matrix), dim=1)}
+
+
+def tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
     """A state_dict in float32.
 
     Raises:
-        ValueError: it holds something other than tensors of floating-point numbers.
+        ValueError: it holds something other than tensors of floating-point numbers, by name.
     """
     for key, value in state.items():
+        if not isinstance(key, str):
+            raise ValueError(f"a {type(key).__name__}, {printable(key)}, is in the place of a tensor's name")
         if not isinstance(value, Tensor):
             raise ValueError(f"{printable(key)} is a {type(value).__name__}, not a tensor")
         if not value.is_floating_point():
             raise ValueError(f"{printable(key)} is a tensor of {value.dtype}, and weights are floating-point numbers")
+        if value.layout != torch.strided or not value.ndim or not value.numel():
+            raise ValueError(f"{printable(key)} is {list(value.shape)}, {value.layout}, which no layer's weights are")
     return {key: value.float() for key, value in state.items()}
 
 

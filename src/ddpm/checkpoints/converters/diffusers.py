@@ -10,11 +10,18 @@ import reprlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ddpm.checkpoints import safe_reading
-from ddpm.checkpoints.converters.converted import Converted, flag, network_shape, recipe, tensors, told_classes
+from ddpm.checkpoints.converters.converted import (
+    Converted,
+    flag,
+    network_shape,
+    recipe,
+    sines_first,
+    tensors,
+    told_classes,
+)
 from ddpm.messages import printable
 
 NAME = "diffusers (a folder with config.json, diffusion_pytorch_model.safetensors or .bin, scheduler_config.json)"
@@ -105,10 +112,10 @@ def read(folder: Path) -> Converted:
     content = safe_reading.read(file)
     if not isinstance(content, dict):
         raise ValueError(f"{file} holds a {type(content).__name__}, not weights by name")
-    weights = to_ours(tensors(content), len(config["block_out_channels"]))
-    if config.get("flip_sin_to_cos", True):
-        weights = cosines_last(weights)
     try:
+        weights = to_ours(tensors(content), len(config["block_out_channels"]))
+        if config.get("flip_sin_to_cos", True):
+            weights = sines_first(weights, lambda matrix: matrix.chunk(2, dim=1)[::-1])
         return Converted(NAME.partition(" (")[0], weights, stated, assumed)
     except ValueError as error:
         raise ValueError(f"{folder} is a diffusers folder, but {error}") from None
@@ -140,15 +147,6 @@ def to_ours(weights: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
             raise ValueError(f"two of its tensors are what we call {printable(ours)}")
         renamed[ours] = value[:, :, None, None] if linear else value
     return renamed
-
-
-def cosines_last(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Weights that were made for time embeddings of cosines and then sines, for ours: sines first."""
-    first = "temb.dense.0.weight"
-    if first not in weights:
-        return weights
-    low, high = weights[first].chunk(2, dim=1)
-    return {**weights, first: torch.cat([high, low], dim=1)}
 
 
 def _network(config: dict[str, Any]) -> tuple[list[str], list[str]]:

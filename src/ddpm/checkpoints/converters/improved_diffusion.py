@@ -10,7 +10,6 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from ddpm.checkpoints.converters.converted import (
@@ -20,6 +19,7 @@ from ddpm.checkpoints.converters.converted import (
     count,
     flag,
     learned,
+    sines_first,
     tensors,
     told_classes,
 )
@@ -52,16 +52,16 @@ def recognises(content: Any) -> bool:
 
 def read(content: Any) -> Converted:
     """Queries, keys and values stay one tensor, `qkv`: `split_qkv` parts them when the number of heads is known."""
-    convolutions = any(key.startswith("input_blocks.") and ".op." in key for key in content)
-    if not convolutions and _blocks_to_resampling(content) is None:
+    state = tensors(content)
+    convolutions = any(key.startswith("input_blocks.") and ".op." in key for key in state)
+    if not convolutions and _blocks_to_resampling(state) is None:
         raise ValueError("its network resamples without any weights (conv_resample=False), which ours does not")
-    modules = MODULES | _modules(content)
-    weights = {_renamed(key, modules): value for key, value in tensors(content).items()}
+    modules = MODULES | _modules(state)
+    weights = {_renamed(key, modules): value for key, value in state.items()}
     for key, value in weights.items():
         if ".attn" in key and value.ndim == 3:  # convolutions of width 1 over positions
             weights[key] = value.unsqueeze(-1)
-    first = "temb.dense.0.weight"
-    weights[first] = torch.cat(weights[first].chunk(2, dim=1)[::-1], dim=1)  # cosines come first there
+    weights = sines_first(weights, lambda matrix: matrix.chunk(2, dim=1)[::-1])  # cosines come first there
     stated, assumed = architecture(weights)
     scale_shift = any(override == flag("scale_shift", True) for override in stated)
     stated += ["network.groups=32", *([] if scale_shift else [flag("scale_shift", False)])]

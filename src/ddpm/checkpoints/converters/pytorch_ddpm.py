@@ -6,10 +6,9 @@ sines and cosines alternate; the table has a row for each of the T timesteps.
 
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ddpm.checkpoints.converters.converted import Converted, architecture, count, flag, step_of, tensors
+from ddpm.checkpoints.converters.converted import Converted, architecture, count, flag, sines_first, step_of, tensors
 
 NAME = "w86763777/pytorch-ddpm (a dict with ema_model)"
 TABLE = "time_embedding.timembedding.0.weight"
@@ -43,10 +42,7 @@ def read(content: Any) -> Converted:
     table = state.pop(TABLE)
     names = _modules(state)
     weights = {_renamed(key, names): value for key, value in state.items()}
-    first = "temb.dense.0.weight"
-    if first in weights:
-        sines, cosines = weights[first][:, 0::2], weights[first][:, 1::2]
-        weights[first] = torch.cat([sines, cosines], dim=1)
+    weights = sines_first(weights, lambda matrix: (matrix[:, 0::2], matrix[:, 1::2]))
     stated, assumed = architecture(weights)
     dialect = [flag("norm_eps", 1e-5), flag("symmetric_padding", True), flag("frequency_shift", 0)]
     stated += ["network.groups=32", "schedule=linear", f"schedule.T={len(table)}", "prediction=eps", *dialect]
