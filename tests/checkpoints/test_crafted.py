@@ -13,6 +13,7 @@ from ddpm.checkpoints import checkpoint
 from ddpm.commands.evaluate import evaluate
 from ddpm.commands.train import train
 from ddpm.config.errors import RequestError
+from ddpm.config.grammar import quote_paths
 
 
 def edited(run, edit):
@@ -281,3 +282,10 @@ def test_weights_that_are_a_list(workspace):
     torch.save([1, 2], "diffusion_pytorch_model.bin")
     with pytest.raises(RequestError, match="holds a list, not weights by name"):
         evaluate(["ckpt=."])
+
+
+def test_a_name_of_two_lines_is_said_in_one(workspace):
+    (workspace / "two\nlines").mkdir()
+    for name, said in (("two\nlines", "two lines is not a run folder"), ("no\nrun", "no run does not exist")):
+        with pytest.raises(RequestError, match=f"^{said}"):
+            evaluate(quote_paths([f"ckpt={name}"]))

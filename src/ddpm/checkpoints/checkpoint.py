@@ -60,20 +60,20 @@ def locate(path: str | Path) -> Path:
     Raises:
         FileNotFoundError: there is none.
     """
-    path = Path(path)
+    path, shown = Path(path), printable(path)  # a message is one line
     if path.is_dir():
         for file in (path / "checkpoints" / LAST, path / EXPORTED):
             if file.is_file():
                 return file.resolve()
         if not converters.is_folder(path):
             raise FileNotFoundError(
-                f"{path} is not a run folder with a checkpoint (checkpoints/last.ckpt), nor one of diffusers "
+                f"{shown} is not a run folder with a checkpoint (checkpoints/last.ckpt), nor one of diffusers "
                 "(config.json) or of ddpm.export (model.safetensors)"
             )
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a run folder or a checkpoint file")
+        raise FileNotFoundError(f"{shown} does not exist: give a run folder or a checkpoint file")
     if not (path.is_file() or path.is_dir()):
-        raise FileNotFoundError(f"{path} is neither a file nor a folder")
+        raise FileNotFoundError(f"{shown} is neither a file nor a folder")
     return path.resolve()
 
 
