@@ -1410,6 +1410,7 @@ FAULTS = [
         "checkpoints/converters/converted.py",
         "checkpoints/test_converters.py checkpoints/test_crafted.py",
         ("if not PLAIN.fullmatch(override):", "if not PLAIN.match(override):"),
+        ("    if first not in weights:", "    if False:"),
         ("== 2 * out", "== out"),
         ("if outputs not in (images, 2 * images):", "if False:"),
         ("ATTENTION_HEIGHT << attending[0]", "ATTENTION_HEIGHT"),
@@ -1439,7 +1440,6 @@ FAULTS = [
         ("schedule.T={len(table)}", "schedule.T=1000"),
         ('step_of(content.get("step", 0))', "0"),
         ('content["ema_model"])', 'content.get("net_model", content["ema_model"]))'),
-        ("    if first in weights:", "    if True:"),
     ),
     *of(
         "checkpoints/export.py",
