@@ -388,6 +388,36 @@ def test_where_wandb_cannot_be_reached_a_resumed_run_becomes_a_second_one(online
 
 
 @pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("project", "a/b", "Invalid project name 'a/b'"),
+        ("id", "a/b", "Run ID cannot contain"),
+        ("tags", [""], "Tag at index 0 is empty"),
+        ("tags", ["x" * 100], "Tags must be between 1 and 64 characters"),
+        ("resume", "maybe", "Input should be 'allow'"),
+    ],
+)
+def test_a_setting_that_wandb_refuses_is_one_line_before_there_is_a_run(key, value, message):
+    config = OmegaConf.create({**CONFIG, "logger": {"wandb": {"project": "ddpm", key: value}}})
+    with pytest.raises(ValueError, match=rf"^W&B refuses logger\.wandb\.{key}=.*: .*{message}") as refusal:
+        loggers.check(config)
+    assert "\n" not in str(refusal.value)
+
+
+def test_settings_that_wandb_takes_are_passed_on():
+    taken = {
+        "project": "ddpm",
+        "id": "abc",
+        "tags": ["é"],
+        "resume": "allow",
+        "notes": None,
+        "group": "a/b",
+        "dir": "x",
+    }
+    loggers.check(OmegaConf.create({**CONFIG, "logger": {"wandb": taken}}))
+
+
+@pytest.mark.parametrize(
     ("name", "value", "message"),
     [("WANDB_MODE", "foo", "W&B refuses mode .*WANDB_MODE.*'online'"), ("WANDB_SILENT", "maybe", "valid boolean")],
 )

@@ -69,6 +69,13 @@ class WandB(RunLogger, WandbLogger):
             raise ValueError(f"logger.wandb.tags={tags} must be a list of texts")
         if (mode := settings.get("mode")) not in (None, *MODES):
             raise ValueError(f"logger.wandb.mode={mode} must be one of {', '.join(MODES)}")
+        for key, value in settings.items():
+            field = key if key in wandb.Settings.model_fields else f"run_{key}"  # of wandb.init's "id", "tags", ...
+            if value is not None and field in wandb.Settings.model_fields:
+                try:
+                    wandb.Settings(**{field: value})
+                except (ValueError, wandb.Error) as error:
+                    raise ValueError(f"W&B refuses logger.wandb.{key}={value}: {_refusal(error)[1]}") from None
         _check_environment()
 
     @classmethod
@@ -155,10 +162,20 @@ def _check_environment() -> None:
         os.environ.pop("WANDB_MODE", None)
     try:
         wandb.Settings().update_from_env_vars(dict(os.environ))
-    except ValueError as error:  # pydantic's: a heading, the setting, what is wrong with it
-        _, name, what, *_ = [*map(str.strip, str(error).splitlines()), "", ""]
-        what = what.partition(" [type=")[0]
+    except ValueError as error:
+        name, what = _refusal(error)
         raise ValueError(f"W&B refuses {name or error} in its environment (WANDB_{name.upper()}): {what}") from None
+
+
+def _refusal(error: Exception) -> tuple[str, str]:
+    """The setting that W&B refuses, where it names one, and what is wrong with it.
+
+    Pydantic's messages have three lines: a heading, the setting, what is wrong with it. W&B's own have one.
+    """
+    if not isinstance(error, ValueError):
+        return "", first_line(error)
+    _, name, what, *_ = [*map(str.strip, str(error).splitlines()), "", ""]
+    return name, what.partition(" [type=")[0]
 
 
 def _has_key() -> bool:
