@@ -404,6 +404,13 @@ def test_a_setting_that_wandb_refuses_is_one_line_before_there_is_a_run(key, val
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("key", ["config", "settings"])
+def test_what_a_run_tells_wandb_itself_is_not_set(key):
+    config = OmegaConf.create({**CONFIG, "logger": {"wandb": {"project": "ddpm", key: {"a": 1}}}})
+    with pytest.raises(ValueError, match=rf"^logger\.wandb\.{key} is the framework's own: leave it out"):
+        loggers.check(config)
+
+
 def test_settings_that_wandb_takes_are_passed_on():
     taken = {
         "project": "ddpm",

@@ -61,6 +61,8 @@ class WandB(RunLogger, WandbLogger):
         known = {"checkpoint", *inspect.signature(wandb.init).parameters}
         if unknown := sorted(set(settings) - known):
             raise ValueError(f"logger.wandb.{unknown[0]} is no setting of wandb.init, nor checkpoint")
+        if ours := sorted(set(settings) & {"config", "settings"}):
+            raise ValueError(f"logger.wandb.{ours[0]} is the framework's own: leave it out")
         for key in TEXTS:
             if not isinstance(value := settings.get(key), str | None):
                 raise ValueError(f"logger.wandb.{key}={value} must be a text")
