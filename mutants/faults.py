@@ -975,7 +975,7 @@ FAULTS = [
     *of(
         "library.py",
         "test_library.py",
-        ("build.guidance(config, images) if guidance is None else _rule(guidance)", "_rule(guidance or 0.0)"),
+        ("build.guidance(config, images) if guidance is None else rule_of(guidance)", "rule_of(guidance or 0.0)"),
         ("math.prod(images.shape[1:])", "math.prod(images.shape[2:])"),
         ('for file in sorted(folder.glob("*/config.yaml"))', 'for file in folder.glob("*/config.yaml")'),
         ('folder.glob("*/config.yaml")', 'folder.glob("*")'),
