@@ -13,9 +13,11 @@
 `ddpm train --help` and `ddpm evaluate --help` list the settings. --config-dir=DIR adds groups and options of your own.
 """
 
-import importlib
+import ast
+import importlib.util
 import signal
 import sys
+from pathlib import Path
 from typing import NoReturn
 
 COMMANDS = {
@@ -53,12 +55,19 @@ def main(argv: list[str]) -> int:
     if name not in COMMANDS:
         raise RequestError(f"there is no command {name!r}{nearest(name, list(COMMANDS))}; known: {', '.join(COMMANDS)}")
     rest = command.with_own_conf(rest)
-    module = importlib.import_module(COMMANDS[name])
     if name not in OVER_CONF and {"-h", "--help"} & {*rest}:
-        print(module.__doc__)
+        print(_docstring(COMMANDS[name]))
         return 0
-    code: int = module.main(rest)
+    code: int = importlib.import_module(COMMANDS[name]).main(rest)
     return code
+
+
+def _docstring(module: str) -> str | None:
+    """A module's docstring by its source: to import the module may take seconds."""
+    spec = importlib.util.find_spec(module)
+    assert spec
+    assert spec.origin
+    return ast.get_docstring(ast.parse(Path(spec.origin).read_bytes()))
 
 
 def start(*words: str) -> NoReturn:

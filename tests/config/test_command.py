@@ -60,6 +60,11 @@ def test_help_is_the_module_s(capsys, name, flag):
     assert capsys.readouterr().out.strip() == importlib.import_module(COMMANDS[name]).__doc__.strip()
 
 
+def test_help_waits_for_no_torch():
+    code = "import sys; from ddpm.__main__ import main; main(['export', '-h']); assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
 def test_another_pipe_that_closes_is_an_error():
     def main():
         raise BrokenPipeError("a worker is gone")
