@@ -124,6 +124,14 @@ def test_a_mean_without_the_run_that_is_not_finite_is_not_the_best(tmp_path):
     assert any("[not finite]" in note for note in found.notes)
 
 
+def test_a_metric_that_has_no_rate_is_not_said_to_have_one_that_is_not_finite(tmp_path):
+    points = {"bits_per_dim": {"value": 1.0}}
+    write_cell(tmp_path, 0, "data=swiss_roll", choices={"data": "swiss_roll"}, metrics=points)
+    write_cell(tmp_path, 1, "data=digits", choices={"data": "digits"}, metrics=measured(bits_per_dim=4.0))
+    found = made(tmp_path)
+    assert [line.aside(column(found, "rate")) for line in found.lines] == ["", ""]
+
+
 def test_where_nothing_can_be_told_apart_nothing_is_best(tmp_path):
     for i, bits in enumerate((4.0, 4.01)):
         own = {"optimizer.lr": i}

@@ -82,9 +82,9 @@ class Line:
         return " ".join(filter(None, [self.deviation(column) or self.error(column), missing]))
 
     def not_finite(self, column: Column) -> int:
-        """The number of finished runs that were measured, but whose number here is not finite."""
+        """The number of finished runs that were measured, but whose value of this metric is not finite."""
         found = [run.measured[column.metric] for run in self.finished if column.metric in run.measured]
-        return sum(column.part not in parts for parts in found)
+        return sum("value" not in parts for parts in found)
 
     def deviation(self, column: Column) -> str:
         return f"± {column.number(self.spread(column))}" if len(self.values(column)) > 1 else ""
