@@ -171,7 +171,7 @@ def _make_logarithmic(axes: Any, which: Literal["x", "y"], values: Sequence[floa
 
     axes.set(**{f"{which}scale": "log"})
     axis = {"x": axes.xaxis, "y": axes.yaxis}[which]
-    axis.set_major_formatter("{x:g}")  # powers of ten as text need a parser, which takes a quarter of the drawing's time
+    axis.set_major_formatter("{x:g}")  # powers of ten as text need a parser, a quarter of the drawing's time
     if max(values) < WIDE * min(values):  # perhaps between two powers of ten
         axis.set_major_locator(AutoLocator())
         axis.set_minor_locator(NullLocator())
