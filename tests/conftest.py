@@ -48,10 +48,10 @@ LONG = (
 )
 
 
-@pytest.hookimpl(optionalhook=True)
+@pytest.hookimpl(wrapper=True, optionalhook=True)
 def pytest_xdist_auto_num_workers():
     """There is one more worker than there are cores: tests also wait, for the processes that they have started."""
-    return 1 + len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
+    return (yield) + 1
 
 
 @pytest.hookimpl(optionalhook=True)

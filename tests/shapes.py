@@ -8,7 +8,7 @@ import os
 
 import jaxtyping
 
-CHECKED = math.inf if os.environ.get("CHECK_EVERY_SHAPE") else 300
+CHECKED = math.inf if os.environ.get("CHECK_EVERY_SHAPE") else 1000
 left = 0
 
 
